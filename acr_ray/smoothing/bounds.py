@@ -1,0 +1,96 @@
+"""Confidence bounds on a probability and the radii that follow from them. numpy and scipy only.
+
+Sources: Clopper & Pearson (1934), Biometrika 26; Cohen, Rosenfeld & Kolter (2019), "Certified Adversarial
+Robustness via Randomized Smoothing", Theorem 1 and Algorithm CERTIFY.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+
+def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """Exact one-sided Clopper-Pearson lower bound of a binomial probability.
+
+    The largest p with ``P[Binomial(n, p) >= count] <= alpha``: it exceeds the true probability with
+    probability at most ``alpha``, whatever that is.
+
+    Args:
+        count: successes, integers in [0, n], any shape.
+        n: draws, integers >= 1, broadcast against ``count``.
+        alpha: error probability in (0, 1).
+
+    Returns:
+        float64 in [0, 1], the broadcast shape. ``0`` at ``count == 0``; ``alpha**(1/n)`` at ``count == n``.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    k, n = _counts(count, n)
+    _check_alpha(alpha)
+    inner = special.betaincinv(np.maximum(k, 1), np.maximum(n - k, 1), alpha)
+    # At count == n the equation is p**n = alpha: closed form, exact where betaincinv is only close.
+    return np.where(k == 0, 0.0, np.where(k == n, np.exp(math.log(alpha) / n), inner))
+
+
+def upper_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """One-sided Clopper-Pearson upper bound; shapes, ranges and errors as in `lower_bound`."""
+    k, n = _counts(count, n)
+    return 1.0 - lower_bound(n - k, n, alpha)
+
+
+def radius(p_lower: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
+    """Certified l2 radius ``sigma * Phi^-1(p_lower)``; 0 where ``p_lower <= 1/2`` (nothing is certified).
+
+    Args:
+        p_lower: lower bound on the top class's probability, in [0, 1].
+        sigma: standard deviation of the noise in input units, > 0.
+
+    Returns:
+        float64 in input units, the broadcast shape; ``inf`` only at ``p_lower == 1``.
+    """
+    p = np.asarray(p_lower, dtype=np.float64)
+    return np.asarray(sigma, dtype=np.float64) * np.where(p > 0.5, special.ndtri(np.maximum(p, 0.5)), 0.0)
+
+
+def max_radius(sigma: float, n: int, alpha: float) -> float:
+    """The largest radius that ``n`` draws can certify, ``sigma * Phi^-1(alpha**(1/n))``; 0 where it is none."""
+    return float(radius(lower_bound(n, n, alpha), sigma))
+
+
+def smallest_n(alpha: float) -> int:
+    """The fewest draws that can certify anything at all: the smallest n with ``alpha**(1/n) > 1/2``."""
+    _check_alpha(alpha)
+    n = max(1, math.ceil(-math.log2(alpha)))
+    return n if float(lower_bound(n, n, alpha)) > 0.5 else n + 1
+
+
+def two_sided_p_value(count: int, n: int) -> float:
+    """P-value of the two-sided binomial test of ``count`` out of ``n`` at 1/2; 1.0 for ``n == 0``."""
+    return 1.0 if n == 0 else float(stats.binomtest(int(count), int(n), 0.5).pvalue)
+
+
+def round_down(value: float, digits: int) -> str:
+    """A non-negative number as text with ``digits`` decimals, never more than the number itself.
+
+    Works on the exact binary value: 0.1 + 0.2 and the like cannot push a digit up.
+    """
+    from decimal import ROUND_FLOOR, Decimal
+
+    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+
+
+def _counts(count: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    k, n = np.broadcast_arrays(np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    if np.any(n < 1) or np.any(k < 0) or np.any(k > n) or np.any(k != np.floor(k)):
+        raise ValueError("counts must be whole numbers in [0, n], and n at least 1")
+    return k, n
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha must lie in (0, 1), not {alpha}")

@@ -1,0 +1,5 @@
+"""Results on a local path or on anything that pyarrow's filesystems read (s3://, gs://, hdfs://)."""
+
+from acr_ray.storage.folder import Folder
+
+__all__ = ["Folder"]
