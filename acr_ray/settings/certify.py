@@ -1,0 +1,49 @@
+"""What a certification run is."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from acr_ray.settings.base import Settings, digest
+from acr_ray.settings.recipe import Dataset
+
+
+class CertifySettings(Settings):
+    """Cohen et al.'s CERTIFY over a set of images; defaults are the field's."""
+
+    sigma: float = Field(gt=0, le=100, description="standard deviation of the noise; the checkpoint's where not given")
+    n0: int = Field(100, ge=1, le=100_000_000, description="draws that select the class")
+    n: int = Field(100_000, ge=1, le=1_000_000_000, description="fresh draws behind the bound")
+    alpha: float = Field(0.001, gt=0, lt=1, description="probability that one certificate is wrong")
+    radii: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="radii of the certified accuracies")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all noise")
+    block: int = Field(500, ge=1, le=1_000_000, description="draws that share one seed and one forward pass")
+    dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
+    root: str | None = Field(None, description="folder of the data set")
+    split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
+    max_images: int | None = Field(None, ge=1, description="only the first K images")
+    every: int | None = Field(None, ge=1, description="every K-th image (ImageNet's protocol: 100)")
+    image_list: str | None = Field(None, description="file with one stable image name a line")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")
+
+    def identity(self) -> dict[str, object]:
+        """What decides the counts (radii are only looked up afterwards, the root may move)."""
+        return {k: v for k, v in self.flat().items() if k not in ("radii", "root")}
+
+    @property
+    def sha256(self) -> str:
+        return digest(self.identity())
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        # n draws that all agree prove p_A > 1/2 only where alpha**(1/n) > 1/2.
+        needed = next(n for n in range(1, 1100) if 0.5**n < self.alpha)
+        if self.n < needed:
+            raise ValueError(f"n = {self.n}: too few draws to certify anything at alpha = {self.alpha}; allowed: >= {needed}")
+        if any(r < 0 for r in self.radii) or list(self.radii) != sorted(set(self.radii)) or not self.radii:
+            raise ValueError(f"radii = {self.radii}: must be increasing numbers >= 0")
+        if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
+            raise ValueError("max_images, every and image_list exclude each other")
+        return self

@@ -1,0 +1,134 @@
+"""What a training run is. Symbols as in the paper: σ, m, E_t, p_t, T, ε."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from acr_ray.settings.base import Settings, digest
+from acr_ray.settings.errors import UserError
+
+Dataset = Literal["digits", "cifar10", "imagenet"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataSettings(Settings):
+    """Which images."""
+
+    dataset: Dataset = Field(description="digits is embedded; the others are read from data.root")
+    root: str | None = Field(None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders")
+    loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
+
+
+class ModelSettings(Settings):
+    """Which network."""
+
+    architecture: str = Field(description="digits_resnet, cifar_resnet20, cifar_resnet110, or a torchvision classifier")
+
+
+class TrainingSettings(Settings):
+    """The loop."""
+
+    sigma: float = Field(gt=0, le=100, description="standard deviation of the noise, inputs in [0, 1]")
+    epochs: int = Field(ge=1, le=100_000, description="passes over as many samples as the training set has")
+    batch_size: int = Field(256, ge=1, le=1_000_000, description="noisy samples of one optimizer step, all workers")
+    m: int = Field(1, ge=1, le=1024, description="noisy copies of an input; a step sees batch_size/m inputs")
+    e_t: int = Field(0, ge=0, description="E_t: the epoch from which discard, reweigh and attack act")
+    learning_rate: float = Field(0.1, gt=0, le=1000, description="of SGD")
+    milestones: tuple[int, ...] = Field((), description="epochs at which the learning rate is multiplied by lr_decay")
+    lr_decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="of SGD")
+    channels_last: bool = Field(True, description="memory format of images and weights")
+
+
+class MethodSettings(Settings):
+    """The loss on the noisy copies."""
+
+    name: Literal["gaussian"] = Field("gaussian", description="gaussian: cross entropy on noisy inputs")
+
+
+class DiscardSettings(Settings):
+    """Part 1 of the paper's recipe: hard samples leave the training set at epoch E_t."""
+
+    enabled: bool = Field(False, description="keep only samples with p_A >= p_t from epoch E_t on")
+    p_t: Share = Field(0.5, description="threshold on p_A of a training sample")
+    draws: int = Field(100, ge=1, le=1_000_000, description="noise draws of the p_A estimate")
+    view: Literal["training", "evaluation"] = Field("training", description="view of an image that p_A is estimated on")
+    checkpoint: str | None = Field(None, description="model that estimates p_A (needed at E_t = 0); none: the one trained")
+
+
+class ReweighSettings(Settings):
+    """Part 2: samples are drawn in proportion to their approximate certified radius."""
+
+    enabled: bool = Field(False, description="draw samples by their approximate certified radius from epoch E_t on")
+    every: int = Field(10, ge=1, description="epochs between p_A estimates")
+    draws: int = Field(16, ge=1, le=1_000_000, description="noise draws of the p_A estimate")
+    p_min: float = Field(0.75, ge=0, le=1, description="p_A is clipped to [p_min, 1], so nobody's weight is 0")
+    alpha: float = Field(0.1, gt=0, lt=1, description="error probability of the bound behind the weight")
+    view: Literal["training", "evaluation"] = Field("training", description="view of an image that p_A is estimated on")
+
+
+class AttackSettings(Settings):
+    """Part 3: PGD on the noise, until the sample is misclassified."""
+
+    enabled: bool = Field(False, description="attack the noise draws from epoch E_t on")
+    steps: int = Field(3, ge=1, le=1000, description="T: the most PGD steps")
+    epsilon: float = Field(0.25, gt=0, le=1000, description="ε: step size in input units")
+    norm: Literal["l2", "linf"] = Field("l2", description="l2: ε·g/‖g‖₂; linf: ε·sign(g)/√d")
+
+
+class Recipe(Settings):
+    """A whole training run but for its seed, its hardware and where its results go."""
+
+    name: str = Field(min_length=1, max_length=200, description="shown in tables and MLflow")
+    data: DataSettings
+    model: ModelSettings
+    training: TrainingSettings
+    method: MethodSettings = MethodSettings()
+    discard: DiscardSettings = DiscardSettings()
+    reweigh: ReweighSettings = ReweighSettings()
+    attack: AttackSettings = AttackSettings()
+
+    @property
+    def adapts(self) -> bool:
+        """Whether anything changes at epoch E_t."""
+        return self.discard.enabled or self.reweigh.enabled or self.attack.enabled
+
+    @property
+    def inputs_per_step(self) -> int:
+        """Inputs of one optimizer step over all workers, batch_size/m."""
+        return self.training.batch_size // self.training.m
+
+    def identity(self) -> dict[str, object]:
+        """What decides the trained weights: all but where the data lie and how they are read."""
+        return {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
+
+    @property
+    def sha256(self) -> str:
+        return digest(self.identity())
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        t = self.training
+        if self.adapts and t.e_t >= t.epochs:
+            raise ValueError(
+                f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1)"
+            )
+        if t.batch_size % t.m:
+            raise ValueError(f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}")
+        if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
+            raise ValueError(f"training.milestones = {t.milestones}: must be increasing epochs >= 1")
+        return self
+
+    def check_complete(self) -> None:
+        """Raises UserError where something that only the user can give is missing."""
+        if self.discard.enabled and self.training.e_t == 0 and self.discard.checkpoint is None:
+            raise UserError(
+                f"{self.name}: discard.checkpoint = none: this recipe discards at epoch 0, before anything is "
+                "trained; allowed: the checkpoint of a trained model (--discard.checkpoint DIR), "
+                "a later training.e_t, or --discard.enabled false"
+            )
+        if self.data.dataset != "digits" and self.data.root is None:
+            raise UserError(f"{self.name}: data.root = none: {self.data.dataset} is read from a folder (--data.root PATH)")
