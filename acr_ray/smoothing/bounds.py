@@ -32,7 +32,7 @@ def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.floa
     """
     k, n = _counts(count, n)
     _check_alpha(alpha)
-    inner = special.betaincinv(np.maximum(k, 1), np.maximum(n - k, 1), alpha)
+    inner = special.betaincinv(np.maximum(k, 1), np.maximum(n - k + 1, 1), alpha)
     # At count == n the equation is p**n = alpha: closed form, exact where betaincinv is only close.
     return np.where(k == 0, 0.0, np.where(k == n, np.exp(math.log(alpha) / n), inner))
 
