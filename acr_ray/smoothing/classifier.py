@@ -1,0 +1,53 @@
+"""The smoothed classifier as one object: CERTIFY, PREDICT and p_A on any module, without Ray."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acr_ray.smoothing.decide import Certificate, certify, predict
+from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.plan import Phase, phases
+
+
+class SmoothedClassifier:
+    """``g(x) = argmax_c P[f(x + N(0, sigma² I)) = c]``, estimated from seeded draws.
+
+    Args:
+        model: the base classifier f; see `SamplingEngine`.
+        num_classes: number of classes.
+        sigma: noise in input units, > 0.
+        seed: of all draws. The draws of an image also depend on its name: give different images different names,
+            or their errors are not independent.
+        block: draws of one forward pass.
+        device: ``"cpu"`` or a CUDA device.
+
+    `certify` gives exactly the counts that a certification job gives for the same seed, name, n0, n and block.
+    """
+
+    def __init__(
+        self, model: nn.Module, num_classes: int, sigma: float, *, seed: int = 0, block: int = 500, device: str = "cpu"
+    ) -> None:
+        self.engine = SamplingEngine(model, num_classes, sigma, device)
+        self.seed, self.block = seed, block
+
+    def counts(self, image: Tensor, phase: Phase, name: str) -> NDArray[np.int64]:
+        """Class counts ``(num_classes,)`` of a whole phase for an image ``(C, H, W)``."""
+        return self.engine.count(image, name, self.seed, phase, 0, phase.blocks)
+
+    def certify(
+        self, image: Tensor, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, name: str = "image"
+    ) -> Certificate:
+        """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha."""
+        select, estimate = phases(n0, n, self.block)
+        counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
+        return certify(counts0, counts, self.engine.sigma, alpha)
+
+    def predict(self, image: Tensor, *, n: int = 1000, alpha: float = 0.001, name: str = "image") -> int:
+        """The smoothed classifier's class, or -1 (abstain); another class with probability at most alpha."""
+        return predict(self.counts(image, Phase("predict", n, min(n, self.block)), name), alpha)
+
+    def p_a(self, image: Tensor, label: int, *, n: int = 1000, name: str = "image") -> float:
+        """The estimate of ``P[f(x + δ) = label]`` from n draws, in [0, 1]."""
+        return int(self.counts(image, Phase("p_a", n, min(n, self.block)), name)[label]) / n

@@ -1,0 +1,46 @@
+"""How the draws of one image are cut into blocks. Pure arithmetic, no torch.
+
+A block is the unit of noise: one seed, one fixed shape, one forward pass. Its counts are the same whoever computes
+them, so blocks can be spread over actors, repeated after a fault and added in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acr_ray.settings.seeds import derive_seed
+
+SELECT = "select"  # the n0 draws that choose the class
+ESTIMATE = "estimate"  # the n fresh draws behind the bound
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The draws for one purpose.
+
+    Attributes:
+        name: part of every seed, so that selection draws are never reused in the bound.
+        draws: predictions that count, >= 1.
+        block: draws of one seed, >= 1. The last block is drawn whole and its surplus predictions are dropped, so
+            the first ``draws`` predictions are the same whatever ``draws`` is.
+    """
+
+    name: str
+    draws: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.draws // self.block)
+
+    def counted(self, block: int) -> int:
+        """How many predictions of block number ``block`` count."""
+        return min(self.block, self.draws - block * self.block)
+
+    def seed(self, run_seed: int, image: str, block: int) -> int:
+        return derive_seed(run_seed, "noise", image, self.name, block)
+
+
+def phases(n0: int, n: int, block: int) -> tuple[Phase, Phase]:
+    """The two phases of CERTIFY. Selection, which is short, uses a block of its own size where that is smaller."""
+    return Phase(SELECT, n0, min(n0, block)), Phase(ESTIMATE, n, min(n, block))
