@@ -1,0 +1,37 @@
+"""Images and their views: digits, CIFAR-10, ImageNet folders; who trains on what in which step."""
+
+from __future__ import annotations
+
+from acr_ray.data.choosing import select
+from acr_ray.data.cifar10 import open_cifar10
+from acr_ray.data.digits import open_digits
+from acr_ray.data.image_set import ImageSet
+from acr_ray.data.imagenet import open_imagenet
+from acr_ray.data.loading import batches
+from acr_ray.settings import UserError
+
+__all__ = ["DATASETS", "ImageSet", "batches", "open_images", "select"]
+
+DATASETS = ("digits", "cifar10", "imagenet")
+
+
+def open_images(dataset: str, root: str | None = None, split: str = "test") -> ImageSet:
+    """The images of a split. Nothing is downloaded.
+
+    Args:
+        dataset: ``digits`` (embedded), ``cifar10`` or ``imagenet``.
+        root: folder that holds ``cifar-10-batches-py``, or ``train/`` and ``val/`` class folders; digits need none.
+        split: ``train`` or ``test`` (ImageNet's ``val/``).
+
+    Raises:
+        UserError: unknown name, or data that are missing or damaged; says what was expected where.
+    """
+    if dataset not in DATASETS:
+        raise UserError(f"data.dataset = {dataset}: unknown; allowed: {', '.join(DATASETS)}")
+    if split not in ("train", "test"):
+        raise UserError(f"split = {split}: unknown; allowed: train, test")
+    if dataset == "digits":
+        return open_digits(split)
+    if root is None:
+        raise UserError(f"data.root = none: {dataset} is read from a folder (--data.root PATH)")
+    return open_cifar10(root, split) if dataset == "cifar10" else open_imagenet(root, split)

@@ -1,0 +1,16 @@
+"""Networks by name, normalisation inside, and checkpoints that cannot run anything."""
+
+from acr_ray.models.building import ARCHITECTURES, Normalize, build_model
+from acr_ray.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
+from acr_ray.models.state import load_state, state_bytes
+
+__all__ = [
+    "ARCHITECTURES",
+    "ModelCard",
+    "Normalize",
+    "build_model",
+    "load_checkpoint",
+    "load_state",
+    "save_checkpoint",
+    "state_bytes",
+]

@@ -1,0 +1,59 @@
+"""Which images of a set: the first K, every K-th, or those of a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from acr_ray.data.image_set import ImageSet
+from acr_ray.settings import UserError
+
+
+def select(
+    images: ImageSet, *, max_images: int | None = None, every: int | None = None, image_list: str | None = None
+) -> ImageSet:
+    """The chosen images; choices narrow one another: the list, then every K-th, then the first K.
+
+    Args:
+        images: what to choose from.
+        max_images: at most the first K, K >= 1.
+        every: those whose index within the full split is 0, K, 2K, …, as in the field; K >= 1.
+        image_list: path of a text file with one stable name a line, in the order wanted; blank lines and lines that
+            begin with ``#`` are skipped.
+
+    Raises:
+        UserError: a number < 1; a list that cannot be read, names an image that is not there or one twice; nothing
+            is left.
+    """
+    for option, value in (("--max-images", max_images), ("--every", every)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: allowed: >= 1")
+    if image_list is not None:
+        images = images.subset(_listed(images, image_list))
+    if every is not None:
+        images = images.subset(np.flatnonzero(images.idx % every == 0))
+    if max_images is not None:
+        images = images.subset(np.arange(min(max_images, len(images))))
+    if not len(images):
+        raise UserError(f"{images.dataset} {images.split}: no image is left of the chosen ones")
+    return images
+
+
+def _listed(images: ImageSet, image_list: str) -> list[int]:
+    try:
+        lines = Path(image_list).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--image-list {image_list}: cannot be read ({error})") from None
+    place = {name: item for item, name in enumerate(images.names)}
+    found: dict[int, None] = {}
+    for number, name in enumerate((line.strip() for line in lines), start=1):
+        if not name or name.startswith("#"):
+            continue
+        if name not in place:
+            where = f"{images.dataset} {images.split}, whose names look like {images.names[0]}"
+            raise UserError(f"--image-list {image_list}: line {number}: {name} is not in {where}")
+        if place[name] in found:
+            raise UserError(f"--image-list {image_list}: line {number}: {name} is listed twice")
+        found[place[name]] = None
+    return list(found)

@@ -1,0 +1,126 @@
+"""ImageNet as class folders: ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from acr_ray.data.image_set import ImageSet
+from acr_ray.data.views import random_resized_crop
+from acr_ray.settings import UserError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE, RESIZED = 224, 256
+FOLDERS = {"train": "train", "test": "val"}
+ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+
+
+def open_imagenet(root: str, split: str, size: int = SIZE) -> ImageFolders:
+    """The images under ``train/`` or ``val/``, by class folder and file name, both sorted.
+
+    A class's index is the place of its folder in ``train/``, which may be empty folders where only ``val/`` is used.
+
+    Raises:
+        UserError: a folder is missing or empty, or the classes of train/ and val/ differ.
+    """
+    return ImageFolders(root, split, size)
+
+
+class ImageFolders(ImageSet):
+    """Images that stay on disk until they are loaded. Names: ``val/n01440764/ILSVRC2012_val_00000293.JPEG``."""
+
+    in_memory = False
+
+    def __init__(self, root: str, split: str, size: int) -> None:
+        self._root, self._size = Path(root).expanduser(), size
+        classes = _class_folders(self._root, "train")
+        top = FOLDERS[split]
+        if split != "train":
+            _check_same(classes, _class_folders(self._root, top), f"{self._root}/{top}")
+        names: list[str] = []
+        labels: list[int] = []
+        for label, folder in enumerate(classes):
+            files = _image_files(self._root / top / folder)
+            if not files:
+                raise UserError(f"--data.root {root}: no image in {top}/{folder} ({', '.join(ENDINGS)})")
+            names += [f"{top}/{folder}/{file}" for file in files]
+            labels += [label] * len(files)
+        super().__init__(
+            dataset="imagenet",
+            split=split,
+            labels=np.array(labels),
+            names=names,
+            class_names=classes,
+            shape=(3, size, size),
+            mean=MEAN,
+            std=STD,
+        )
+        self._files = self.names  # of the full split; subsets share them
+
+    def _evaluation_view(self, rows: np.ndarray) -> np.ndarray:
+        """Shorter side to 256 pixels, then the central 224 x 224."""
+        found = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        shorter = self._size * RESIZED // SIZE
+        for place, row in enumerate(rows):
+            image = F.center_crop(F.resize(self._open(row), [shorter]), [self._size, self._size])
+            found[place] = np.asarray(image).transpose(2, 0, 1)
+        return found
+
+    def _training_view(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Random crop, resized to 224 x 224, mirrored in half of the cases."""
+        found = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+            image = self._open(row)
+            *box, mirrored = random_resized_crop(image.height, image.width, int(seed))
+            image = F.resized_crop(image, *box, [self._size, self._size])
+            found[place] = np.asarray(F.horizontal_flip(image) if mirrored else image).transpose(2, 0, 1)
+        return found
+
+    def _open(self, row: int) -> Image.Image:
+        path = self._root / self._files[row]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")  # some of ImageNet's are grey or CMYK
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such image file") from None
+        except Exception as error:  # a damaged file can raise nearly anything from a decoder
+            raise UserError(f"{path}: broken image file ({type(error).__name__}: {error})") from None
+
+    def _content(self) -> bytes:
+        """File sizes: reading 150 GB to name a data set would cost more than it proves."""
+        try:
+            sizes = [os.path.getsize(self._root / name) for name in self.names]
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from None
+        return hashlib.sha256(np.array(sizes, dtype="<i8").tobytes()).digest()
+
+
+def _class_folders(root: Path, top: str) -> list[str]:
+    try:
+        with os.scandir(root / top) as entries:
+            found = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        found = []
+    if not found:
+        hint = " (they may be empty where only val/ is used)" if top == "train" else ""
+        raise UserError(f"--data.root {root}: no {top} folder with a folder for each class{hint}")
+    return found
+
+
+def _check_same(classes: list[str], others: list[str], where: str) -> None:
+    for folder in classes:
+        if folder not in set(others):
+            raise UserError(f"{where}: no folder for class {folder}, which train/ has ({len(classes)} classes)")
+    for folder in others:
+        if folder not in set(classes):
+            raise UserError(f"{where}: class folder {folder} is not in train/ ({len(classes)} classes)")
+
+
+def _image_files(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS) and not e.name.startswith("."))

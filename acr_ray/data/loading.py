@@ -1,0 +1,60 @@
+"""Batches by plan: the caller says which items with which seeds; this reads them, in order, ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from acr_ray.data.image_set import ImageSet, to_unit_range
+from acr_ray.settings import UserError
+
+Entry = tuple[np.ndarray, np.ndarray | None]
+
+
+class _Reader(Dataset):
+    """Reads whole batches; in a loader process an error travels home as a value, for the loader would bury it."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitem__(self, entry: Entry) -> tuple[torch.Tensor, torch.Tensor] | UserError:
+        items, view_seeds = entry
+        try:
+            return self.images.pixels(items, view_seeds), torch.from_numpy(self.images.labels[np.asarray(items)])
+        except UserError as error:
+            return error
+
+
+def batches(
+    images: ImageSet, plan: Iterable[Entry], loader_workers: int = 0, pin_memory: bool = False
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(x, labels) of each entry of the plan, in its order: float32 (B, C, H, W) in [0, 1] and int64 (B,), on the CPU.
+
+    Args:
+        images: what to read.
+        plan: (items, view_seeds or None), a batch each.
+        loader_workers: processes that read ahead, two batches each; 0: this one. The same results bit for bit. Sets
+            in memory are read here in any case.
+        pin_memory: page-locked memory, for copies to a GPU that overlap with work.
+
+    Raises:
+        UserError: a file is missing or broken; names it.
+    """
+    reader = _Reader(images)
+    if loader_workers == 0 or images.in_memory:
+        found: Iterable = map(reader.__getitem__, plan)
+    else:
+        # A generator of its own: the loader would draw its base seed from torch's global one and move it on.
+        found = DataLoader(
+            reader, batch_size=None, sampler=plan, num_workers=loader_workers, generator=torch.Generator()
+        )
+    for batch in found:
+        if isinstance(batch, UserError):
+            raise batch
+        pixels, labels = batch
+        # Scaled here: bytes are a quarter of what would cross between processes otherwise.
+        x = to_unit_range(pixels, images.peak, pin_memory)
+        yield x, labels.pin_memory() if pin_memory else labels

@@ -1,0 +1,179 @@
+"""A model on disk: ``model.safetensors`` (weights) and ``model.json`` (what they are)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import field
+from typing import Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, build_model
+from acr_ray.models.state import check_tensors, read_tensors, state_bytes
+from acr_ray.settings import UserError
+from acr_ray.storage import Folder
+
+WEIGHTS, CARD, SUBFOLDER = "model.safetensors", "model.json", "checkpoint"
+SCHEMA_VERSION = 1
+PICKLE_ENDINGS = (".pt", ".pth", ".tar", ".pkl", ".pickle", ".bin", ".ckpt", ".gz", ".zip")
+
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class ModelCard:
+    """What the weights are.
+
+    Attributes:
+        architecture: name for `build_model`.
+        num_classes: number of logits.
+        shape: (C, H, W) of the images.
+        mean, std: per channel, of inputs in [0, 1]; the model's first layer.
+        class_names: name of each logit.
+        sigma: standard deviation of the noise it was trained on; None: unknown.
+        dataset: name of the data set it was trained on.
+        recipe: settings of the training run.
+        data_fingerprint: of the training images.
+        seed: of the training run.
+        code_version: version of this package that wrote it.
+        sha256: of the bytes of ``model.safetensors``; set when saved.
+        schema_version: of this description.
+
+    Raises pydantic's ValidationError where a value is out of range.
+    """
+
+    architecture: str
+    num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
+    shape: tuple[Annotated[int, Field(ge=1, le=MAX_CHANNELS)], Side, Side]
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+    class_names: tuple[str, ...]
+    sigma: Positive | None = None
+    dataset: str = ""
+    recipe: dict[str, Any] | None = field(default=None, hash=False)
+    data_fingerprint: str = ""
+    seed: int = 0
+    code_version: str = ""
+    sha256: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} class names for {self.num_classes} classes")
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """A freshly initialised model of this description; see `build_model`."""
+        return build_model(self.architecture, self.num_classes, self.shape, self.mean, self.std, seed)
+
+
+def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelCard:
+    """Write both files, the description last, so that it never describes weights that are not there.
+
+    Args:
+        folder: where to; created where absent.
+        model: of `card`, bare (not wrapped by DDP or compiled); any device, floats are stored as float32.
+        card: its `sha256` is replaced.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ValueError: the model is not what the card describes.
+        UserError: the folder cannot be written.
+    """
+    state = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in model.state_dict().items()
+    }
+    reference = card.build()
+    try:
+        check_tensors(state, reference.state_dict(), "model")
+    except UserError as error:
+        raise ValueError(f"not the model that the card describes: {error}") from None
+    reference.load_state_dict(state)
+    content = state_bytes(reference)
+    values = dataclasses.asdict(card) | {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "schema_version": SCHEMA_VERSION,
+    }
+    folder.make_writable()
+    folder.write_bytes(WEIGHTS, content)
+    folder.write_json(CARD, values)
+    return _read_card(folder)
+
+
+def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
+    """The model, on the CPU in float32, eval mode, without gradients, and what it is.
+
+    Args:
+        location: a folder that `jobs.train` wrote, or its ``checkpoint/``; local or a URI.
+
+    Raises:
+        UserError: missing, a pickle, damaged, from a newer version, or weights that are not what the card says.
+            Nothing in the files is ever run.
+    """
+    folder = _find_folder(str(location))
+    card = _read_card(folder)
+    source = f"{folder}/{WEIGHTS}"
+    try:
+        content = folder.read_bytes(WEIGHTS)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error})") from None
+    tensors = read_tensors(content, source)  # before the hash: "is a pickle" and "truncated" say more
+    found = hashlib.sha256(content).hexdigest()
+    if found != card.sha256:
+        raise UserError(f"{source}: SHA-256 is {found[:16]}…, but {CARD} says {card.sha256[:16]}…: damaged or replaced")
+    try:
+        model = card.build()
+    except UserError as error:
+        raise UserError(f"{folder}/{CARD}: {error}") from None
+    state = model.state_dict()
+    check_tensors(tensors, state, source)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{source}: {name} holds values that are not finite (did the training diverge?)")
+        if name.startswith("normalize.") and not torch.equal(tensor, state[name]):
+            raise UserError(f"{source}: {name} differs from what {CARD} says")
+    model.load_state_dict(tensors)
+    return model.eval().requires_grad_(False), card
+
+
+def _find_folder(location: str) -> Folder:
+    lower = location.lower().rstrip("/")
+    folder = Folder(location, option="CHECKPOINT")
+    if folder.exists() and folder.is_file(""):
+        if lower.endswith(PICKLE_ENDINGS):
+            raise UserError(f"CHECKPOINT {location}: is a pickle; refused, not run (allowed: a folder with {CARD})")
+        raise UserError(f"CHECKPOINT {location}: is a file; allowed: the folder that holds {CARD} and {WEIGHTS}")
+    for place in (folder, folder / SUBFOLDER):
+        if place.is_file(CARD):
+            return place
+    for place in (folder, folder / SUBFOLDER):
+        pickles = [name for name in place.names() if name.lower().endswith(PICKLE_ENDINGS)]
+        if pickles:
+            raise UserError(f"CHECKPOINT {location}: no {CARD}; {pickles[0]} is a pickle; refused, not run")
+    raise UserError(f"CHECKPOINT {location}: no {CARD} there, nor in {SUBFOLDER}/")
+
+
+def _read_card(folder: Folder) -> ModelCard:
+    source = f"{folder}/{CARD}"
+    values = folder.read_json(CARD)
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: not the description of a model")
+    version = values.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{source}: schema_version = {version!r}; allowed: 1 to {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{source}: schema_version = {version}: written by a newer version of this package; update it")
+    try:
+        return TypeAdapter(ModelCard).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "values"
+        raise UserError(f"{source}: {where}: {problem['msg'].removeprefix('Value error, ').lower()}") from None
