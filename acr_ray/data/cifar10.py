@@ -29,7 +29,7 @@ def open_cifar10(root: str, split: str) -> MemorySet:
     Raises:
         UserError: folder or file missing, damaged, or a pickle that holds anything but the images.
     """
-    folder = _find_folder(root)
+    folder = _find_folder(root, split)
     images, labels = zip(*(_read_batch(folder / name) for name in FILES[split]), strict=True)
     count = sum(len(part) for part in labels)
     return MemorySet(
@@ -45,11 +45,14 @@ def open_cifar10(root: str, split: str) -> MemorySet:
     )
 
 
-def _find_folder(root: str) -> Path:
+def _find_folder(root: str, split: str) -> Path:
     given = Path(root).expanduser()
     for folder in (given, given / FOLDER):
-        if all((folder / name).is_file() for names in FILES.values() for name in names):
+        missing = [name for name in FILES[split] if not (folder / name).is_file()]
+        if not missing:
             return folder
+        if len(missing) < len(FILES[split]):
+            raise UserError(f"--data.root {root}: no {missing[0]} in {folder}")
     raise UserError(f"--data.root {root}: no {FOLDER} folder with data_batch_1 … data_batch_5 and test_batch")
 
 

@@ -113,12 +113,9 @@ def _class_folders(root: Path, top: str) -> list[str]:
 
 
 def _check_same(classes: list[str], others: list[str], where: str) -> None:
-    for folder in classes:
-        if folder not in set(others):
-            raise UserError(f"{where}: no folder for class {folder}, which train/ has ({len(classes)} classes)")
-    for folder in others:
-        if folder not in set(classes):
-            raise UserError(f"{where}: class folder {folder} is not in train/ ({len(classes)} classes)")
+    for folder in sorted(set(classes) ^ set(others)):
+        wrong = "no folder for class" if folder in classes else "unknown class folder"
+        raise UserError(f"{where}: {wrong} {folder}; train/ and {where} must hold the same classes")
 
 
 def _image_files(folder: Path) -> list[str]:

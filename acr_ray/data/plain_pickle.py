@@ -59,35 +59,46 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, content = state
-        self.value = _from_buffer(content, dtype, shape, "F" if fortran else "C")
+        self.value = _FromBuffer(content, dtype, shape, "F" if fortran else "C")
 
 
-def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(content, dtype=dtype.build()).reshape(shape, order="F" if _text(order) == "F" else "C")
+class _FromBuffer:
+    """Stands in for numpy's _frombuffer; a class, for a pickle may set attributes of functions, not of these."""
+
+    def __new__(cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str | bytes) -> np.ndarray:
+        return np.frombuffer(content, dtype=dtype.build()).reshape(shape, order="F" if _text(order) == "F" else "C")
+
+    def __setstate__(self, _: object) -> None:
+        raise _Refused("a change of _frombuffer")
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for _codecs.encode, by which Python 3 writes bytes in old pickles."""
-    if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding}")
-    return text.encode("latin1")
+class _Encode:
+    """Stands in for _codecs.encode, by which Python 3 writes bytes in old pickles; a class as above."""
+
+    def __new__(cls, text: str, encoding: str) -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise _Refused(f"the encoding {encoding}")
+        return text.encode("latin1")
+
+    def __setstate__(self, _: object) -> None:
+        raise _Refused("a change of encode")
 
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {("_codecs", "encode"): _encode, ("numpy", "dtype"): _Dtype}
-_STAND_INS[("numpy", "ndarray")] = _Array
+STAND_INS: dict[tuple[str, str], Any] = {("_codecs", "encode"): _Encode, ("numpy", "dtype"): _Dtype}
+STAND_INS[("numpy", "ndarray")] = _Array
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    _STAND_INS[(f"{_core}.multiarray", "_reconstruct")] = _Array
-    _STAND_INS[(f"{_core}.numeric", "_frombuffer")] = _from_buffer
+    STAND_INS[(f"{_core}.multiarray", "_reconstruct")] = _Array
+    STAND_INS[(f"{_core}.numeric", "_frombuffer")] = _FromBuffer
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _STAND_INS[(module, name)]
+            return STAND_INS[(module, name)]
         except KeyError:
             raise _Refused(f"{module}.{name}") from None
 
