@@ -38,12 +38,13 @@ def batches(
         plan: (items, view_seeds or None), a batch each.
         loader_workers: processes that read ahead, two batches each; 0: this one. The same results bit for bit. Sets
             in memory are read here in any case.
-        pin_memory: page-locked memory, for copies to a GPU that overlap with work.
+        pin_memory: page-locked memory, for copies to a GPU that overlap with work; without a GPU it does nothing.
 
     Raises:
         UserError: a file is missing or broken; names it.
     """
     reader = _Reader(images)
+    pin_memory = pin_memory and torch.cuda.is_available()
     if loader_workers == 0 or images.in_memory:
         found: Iterable = map(reader.__getitem__, plan)
     else:

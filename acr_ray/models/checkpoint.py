@@ -163,11 +163,14 @@ def _find_folder(location: str) -> Folder:
 
 def _read_card(folder: Folder) -> ModelCard:
     source = f"{folder}/{CARD}"
-    values = folder.read_json(CARD)
+    try:
+        values = folder.read_json(CARD)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: not the description of a model")
     version = values.get("schema_version")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:  # true is an int, too
         raise UserError(f"{source}: schema_version = {version!r}; allowed: 1 to {SCHEMA_VERSION}")
     if version > SCHEMA_VERSION:
         raise UserError(f"{source}: schema_version = {version}: written by a newer version of this package; update it")

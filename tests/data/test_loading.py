@@ -47,6 +47,16 @@ def test_a_broken_image_surfaces_as_one_line(imagenet_root, tmp_path, workers):
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
+def test_pinned_batches_hold_the_same(roots, dataset, workers):
+    images = open_images(dataset, roots[dataset], "train")
+    plain, pinned = (list(batches(images, plan_of(images), workers, pin)) for pin in (False, True))
+    for (x, labels), (x_pinned, labels_pinned) in zip(plain, pinned, strict=True):
+        assert torch.equal(x, x_pinned) and torch.equal(labels, labels_pinned)
+        assert x_pinned.is_pinned() == labels_pinned.is_pinned() == torch.cuda.is_available()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_plan_is_drawn_on_as_needed_and_may_be_left(imagenet_root, workers):
     images = open_images("imagenet", imagenet_root, "test")

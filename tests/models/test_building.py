@@ -88,6 +88,16 @@ def test_initial_weights_are_a_function_of_the_seed(architecture, shape):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_building_leaves_the_gpus_random_state_alone():
+    torch.cuda.manual_seed(1)
+    torch.rand(5, device="cuda")
+    before = torch.cuda.get_rng_state()
+    build("digits_resnet", DIGITS, seed=5)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 def test_initialisation_is_hes():
     model = build("cifar_resnet110", CIFAR)
     for name, weight in model.named_parameters():
