@@ -1,0 +1,1 @@
+"""The fan-out: plan, sampler actors, ledger, coordinator, certificates."""

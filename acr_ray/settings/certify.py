@@ -41,7 +41,9 @@ class CertifySettings(Settings):
         # n draws that all agree prove p_A > 1/2 only where alpha**(1/n) > 1/2.
         needed = next(n for n in range(1, 1100) if 0.5**n < self.alpha)
         if self.n < needed:
-            raise ValueError(f"n = {self.n}: too few draws to certify anything at alpha = {self.alpha}; allowed: >= {needed}")
+            raise ValueError(
+                f"n = {self.n}: too few draws to certify anything at alpha = {self.alpha}; allowed: >= {needed}"
+            )
         if any(r < 0 for r in self.radii) or list(self.radii) != sorted(set(self.radii)) or not self.radii:
             raise ValueError(f"radii = {self.radii}: must be increasing numbers >= 0")
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:

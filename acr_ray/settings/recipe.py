@@ -17,7 +17,9 @@ class DataSettings(Settings):
     """Which images."""
 
     dataset: Dataset = Field(description="digits is embedded; the others are read from data.root")
-    root: str | None = Field(None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders")
+    root: str | None = Field(
+        None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders"
+    )
     loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
 
 
@@ -56,7 +58,9 @@ class DiscardSettings(Settings):
     p_t: Share = Field(0.5, description="threshold on p_A of a training sample")
     draws: int = Field(100, ge=1, le=1_000_000, description="noise draws of the p_A estimate")
     view: Literal["training", "evaluation"] = Field("training", description="view of an image that p_A is estimated on")
-    checkpoint: str | None = Field(None, description="model that estimates p_A (needed at E_t = 0); none: the one trained")
+    checkpoint: str | None = Field(
+        None, description="model that estimates p_A (needed at E_t = 0); none: the one trained"
+    )
 
 
 class ReweighSettings(Settings):
@@ -131,4 +135,6 @@ class Recipe(Settings):
                 "a later training.e_t, or --discard.enabled false"
             )
         if self.data.dataset != "digits" and self.data.root is None:
-            raise UserError(f"{self.name}: data.root = none: {self.data.dataset} is read from a folder (--data.root PATH)")
+            raise UserError(
+                f"{self.name}: data.root = none: {self.data.dataset} is read from a folder (--data.root PATH)"
+            )

@@ -74,9 +74,7 @@ class SamplingEngine:
             self.evaluations += len(noisy)
             return logits.argmax(1).unflatten(0, (len(seeds), draws))
 
-    def count(
-        self, image: Tensor, name: str, run_seed: int, phase: Phase, first: int, stop: int
-    ) -> NDArray[np.int64]:
+    def count(self, image: Tensor, name: str, run_seed: int, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
         """Class counts of the blocks ``first`` to ``stop - 1`` of one image.
 
         Args:
@@ -93,11 +91,21 @@ class SamplingEngine:
             total += torch.bincount(classes, minlength=self.num_classes)
         return total.cpu().numpy()
 
-    def count_label(self, images: Tensor, labels: Tensor, seeds: Sequence[int], draws: int) -> NDArray[np.int64]:
-        """How many of ``draws`` noisy copies of each image get the image's own label: ``draws`` times p̂_A.
+    def count_label(
+        self, images: Tensor, labels: Tensor, names: Sequence[str], run_seed: int, phase: Phase
+    ) -> NDArray[np.int64]:
+        """How many of a phase's draws of each image get the image's own label: ``draws`` times p̂_A.
+
+        Args:
+            images: ``(B, C, H, W)``, passed through the model ``B * phase.block`` rows at a time.
+            labels: ``(B,)``.
 
         Returns:
-            int64 ``(B,)`` in [0, draws].
+            int64 ``(B,)`` in [0, phase.draws].
         """
-        classes = self.predictions(images, seeds, draws)
-        return (classes == labels.to(self.device)[:, None]).sum(1).cpu().numpy()
+        total = torch.zeros(len(images), dtype=torch.int64, device=self.device)
+        for block in range(phase.blocks):
+            seeds = [phase.seed(run_seed, name, block) for name in names]
+            classes = self.predictions(images, seeds, phase.block)[:, : phase.counted(block)]
+            total += (classes == labels.to(self.device)[:, None]).sum(1)
+        return total.cpu().numpy()

@@ -1,5 +1,6 @@
 """Results on a local path or on anything that pyarrow's filesystems read (s3://, gs://, hdfs://)."""
 
+from acr_ray.storage.claim import amend, claim
 from acr_ray.storage.folder import Folder
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "amend", "claim"]

@@ -1,0 +1,51 @@
+"""A checkpoint as an MLflow model: code by name and safetensors, nothing that is unpickled."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+from acr_ray import __version__
+from acr_ray.models import load_checkpoint
+from acr_ray.storage import Folder
+
+
+def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[str, ...]) -> None:
+    """Log ``checkpoint`` as the model of a run; it predicts through `smoothed_model.SmoothedModel`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory())) / "checkpoint"
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_bytes(checkpoint.read_bytes(name))
+        _, card = load_checkpoint(str(folder))
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.shape))]),
+            outputs=Schema(
+                [ColSpec("long", "predicted"), ColSpec("boolean", "abstained"), ColSpec("double", "radius")]
+            ),
+            params=ParamSchema(
+                [
+                    ParamSpec("n0", "long", 100),
+                    ParamSpec("n", "long", 1000),
+                    ParamSpec("alpha", "double", 0.001),
+                    ParamSpec("seed", "long", 0),
+                ]
+            ),
+        )
+        mlflow.set_tracking_uri(uri)
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("smoothed_model.py")),
+                artifacts={"checkpoint": str(folder)},
+                signature=signature,
+                # The signature's tensors are images; MLflow would guess the packages by running the model.
+                pip_requirements=[f"acr-ray=={__version__}"],
+                metadata={"model_sha256": card.sha256, "sigma": card.sigma},
+            )

@@ -1,0 +1,93 @@
+"""What a training and a certification run look like in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from acr_ray.settings import UserError
+from acr_ray.storage import Folder
+from acr_ray.tracking.tracker import Tracker, quieten
+
+CHECKPOINT_FILES = ("model.safetensors", "model.json")
+
+
+class EpochLog:
+    """Logs each epoch's numbers once, also where an earlier driver has logged some of them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._last = tracker.last_step("loss")
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if self._last is None or record["epoch"] <= self._last:
+            return
+        self._tracker.metrics(scalars(record), record["epoch"])
+        self._last = record["epoch"]
+
+
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an epoch's record; lists as one metric for each entry (``attack_active.1`` …)."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if name == "epoch" or name.endswith("histogram"):
+            continue
+        if isinstance(value, list):
+            found |= {f"{name}.{i}": v for i, v in enumerate(value, 1)}
+        elif isinstance(value, (int, float)):
+            found[name] = value
+    return found
+
+
+def numbers(summary: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a certification's summary as metrics: ``acr``, ``certified_accuracy.0.5``, …"""
+    found: dict[str, float] = {}
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}": v for inner, v in value.items()}
+        elif isinstance(value, float) or name in ("images", "evaluations"):
+            found[name] = value
+    return found
+
+
+def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | None]:
+    """A local path or URI of a checkpoint, and the MLflow run it comes from.
+
+    Args:
+        location: a train job's folder, its ``checkpoint/``, or ``runs:/RUN_ID``.
+
+    Raises:
+        UserError: the run can't be found, or has no checkpoint.
+    """
+    if location.startswith("runs:/"):
+        return download(location, "checkpoint", tracking_uri), location.removeprefix("runs:/").split("/")[0]
+    for folder in (location, location.rstrip("/").rsplit("/", 1)[0] if "/" in location else "."):
+        found = Folder(folder, option="CHECKPOINT")
+        if found.is_file("run.json"):
+            return location, found.read_json("run.json").get("mlflow_run_id")
+    return location, None
+
+
+def download(run: str, artifact: str, tracking_uri: str) -> str:
+    """An artefact folder of ``runs:/RUN_ID`` as a local path. Raises UserError where there is none."""
+    quieten()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run_id = run.removeprefix("runs:/").split("/")[0]
+    try:
+        return mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=artifact, tracking_uri=tracking_uri
+        )  # fmt: skip
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{run}: no {artifact} of this run at MLflow {tracking_uri} ({reason})") from error
+
+
+def with_run(tracker: Tracker, work: Callable[[], None]) -> None:
+    """Do the work; a run that breaks is marked so."""
+    try:
+        work()
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED")
+        raise

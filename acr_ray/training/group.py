@@ -1,0 +1,58 @@
+"""The workers of one run: what they share, and how."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+
+class Group:
+    """This process among the workers; alone where torch.distributed is not initialised."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        alone = not dist.is_initialized()
+        self.rank, self.world = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over the workers (DDP); itself where there is only one."""
+        if self.world == 1:
+            return module
+        on_gpu = self.device.startswith("cuda")
+        # DDP rearranges its buckets after the first step, and gloo's order of summation follows a value's place in
+        # its bucket: with three or more workers a resumed run would differ in the last bit. Asking for a search of
+        # unused parameters, cheap on a CPU, keeps the first arrangement.
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=[torch.device(self.device)] if on_gpu else None,
+            broadcast_buffers=False,  # average_buffers does it, before anything reads them
+            find_unused_parameters=not on_gpu and self.world > 2,
+        )
+
+    def sum(self, values: NDArray) -> NDArray:
+        """The sum of an array over the workers, on all of them."""
+        if self.world == 1:
+            return values
+        total = torch.as_tensor(np.ascontiguousarray(values), device=self.device)
+        dist.all_reduce(total)
+        return total.cpu().numpy()
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Give all workers the mean of their running statistics (batch norm's).
+
+        Without it every worker attacks, estimates p_A and checkpoints a slightly different network, and a run that
+        is resumed, where all start from rank 0's file, goes another way than one that was never stopped.
+        """
+        if self.world == 1:
+            return
+        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        if not buffers:
+            return
+        flat = torch.cat([b.flatten() for b in buffers])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))

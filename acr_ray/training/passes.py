@@ -1,0 +1,27 @@
+"""Counting what training costs: rows passed forward and backward through the network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class PassCounter:
+    """Counts rows of every forward pass of a module, and of every backward pass through its output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.forward = self.backward = 0
+        module.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.forward += len(output)
+        if output.requires_grad:
+            output.register_hook(self._count_backward)
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
+
+    def take(self) -> tuple[int, int]:
+        """Rows forward and backward since the last call."""
+        counted = self.forward, self.backward
+        self.forward = self.backward = 0
+        return counted

@@ -1,0 +1,108 @@
+"""What every job does alike: read options, end with the right exit code and one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from acr_ray.settings.base import Settings, field_of, parse, range_text, type_text
+from acr_ray.settings.errors import UserError
+
+
+class JobFailed(Exception):
+    """The job ran and could not finish; its text says what to do next. Exit code 1."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line; ``--overwrite`` may not be shortened to something else."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def add_settings(
+        self, settings: Settings | type[Settings], names: dict[str, str], defaults: dict[str, Any]
+    ) -> None:
+        """An option for each settings field: ``names`` maps dotted fields to option names without dashes."""
+        for dotted, option in names.items():
+            info = field_of(settings, dotted)
+            default = defaults.get(dotted)
+            allowed = f"{type_text(info)} {range_text(info)}".strip()
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            text = f"{info.description} [{allowed}; default: {'none' if shown is None else shown}]"
+            self.add_argument(f"--{option}", dest=f"settings:{dotted}", metavar="VALUE", help=text.replace("%", "%%"))
+
+
+def given(settings: Settings | type[Settings], options: argparse.Namespace) -> dict[str, Any]:
+    """The settings fields that the user gave, as values for pydantic, by dotted name."""
+    found = {}
+    for dest, text in vars(options).items():
+        if dest.startswith("settings:") and text is not None:
+            dotted = dest.removeprefix("settings:")
+            found[dotted] = parse(field_of(settings, dotted), text)
+    return found
+
+
+def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
+    """An argparse type: a whole number in [low, high]."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            limit = f"a whole number >= {low}" if high == 2**63 - 1 else f"a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text}: must be {limit}")
+        return value
+
+    return convert
+
+
+def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a number in [low, high]."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text}: must be a number >= {low:g}")
+        return value
+
+    return convert
+
+
+def entry(run: Callable[[list[str]], None]) -> NoReturn:
+    """Run a job's main and leave with 0, 2 (bad input, one line), 1 (failed) or 130/143 (stopped)."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except JobFailed as error:
+        _leave(f"failed: {' '.join(str(error).split())}", 1)
+    except KeyboardInterrupt:
+        _leave("stopped; the same command goes on where it was", 130)
+    sys.exit(0)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    # As an exception, so that what is open is closed on the way out; a second signal ends the process at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise SystemExit(128 + number)
+
+
+def _leave(text: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+    if os.environ.get("ACR_RAY_TRACEBACK"):
+        raise
+    sys.exit(code)

@@ -1,0 +1,64 @@
+"""What every job that computes needs: a results folder, MLflow and Ray."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from acr_ray.settings.errors import UserError
+from acr_ray.storage import Folder
+from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="where results go: a path, or a URI such as s3://… [required]")
+    parser.add_argument("--overwrite", action="store_true", help="start anew where DIR holds another run")
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI, else sqlite mlflow.db here]"
+    )
+    parser.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
+    parser.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run")
+    parser.add_argument("--verbose", action="store_true", help="show what Ray and its workers log")
+
+
+def out_folder(options: argparse.Namespace) -> Folder:
+    """Where results go. Raises UserError where they would be lost."""
+    if not options.out:
+        raise UserError("--out: missing; give the folder for results (a path, or a URI such as s3://bucket/run)")
+    if "://" not in options.out and in_job_copy(Path(options.out).expanduser().absolute()):
+        raise UserError(
+            f"--out {options.out}: lies in the copy of the working directory that Ray makes for a job and deletes "
+            "afterwards; give an absolute path on storage that all nodes see, or a URI"
+        )
+    return Folder(options.out)
+
+
+def open_tracker(options: argparse.Namespace, out: Folder) -> Tracker:
+    quieten()
+    return Tracker(None if options.no_tracking else tracking_uri(options, out), lambda text: print(text, flush=True))
+
+
+def tracking_uri(options: argparse.Namespace, out: Folder) -> str:
+    return options.tracking_uri or default_uri(out)
+
+
+def connect(verbose: bool = False) -> None:
+    """Join the Ray cluster of RAY_ADDRESS (a job's own included), or start a private one for this process."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    options: dict = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.WARNING}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=None if address.startswith("http") else address, **options)
+        except (ConnectionError, RuntimeError) as error:
+            raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there ({error})") from error
+    else:
+        ray.init(address="local", include_dashboard=False, **options)

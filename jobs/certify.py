@@ -1,0 +1,119 @@
+"""Certify a classifier: python -m jobs.certify CHECKPOINT --out DIR [--n N] [--every K] [--actors K] …
+
+CHECKPOINT is a train job's folder, its checkpoint/, or runs:/RUN_ID. The same command again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+
+from acr_ray.certification import certificates
+from acr_ray.data import open_images, select
+from acr_ray.models import load_checkpoint, state_bytes
+from acr_ray.settings import CertifySettings, UserError
+from acr_ray.smoothing.plan import phases
+from acr_ray.storage import amend, claim
+from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
+from jobs._main import JobFailed, Parser, entry, given, number, whole
+from jobs._progress import CertifyLines
+from jobs._run import add_run_options, connect, open_tracker, out_folder, tracking_uri
+
+OPTIONS = {
+    "dataset": "dataset", "root": "data.root", "split": "split", "max_images": "max-images", "every": "every",
+    "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
+    "seed": "seed", "block": "block",
+}  # fmt: skip
+OWNED = ("ledger", certificates.PARQUET, certificates.TSV, "summary.json")
+
+
+def parser() -> Parser:
+    found = Parser(prog="python -m jobs.certify", description=__doc__)
+    found.add_argument("checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID")
+    found.add_argument(
+        "--actors", type=whole(1, 1_000_000), metavar="K", help="sampler actors [>= 1; default: all that fit]"
+    )
+    found.add_argument(
+        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
+    )
+    add_run_options(found)
+    defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
+    found.add_settings(CertifySettings, OPTIONS, defaults)
+    return found
+
+
+def main(argv: list[str]) -> None:
+    options = parser().parse_args(argv)
+    out = out_folder(options)
+    location, training_run = resolve_checkpoint(options.checkpoint, tracking_uri(options, out))
+    model, card = load_checkpoint(location)
+    values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
+    values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
+    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+    images = open_images(settings.dataset, settings.root, settings.split)
+    images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
+    if len(images.class_names) != card.num_classes:
+        raise UserError(
+            f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "
+            f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
+        )
+    if images.shape != tuple(card.shape):
+        raise UserError(
+            f"CHECKPOINT {options.checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}"
+        )
+    identity = settings.identity() | {"model_sha256": card.sha256, "data": images.fingerprint()}
+    record = claim(out, "certify", identity, overwrite=options.overwrite, owned=OWNED)
+    done = out.is_file("summary.json")
+    if done and record.get("tracked"):
+        print(f"done before: {out}/{certificates.PARQUET}")
+        return
+    tracker = open_tracker(options, out)
+    name = options.run_name or f"certify {(card.recipe or {}).get('name', card.architecture)}"
+    tags = {"acr_ray.training_run_id": training_run} if training_run else {}
+    tracker.start("certify", name, record.get("mlflow_run_id"), tags)
+    if tracker.run_id:
+        record = amend(out, record, mlflow_run_id=tracker.run_id)
+    tracker.params(
+        {**identity, "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
+    )
+    tracker.dataset(f"{images.dataset}-{settings.split}", images.fingerprint(), str(settings.root), "certification")
+
+    def work() -> None:
+        if done:
+            return
+        from acr_ray.certification.coordinator import Actors, Coordinator, SamplersLost
+        from acr_ray.certification.ledger import Ledger
+
+        ledger = Ledger(out, list(images.names), phases(settings.n0, settings.n, settings.block), card.num_classes)
+        started, before = time.monotonic(), ledger.evaluations
+        if settings.sigma != card.sigma:
+            print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
+        print(
+            f"certify {len(images)} images, n0 {settings.n0}, n {settings.n}, alpha {settings.alpha}, in {out}",
+            flush=True,
+        )
+        if before:
+            print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
+        connect(options.verbose)
+        actors = Actors.fitting(options.actors, options.gpus_per_actor)
+        try:
+            Coordinator(ledger, images, settings, card, state_bytes(model), actors).run(CertifyLines())
+        except SamplersLost as error:
+            raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
+        table = certificates.certificate_table(ledger, images, settings, card.sha256)
+        certificates.write(out, table)
+        summary = certificates.summarize(table, settings, ledger.evaluations, round(time.monotonic() - started, 3))
+        spent = {"evaluations_this_time": ledger.evaluations - before, "settings_sha256": settings.sha256}
+        lineage = {"mlflow_run_id": tracker.run_id, "training_run_id": training_run}
+        out.write_json("summary.json", summary | spent | lineage)
+
+    with_run(tracker, work)
+    summary = out.read_json("summary.json")
+    tracker.metrics(numbers(summary))
+    tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
+    tracker.finish()
+    amend(out, record, tracked=tracker.ok)
+    print(f"certified: ACR {summary['acr']:.4f}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)
+
+
+if __name__ == "__main__":
+    entry(main)
