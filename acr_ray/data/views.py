@@ -21,21 +21,17 @@ def crop_and_flip(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         images: uint8 (B, C, H, W).
         seeds: int64 (B,).
     """
-    count, channels, height, width = images.shape
     u = uniforms(seeds, 3)
     top, left = (u[:, :2] * (2 * PADDING + 1)).astype(np.int64).T
-    padded = np.pad(images, ((0, 0), (0, 0), (PADDING, PADDING), (PADDING, PADDING)))
-    columns = np.arange(width)
-    # Mirroring is reading the columns backwards, so crop and flip are one gather.
-    across = left[:, None] + np.where(u[:, 2:] < 0.5, columns[::-1], columns)
-    down = top[:, None] + np.arange(height)
-    which = np.arange(count)
-    return padded[
-        which[:, None, None, None],
-        np.arange(channels)[None, :, None, None],
-        down[:, None, :, None],
-        across[:, None, None, :],
-    ]
+    count, channels, height, width = images.shape
+    padded = np.zeros((count, channels, height + 2 * PADDING, width + 2 * PADDING), dtype=images.dtype)
+    padded[:, :, PADDING:-PADDING, PADDING:-PADDING] = images
+    # All crops of all images as one array of views; picking one an image copies whole rows, not single pixels.
+    crops = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    found = crops[np.arange(count), :, top, left]
+    mirrored = u[:, 2] < 0.5
+    found[mirrored] = found[mirrored, :, :, ::-1]
+    return found
 
 
 def random_resized_crop(height: int, width: int, seed: int) -> tuple[int, int, int, int, bool]:

@@ -145,10 +145,16 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
 
 
 def _find_folder(location: str) -> Folder:
-    lower = location.lower().rstrip("/")
     folder = Folder(location, option="CHECKPOINT")
-    if folder.exists() and folder.is_file(""):
-        if lower.endswith(PICKLE_ENDINGS):
+    try:
+        return _place_of_card(folder, location)
+    except OSError as error:  # a store that is down, or shut to us
+        raise UserError(f"CHECKPOINT {location}: cannot be read ({error})") from None
+
+
+def _place_of_card(folder: Folder, location: str) -> Folder:
+    if folder.is_file(""):
+        if location.lower().endswith(PICKLE_ENDINGS):
             raise UserError(f"CHECKPOINT {location}: is a pickle; refused, not run (allowed: a folder with {CARD})")
         raise UserError(f"CHECKPOINT {location}: is a file; allowed: the folder that holds {CARD} and {WEIGHTS}")
     for place in (folder, folder / SUBFOLDER):

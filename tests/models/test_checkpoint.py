@@ -275,6 +275,16 @@ def test_missing_things_are_named(saved, tmp_path):
     _refused("nosuch://somewhere/else", "not a path or a URI that can be opened")
 
 
+def test_a_store_that_fails_is_named(saved, monkeypatch):
+    def down(*_):
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(Folder, "read_bytes", down)
+    _refused(saved[0], "model.json: cannot be read \\(connection refused\\)")
+    monkeypatch.setattr(Folder, "is_file", down)
+    _refused(saved[0], "^CHECKPOINT .*: cannot be read \\(connection refused\\)")
+
+
 def test_cards_check_themselves():
     for change in ({"num_classes": 3}, {"std": (0.0,)}, {"sigma": 0.0}, {"shape": (0, 8, 8)}):
         with pytest.raises(ValidationError):
