@@ -1,0 +1,125 @@
+"""From what a user types to a source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from acr_ray.reporting.read_ecdf import read_ecdf
+from acr_ray.reporting.read_parquet import read_certificates
+from acr_ray.reporting.read_tsv import read_tsv
+from acr_ray.reporting.source import Source
+from acr_ray.settings.errors import UserError
+from acr_ray.storage import Folder
+
+#: What a folder of results is searched for, in this order.
+CERTIFICATE_FILES = ("certificates.parquet", "certificates.tsv")
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """sigma, n and alpha of sources that do not say them; by source name, ``""`` for all others."""
+
+    sigma: Mapping[str, float] = field(default_factory=dict)
+    n: Mapping[str, int] = field(default_factory=dict)
+    alpha: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, name: str) -> dict[str, float | int | None]:
+        """The keyword arguments of the readers for the source called ``name``."""
+        found = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
+        rules = {"sigma": lambda v: 0 < v < float("inf"), "n": lambda v: v >= 1, "alpha": lambda v: 0 < v < 1}
+        for option, value in found.items():
+            if value is not None and not rules[option](value):
+                raise UserError(f"--{option} {value}: out of range for {name}")
+        return found
+
+
+def open_sources(
+    sources: Sequence[str | tuple[str, str]],
+    assumptions: Assumptions | None = None,
+    resolve_run: Callable[[str], str] | None = None,
+) -> list[Source]:
+    """Opens all sources under names that differ: a second ``gaussian`` becomes ``gaussian (2)``.
+
+    Args:
+        sources: each ``(name, location)``, or text as in `split_name`.
+        assumptions: what files of the field do not say.
+        resolve_run: makes a local folder of ``runs:/RUN_ID``; without it such sources are refused.
+
+    Raises:
+        UserError: there is no source, or one cannot be found or read.
+    """
+    if not sources:
+        raise UserError("no SOURCE given: name at least one certify folder, certificates.parquet, TSV or ECDF file")
+    opened: list[Source] = []
+    for text in sources:
+        source = open_source(text, assumptions, resolve_run)
+        taken, base, k = {s.name for s in opened}, source.name, 2
+        while source.name in taken:
+            source, k = source.renamed(f"{base} ({k})"), k + 1
+        opened.append(source)
+    return opened
+
+
+def open_source(
+    source: str | tuple[str, str],
+    assumptions: Assumptions | None = None,
+    resolve_run: Callable[[str], str] | None = None,
+) -> Source:
+    """Opens one source: a certify folder, ``certificates.parquet``, a TSV of the field or an ECDF file.
+
+    What a file is, is told by its first bytes, not by its ending.
+    """
+    name, location = split_name(source) if isinstance(source, str) else source
+    name = name or default_name(location)
+    if location.startswith("runs:/"):
+        if resolve_run is None:
+            raise UserError(f"{location}: MLflow runs cannot be opened here")
+        location = resolve_run(location)
+    content, where, summary = _read(location)
+    assumed = (assumptions or Assumptions()).of(name)
+    if content[:4] == b"PAR1":
+        return read_certificates(content, where, name, summary)
+    first = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
+    if "idx" in first.split("\t") or "radius" in first.split("\t"):
+        return read_tsv(content, where, name, **assumed)
+    if re.fullmatch(r"x[\t,]y", first):
+        return read_ecdf(content, where, name, **assumed)
+    shown = repr(first[:40]) if content else "nothing, it is empty"
+    raise UserError(f"{where} line 1: neither certificates.parquet nor a TSV or ECDF header, but {shown}")
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """``NAME=SOURCE`` apart; the name is empty where none is given. A name holds no slash."""
+    name, equals, location = text.partition("=")
+    return (name, location) if equals and name and "/" not in name else ("", text)
+
+
+def default_name(location: str) -> str:
+    """What to call a source: its folder where the file's own name is a formality, else the file."""
+    path = PurePosixPath(location.rstrip("/"))
+    formality = path.name in CERTIFICATE_FILES or re.match(r"noise_\d", path.name)
+    chosen = path.parent.name if formality and path.parent.name else path.name
+    return re.sub(r"\.(tsv|csv|parquet|txt)$", "", chosen) or location
+
+
+def _read(location: str) -> tuple[bytes, str, dict | None]:
+    """The bytes of the file meant by ``location``, its path, and the folder's summary where there is one."""
+    head, slash, tail = location.rstrip("/").rpartition("/")
+    beside = Folder(head or ("/" if slash else "."), option="SOURCE")
+    try:
+        if beside.is_file(tail):
+            return beside.read_bytes(tail), location, None
+        folder = Folder(location, option="SOURCE")
+        if not folder.exists():
+            raise UserError(f"{location}: there is no such file or folder")
+        for name in CERTIFICATE_FILES:
+            if folder.is_file(name):
+                summary = folder.read_json("summary.json") if folder.is_file("summary.json") else None
+                return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", summary
+    except OSError as error:
+        raise UserError(f"{location}: cannot be read ({error})") from error
+    held = ", ".join(folder.names()[:6]) or "nothing"
+    raise UserError(f"{location}: holds no {' or '.join(CERTIFICATE_FILES)}, but {held}")

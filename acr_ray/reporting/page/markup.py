@@ -1,0 +1,186 @@
+"""The parts of the page that are complete without scripts: sentences and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from acr_ray.reporting.budget import acr_by_budget, rank_changes
+from acr_ray.reporting.page.data import BUDGETS
+from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin
+from acr_ray.reporting.report import Report, Row
+from acr_ray.reporting.tables import acr_text, percent_text, radius_text
+from acr_ray.smoothing.bounds import round_down
+
+
+def text(value: object) -> str:
+    """Any text as HTML text or attribute."""
+    return escape(str(value), quote=True)
+
+
+def title(report: Report) -> str:
+    names = [row.name for row in report.rows]
+    return text(f"{names[0]}: certified robustness" if len(names) == 1 else f"{' vs '.join(names[:3])}"[:120])
+
+
+def lead(report: Report) -> str:
+    sigmas = sorted({row.sigma for row in report.rows})
+    noise = ", ".join(f"{s:g}" for s in sigmas)
+    images = sorted({row.images for row in report.rows if row.images is not None})
+    counted = "" if not images else f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    of = f" of {counted.replace(',', chr(0x202F))} images" if counted else ""
+    return f"Randomized smoothing with σ = {text(noise)}: certificates{of} from {len(report.rows)} source" + (
+        "s." if len(report.rows) > 1 else "."
+    )
+
+
+def verdicts(report: Report) -> str:
+    """Plain language first; each links to the images that got worse."""
+    if not report.comparisons:
+        return ""
+    items = []
+    for comparison, sentence in zip(report.comparisons, report.verdicts, strict=True):
+        link = ""
+        if comparison.worse_count:
+            anchor = f"worse-{position(report, comparison.name)}"
+            link = f' <a href="#{anchor}">{comparison.worse_count} images got worse.</a>'
+        tint, name = colour(report, comparison.name), shown(report, comparison.name)
+        items.append(f'<li style="{tint}"><b>{name}.</b> {text(sentence)}{link}</li>')
+    return f'<ul class="verdicts">{"".join(items)}</ul>'
+
+
+def warnings(report: Report) -> str:
+    if not report.warnings:
+        return ""
+    items = "".join(f"<li>{text(w)}</li>" for w in report.warnings)
+    return f'<aside class="warnings" aria-label="Warnings"><h2>Before you compare</h2><ul>{items}</ul></aside>'
+
+
+def name_cell(row: Row) -> str:
+    """The method, and beside it, never far away, that its run is incomplete."""
+    tag = row.shown_name.removeprefix(row.name).strip(" ()")
+    return text(row.name) + (f' <span class="tag">{text(tag)}</span>' if tag else "")
+
+
+def table(report: Report) -> str:
+    """The comparison table; the script only changes what is chosen, not how it is read."""
+    common = report.common_budget
+    heads = ['<th scope="col"><button type="button">method</button></th>', _head("ACR")]
+    if common is not None:
+        heads.append(_head(f"ACR at N = {common[0]}, α = {common[1]:g}"))
+    heads += [_head(f"{radius_text(r)} (%)", f' data-radius="{r!r}"') for r in report.radii]
+    hard = "hard, p<sub>A</sub> &lt; 0.5 (%)"
+    heads.append(f'<th scope="col" data-column="hard"><button type="button">{hard}</button></th>')
+    body = "".join(_table_row(k, row, report) for k, row in enumerate(report.all_rows))
+    return wide(
+        f'<table id="numbers" data-sortable><caption>ACR, certified accuracy and hard share</caption>'
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>",
+        "Comparison table",
+    )
+
+
+def _table_row(k: int, row: Row, report: Report) -> str:
+    shown = acr_text(row.acr)
+    interval = ""
+    if row.acr_interval is not None:
+        interval = f"<small>[{', '.join(signed(v) for v in row.acr_interval)}]</small>"
+    exact = f'data-own="{shown}" data-exact="{row.acr!r}" data-value="{row.acr!r}"'
+    cells = [
+        f'<th scope="row"><span class="key" style="{row_colour(k, row)}"></span> {name_cell(row)}</th>',
+        f'<td data-field="acr" {exact}>{shown}{interval}</td>',
+    ]
+    if row.common_acr is not None:
+        cells.append(f'<td data-field="common" data-value="{row.common_acr!r}">{acr_text(row.common_acr)}</td>')
+    for r, share in zip(report.radii, row.certified_accuracy, strict=True):
+        cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{percent_text(share)}</td>')
+    cells.append(f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>')
+    kind = ' class="constant"' if row.kind == "constant" else ""
+    return f'<tr data-row="{k}" data-name="{text(row.name)}"{kind}>{"".join(cells)}</tr>'
+
+
+def acr_by_bin_table(report: Report) -> str:
+    """Stacked bars to see, and the same as a table to read."""
+    parts = [acr_by_bin(s) for s in report.sources]
+    longest = max(max(sum(p) for p in parts), 1e-12)
+    keys = "".join(f'<li><i style="--c:var(--b{b})"></i>{name}</li>' for b, name in enumerate(BIN_NAMES) if b)
+    rows = []
+    for row, values in zip(report.rows, parts, strict=True):
+        bars = "".join(
+            f'<span style="--c:var(--b{b});--w:{v / longest * 100:.2f}%"></span>' for b, v in enumerate(values) if v > 0
+        )
+        cells = "".join(f"<td>{acr_text(v)}</td>" for v in values[1:])
+        rows.append(
+            f'<tr><th scope="row">{name_cell(row)}</th>'
+            f'<td><div class="stack" aria-hidden="true">{bars}</div></td>{cells}</tr>'
+        )
+    heads = "".join(f'<th scope="col">{name.replace(" to ", "–")}</th>' for name in BIN_NAMES[1:])
+    return f'<ul class="keys" aria-hidden="true">{keys}</ul>' + wide(
+        "<table><caption>ACR by the p<sub>A</sub> of the images it comes from; images below 0.5 add nothing</caption>"
+        f'<thead><tr><th scope="col">method</th><th scope="col"></th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>",
+        "ACR by p_A",
+    )
+
+
+def ranking(report: Report) -> str:
+    """Which order ACR gives at small and large budgets, and who overtakes whom between."""
+    if len(report.rows) < 2:
+        return "With more draws the same classifier gets a higher ACR; nothing about it has changed."
+    alpha = report.rows[0].alpha
+    acrs = np.array([acr_by_budget(s.distribution, s.sigma, BUDGETS, [alpha])[0] for s in report.sources])
+    names = [row.shown_name for row in report.rows]
+    changes = rank_changes(names, acrs, BUDGETS)
+    if not changes:
+        return text(f"From N = {BUDGETS[0]} to {BUDGETS[-1]} at alpha = {alpha:g} the order stays the same.")
+    told = "; ".join(f"{riser} overtakes {passed} by N = {n}" for riser, passed, n in changes[:6])
+    return text(f"At alpha = {alpha:g}, {told}." + (f" And {len(changes) - 6} more." if len(changes) > 6 else ""))
+
+
+def source_list(report: Report) -> str:
+    items = []
+    for k, (source, row) in enumerate(zip(report.sources, report.rows, strict=True)):
+        pairs: Sequence[tuple[str, object]] = (
+            ("images", "not said" if row.images is None else row.images),
+            ("σ", f"{row.sigma:g}"),
+            ("N", row.n),
+            ("α", f"{row.alpha:g}"),
+            ("abstained", "not said" if row.abstained is None else f"{percent_text(row.abstained)} %"),
+            ("file", source.where),
+            *(("note", note) for note in row.notes),
+        )
+        listed = "".join(f"<dt>{text(key)}</dt><dd>{text(value)}</dd>" for key, value in pairs)
+        key = f'<span class="key" style="{row_colour(k, row)}"></span>'
+        items.append(f"<li><h3>{key} {name_cell(row)}</h3><dl>{listed}</dl></li>")
+    return f'<ul class="sources">{"".join(items)}</ul>'
+
+
+def _head(label: str, attributes: str = "") -> str:
+    return f'<th scope="col"{attributes}><button type="button">{text(label)}</button></th>'
+
+
+def wide(inner: str, label: str) -> str:
+    """Scrolls sideways on a phone, by finger and by arrow keys."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{text(label)}">{inner}</div>'
+
+
+def position(report: Report, name: str) -> int:
+    return next(k for k, row in enumerate(report.rows) if row.name == name)
+
+
+def shown(report: Report, name: str) -> str:
+    return name_cell(report.rows[position(report, name)])
+
+
+def colour(report: Report, name: str) -> str:
+    return f"--c:var(--s{position(report, name) % 8})"
+
+
+def row_colour(k: int, row: Row) -> str:
+    return "--c:var(--constant)" if row.kind == "constant" else f"--c:var(--s{k % 8})"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, rounded towards smaller numbers as radii are."""
+    return round_down(value, 4).replace("-", "−")

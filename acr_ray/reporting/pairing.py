@@ -1,0 +1,176 @@
+"""Two methods on the same images: who gains, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.intervals import mean_interval
+from acr_ray.reporting.source import Rows, Source
+
+#: Lower edges of the p_A bins; the last bin ends at 1 and includes it.
+BIN_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+BIN_NAMES = ("below 0.5", "0.5 to 0.6", "0.6 to 0.7", "0.7 to 0.8", "0.8 to 0.9", "0.9 to 0.99", "0.99 to 1")
+#: From this p_A on an image counts as easy in the verdict.
+EASY = 0.9
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which row of one source is which row of another.
+
+    Attributes:
+        a, b: row numbers of the shared images, int64, same shape.
+        labels_differ: how many shared images the sources label differently.
+        first_difference: the index of the first of those; ``None`` where there is none.
+    """
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    labels_differ: int
+    first_difference: int | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose p_A under the baseline lies in one bin.
+
+    Attributes:
+        name: the bin, as text.
+        images: how many.
+        gain: what they add to the difference in ACR, in input units; the bins' gains sum to it.
+        gained, lost: how many became certified and correct, and how many no longer are.
+    """
+
+    name: str
+    images: int
+    gain: float
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``name`` against ``baseline`` on the images that both certify.
+
+    Attributes:
+        images: number of shared images; all figures below are over these.
+        acr_before, acr_after: of the baseline and of ``name``, in input units.
+        interval: 95 % bootstrap interval of the difference in ACR, paired by image.
+        hard_before, hard_after: shares with p_A < 1/2.
+        gain_from_certified: the part of the difference in ACR that comes from images that the baseline
+            already certified correctly, in input units; the rest comes from those that it did not.
+        gain_from_easy: the part from images at p_A >= 0.9 under the baseline.
+        bins: by the baseline's p_A.
+        worse: rows (of the baseline, of ``name``) of the images that lost most radius, worst first.
+        worse_count: how many images lost radius at all.
+    """
+
+    baseline: str
+    name: str
+    images: int
+    acr_before: float
+    acr_after: float
+    interval: tuple[float, float]
+    hard_before: float
+    hard_after: float
+    gain_from_certified: float
+    gain_from_easy: float
+    bins: tuple[Bin, ...]
+    worse: tuple[NDArray[np.int64], NDArray[np.int64]]
+    worse_count: int
+
+    @property
+    def gain(self) -> float:
+        return self.acr_after - self.acr_before
+
+
+def pair(a: Rows, b: Rows) -> Pairing:
+    """Finds the shared images: by index, or by name where both have names and the indices do not fit them."""
+    if np.array_equal(a.idx, b.idx):
+        at_a = at_b = np.arange(a.idx.size)
+    else:
+        _, at_a, at_b = np.intersect1d(a.idx, b.idx, assume_unique=True, return_indices=True)
+    if a.image is not None and b.image is not None:
+        same = at_a.size and pc.all(pc.equal(a.image.take(at_a), b.image.take(at_b))).as_py()
+        if not same:
+            found = pc.index_in(a.image, value_set=b.image).to_numpy(zero_copy_only=False)
+            at_a = np.flatnonzero(~np.isnan(found.astype(float)))
+            at_b = found[at_a].astype(np.int64)
+    differ = np.flatnonzero(a.label[at_a] != b.label[at_b])
+    first = int(a.idx[at_a[differ[0]]]) if differ.size else None
+    return Pairing(at_a, at_b, int(differ.size), first)
+
+
+def bin_of(p_a: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which of `BIN_NAMES` each p_A falls in; NaN (not certified to exceed 1/2) in the first."""
+    return np.searchsorted(BIN_EDGES[1:], np.nan_to_num(p_a, nan=0.0), side="right")
+
+
+def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) -> Comparison | None:
+    """The paired comparison; ``None`` where no image is shared or the sources disagree on labels."""
+    if baseline.rows is None or other.rows is None or pairing.a.size == 0 or pairing.labels_differ:
+        return None
+    before, after = baseline.rows.counted_radius[pairing.a], other.rows.counted_radius[pairing.b]
+    p_a = baseline.rows.p_a[pairing.a]
+    p_after = other.rows.p_a[pairing.b]
+    change = after - before
+    images = change.size
+    certified = baseline.rows.correct[pairing.a]
+    certified_after = other.rows.correct[pairing.b]
+    bins = bin_of(p_a)
+    counts = np.bincount(bins, minlength=len(BIN_NAMES))
+    gains = np.bincount(bins, weights=change, minlength=len(BIN_NAMES)) / images
+    gained = np.bincount(bins, weights=~certified & certified_after, minlength=len(BIN_NAMES))
+    lost = np.bincount(bins, weights=certified & ~certified_after, minlength=len(BIN_NAMES))
+    worse = np.flatnonzero(change < 0)
+    shown = worse[np.argsort(change[worse], kind="stable")[:worst]]
+    return Comparison(
+        baseline=baseline.name,
+        name=other.name,
+        images=images,
+        acr_before=float(before.mean()),
+        acr_after=float(after.mean()),
+        interval=mean_interval(change),
+        hard_before=_hard(p_a),
+        hard_after=_hard(p_after),
+        gain_from_certified=float(change[certified].sum()) / images,
+        gain_from_easy=float(change[np.nan_to_num(p_a) >= EASY].sum()) / images,
+        bins=tuple(
+            Bin(name, int(c), float(g), int(up), int(down))
+            for name, c, g, up, down in zip(BIN_NAMES, counts, gains, gained, lost, strict=True)
+        ),
+        worse=(pairing.a[shown], pairing.b[shown]),
+        worse_count=int(worse.size),
+    )
+
+
+def acr_by_bin(source: Source) -> list[float]:
+    """What the images of each p_A bin (its own p_A) add to the ACR, in input units; sums to the ACR."""
+    if source.rows is not None:
+        weights = source.rows.counted_radius / source.rows.radius.size
+        return np.bincount(bin_of(source.rows.p_a), weights=weights, minlength=len(BIN_NAMES)).tolist()
+    # Only a curve: split the distribution and derive each part at the source's budget.
+    p, share = source.distribution.p, source.distribution.share
+    parts = []
+    for k in range(len(BIN_NAMES)):
+        inside = np.where(bin_of(p) == k, share, 0.0)
+        part = type(source.distribution)(p, inside, source.distribution.known_from, None)
+        parts.append(at_budget(part, source.sigma, source.n, source.alpha).acr)
+    return parts
+
+
+def images_by_bin(source: Source) -> list[float]:
+    """Share of all images in each p_A bin, in [0, 1]; those of unknown p_A count as below 1/2."""
+    d = source.distribution
+    shares = np.bincount(bin_of(d.p), weights=d.share, minlength=len(BIN_NAMES))
+    shares[0] += 1.0 - d.share.sum()
+    return np.clip(shares, 0, 1).tolist()
+
+
+def _hard(p_a: NDArray[np.float64]) -> float:
+    return float((np.nan_to_num(p_a, nan=0.0) < 0.5).mean())

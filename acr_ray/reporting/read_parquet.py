@@ -1,0 +1,159 @@
+"""Reads ``certificates.parquet``: counts in, radii derived."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.source import ABSTAINED, Rows, Source
+from acr_ray.settings.errors import UserError
+from acr_ray.smoothing.bounds import lower_bound, radius
+
+SCHEMA_VERSION = "1"
+COLUMNS = ("image", "idx", "label", "predicted", "outcome", "count_top", "count_label", "n", "sigma", "alpha", "bound")
+_INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
+
+
+def read_certificates(content: bytes, where: str, name: str, run_summary: dict | None = None) -> Source:
+    """The certificates of one run.
+
+    Args:
+        content: the whole file.
+        where: its path, for messages.
+        name: how to call the source.
+        run_summary: the run's ``summary.json``, used where the file carries no summary of its own.
+
+    Raises:
+        UserError: not Parquet, a column is missing, a value is out of its range, an image appears twice,
+            or rows differ in sigma or alpha. Names the file and the row (from 0).
+    """
+    table, summary = _table(content, where)
+    if table.num_rows == 0:
+        raise UserError(f"{where}: holds no certificates")
+    columns = {c: _numbers(table, c, where) for c in (*_INTEGERS, "sigma", "alpha")}
+    sigma, alpha = (_single(columns[c], c, where) for c in ("sigma", "alpha"))
+    _check(sigma > 0 and np.isfinite(sigma), f"{where}: sigma is {sigma}, must be positive")
+    _check(0 < alpha < 1, f"{where}: alpha is {alpha}, must lie in (0, 1)")
+    _check_rows(columns, where)
+    certified = _outcome(table, where)
+    _check_unique(table["image"], columns["idx"], where)
+
+    n, count_top, count_label = columns["n"], columns["count_top"], columns["count_label"]
+    radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
+    contradiction = np.flatnonzero(certified & (radii <= 0))
+    if contradiction.size:
+        row = int(contradiction[0])
+        raise UserError(f"{where} row {row}: outcome is certified, but {count_top[row]} of {n[row]} certify no radius")
+    p_a = count_label / n
+    summary = summary if summary is not None else run_summary or {}
+    planned = int(summary["planned_images"]) if summary.get("planned_images") else None
+    if summary.get("incomplete") and (planned is None or planned <= table.num_rows):
+        planned = table.num_rows + 1  # the run says images are missing, but not how many
+    notes = ()
+    if n.min() != n.max():
+        notes = (f"the number of draws differs between images ({n.min()} to {n.max()})",)
+    rows = Rows(
+        idx=columns["idx"],
+        label=columns["label"],
+        predicted=np.where(certified, columns["predicted"], ABSTAINED),
+        radius=radii,
+        p_a=p_a,
+        count=count_label,
+        draws=n,
+        image=table["image"].combine_chunks(),
+    )
+    return Source(
+        name, "certificates", where, sigma, int(n.max()), alpha, Distribution.of_images(p_a), rows, planned, notes
+    )
+
+
+def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float) -> np.ndarray:
+    """``sigma * Phi^-1`` of the Clopper-Pearson lower bound, computed once for each distinct (count, n)."""
+    count, n = np.broadcast_arrays(np.asarray(count, dtype=np.int64), np.asarray(n, dtype=np.int64))
+    base = int(n.max(initial=0)) + 1
+    key, back = np.unique(n * base + count, return_inverse=True)
+    return radius(lower_bound(key % base, key // base, alpha), sigma)[back]
+
+
+def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        missing = [c for c in COLUMNS if c not in file.schema_arrow.names]
+        _check(not missing, f"{where}: column {', '.join(missing)} is missing; this is no certificates file")
+        table = file.read(columns=list(COLUMNS), use_threads=False)
+    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
+        raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({error})") from error
+    metadata = file.schema_arrow.metadata or {}
+    version = metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()).decode()
+    _check(version == SCHEMA_VERSION, f"{where}: schema version {version}, this release reads {SCHEMA_VERSION}")
+    stored = metadata.get(b"acr_ray.summary")
+    try:
+        return table, json.loads(stored) if stored else None
+    except ValueError as error:
+        raise UserError(f"{where}: its acr_ray.summary is not JSON ({error})") from error
+
+
+def _numbers(table: pa.Table, column: str, where: str) -> np.ndarray:
+    values = table[column]
+    if values.null_count:
+        raise UserError(f"{where} row {pc.index(pc.is_null(values), True).as_py()}: {column} is empty")
+    kind = pa.int64() if column in _INTEGERS else pa.float64()
+    try:
+        return values.cast(kind).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{where}: column {column} holds something other than numbers ({error})") from error
+
+
+def _single(values: np.ndarray, column: str, where: str) -> float:
+    other = np.flatnonzero(values != values[0])
+    if other.size:
+        row = int(other[0])
+        raise UserError(
+            f"{where} row {row}: {column} is {values[row]:g} but {values[0]:g} in row 0; one source has one {column}"
+        )
+    return float(values[0])
+
+
+def _check_rows(columns: dict[str, np.ndarray], where: str) -> None:
+    n = columns["n"]
+    checks = [("n", n >= 1, "must be at least 1"), ("label", columns["label"] >= 0, "must not be negative")]
+    checks += [(c, (columns[c] >= 0) & (columns[c] <= n), "must lie in [0, n]") for c in ("count_top", "count_label")]
+    for column, fine, rule in checks:
+        if not fine.all():
+            row = int(np.argmin(fine))
+            raise UserError(f"{where} row {row}: {column} is {columns[column][row]}, {rule}")
+    agree = (columns["predicted"] != columns["label"]) | (columns["count_top"] == columns["count_label"])
+    if not agree.all():
+        raise UserError(f"{where} row {int(np.argmin(agree))}: predicted is the label, but their counts differ")
+
+
+def _outcome(table: pa.Table, where: str) -> np.ndarray:
+    known = pc.is_in(table["outcome"].cast(pa.string()), value_set=pa.array(["certified", "abstained"]))
+    if not pc.all(known).as_py():
+        row = pc.index(known, False).as_py()
+        raise UserError(f"{where} row {row}: outcome is {table['outcome'][row]}, not certified or abstained")
+    bounds = pc.unique(table["bound"].cast(pa.string())).to_pylist()
+    if bounds != ["clopper-pearson"]:
+        raise UserError(f"{where}: bound is {', '.join(map(str, bounds))}; radii are derived by clopper-pearson only")
+    return pc.equal(table["outcome"].cast(pa.string()), "certified").to_numpy()
+
+
+def _check_unique(image: pa.ChunkedArray, idx: np.ndarray, where: str) -> None:
+    if pc.count_distinct(image).as_py() != len(image):
+        twice = next(v for v in pc.value_counts(image).to_pylist() if v["counts"] > 1)["values"]
+        raise UserError(f"{where}: image {twice} appears more than once")
+    order = np.argsort(idx, kind="stable")
+    repeat = np.flatnonzero(np.diff(idx[order]) == 0)
+    if repeat.size:
+        first, second = order[repeat[0]], order[repeat[0] + 1]
+        raise UserError(f"{where} row {second}: idx {idx[second]} was already in row {first}")
+
+
+def _check(fine: bool, text: str) -> None:
+    if not fine:
+        raise UserError(text)

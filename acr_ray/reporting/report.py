@@ -1,0 +1,231 @@
+"""All numbers of a report, computed once; tables, figures, page and ``summary.json`` only show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from acr_ray.reporting import metrics
+from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.fairness import SETTINGS, pair_all, stored_above_ceiling, warnings_of
+from acr_ray.reporting.intervals import mean_interval
+from acr_ray.reporting.pairing import Comparison, Pairing, compare
+from acr_ray.reporting.source import Source
+from acr_ray.reporting.verdict import verdict
+from acr_ray.settings.errors import UserError
+
+CONSTANT = "constant class"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison table; shares in [0, 1], radii in input units, nothing rounded.
+
+    Attributes:
+        name: the method; ``shown_name`` also says where a run is incomplete.
+        acr_interval: 95 % bootstrap interval over images; ``None`` where the source has none.
+        common_acr: ACR at the report's common budget, derived from p_A; ``None`` where all budgets agree.
+        abstained: share without a certified class; ``None`` where unknown.
+    """
+
+    name: str
+    shown_name: str
+    kind: str
+    images: int | None
+    sigma: float
+    n: int
+    alpha: float
+    acr: float
+    acr_interval: tuple[float, float] | None
+    common_acr: float | None
+    certified_accuracy: tuple[float, ...]
+    hard_share: float
+    abstained: float | None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison of sources; ``sources[0]`` is the baseline unless another was chosen.
+
+    Attributes:
+        rows: one a source, in the order given; ``constant`` is the constant classifier's, if wanted, and
+            ``constant_share`` the share of images that it answers correctly.
+        radii: where certified accuracy is reported, ascending.
+        common_budget: the ``(n, alpha)`` at which ``common_acr`` holds; ``None`` where all sources agree.
+        comparisons: each other source against the baseline; those that cannot be paired are absent.
+        verdicts: plain language, one a comparison.
+    """
+
+    sources: tuple[Source, ...]
+    baseline: str
+    radii: tuple[float, ...]
+    rows: tuple[Row, ...]
+    constant: Row | None
+    constant_share: float | None
+    common_budget: tuple[int, float] | None
+    pairings: dict[tuple[int, int], Pairing]
+    comparisons: tuple[Comparison, ...]
+    verdicts: tuple[str, ...]
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        return self.rows if self.constant is None else (*self.rows, self.constant)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Every warning, each with the name of its source."""
+        return [f"{row.name}: {text}" for row in self.rows for text in row.warnings]
+
+
+def build_report(
+    sources: Sequence[Source], radii: Sequence[float] | None = None, constant: bool = True, baseline: str | None = None
+) -> Report:
+    """Computes everything.
+
+    Args:
+        sources: at least one, names unique.
+        radii: where to report certified accuracy, >= 0; ``None`` for `default_radii`.
+        constant: whether to add the constant classifier, on the images and settings of the fullest source.
+        baseline: the source that others are compared with; the first by default.
+
+    Raises:
+        UserError: no source, a negative radius, an unknown baseline.
+    """
+    if not sources:
+        raise UserError("a report needs at least one source")
+    names = [s.name for s in sources]
+    base = 0 if baseline is None else _position(baseline, names)
+    radii = tuple(sorted(set(radii))) if radii is not None else default_radii(sources)
+    if not radii or not all(0 <= r < float("inf") for r in radii):
+        given = ", ".join(f"{r:g}" for r in radii)
+        raise UserError(f"--radii {given}: at least one radius, each finite and at least 0")
+    budgets = {(s.n, s.alpha) for s in sources}
+    common = (min(s.n for s in sources), max(s.alpha for s in sources)) if len(budgets) > 1 else None
+    pairings = pair_all(sources)
+    warnings = warnings_of(sources, pairings)
+    rows = tuple(_row(s, radii, common, w) for s, w in zip(sources, warnings, strict=True))
+    comparisons = _comparisons(sources, base, pairings)
+    model = _fullest(sources) if constant else None
+    always = None if model is None else metrics.constant_classifier(model)
+    return Report(
+        sources=tuple(sources),
+        baseline=names[base],
+        radii=radii,
+        rows=rows,
+        constant=None if always is None else _constant_row(always, model, radii, common),
+        constant_share=None if always is None else always.share,
+        common_budget=common,
+        pairings=pairings,
+        comparisons=comparisons,
+        verdicts=tuple(verdict(c, _unfair(sources, c)) for c in comparisons),
+    )
+
+
+def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
+    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many."""
+    ceiling = max(s.ceiling for s in sources)
+    step = 0.25 if ceiling < 2.25 else 0.5
+    return tuple(step * k for k in range(int(ceiling / step) + 1))
+
+
+def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | None, warnings: list[str]) -> Row:
+    held = source.rows
+    return Row(
+        name=source.name,
+        shown_name=source.shown_name,
+        kind=source.kind,
+        images=source.images,
+        sigma=source.sigma,
+        n=source.n,
+        alpha=source.alpha,
+        acr=metrics.acr(source),
+        acr_interval=None if held is None else mean_interval(held.counted_radius),
+        common_acr=None if common is None else at_budget(source.distribution, source.sigma, *common).acr,
+        certified_accuracy=tuple(metrics.certified_accuracy(source, radii)),
+        hard_share=metrics.hard_share(source),
+        abstained=metrics.abstained_share(source),
+        warnings=tuple(warnings),
+        notes=tuple(source.notes) + _known_only(source),
+    )
+
+
+def _known_only(source: Source) -> tuple[str, ...]:
+    """What the source does not hold and the report therefore assumes or leaves open."""
+    found = []
+    if source.assumed:
+        values = {"sigma": f"{source.sigma:g}", "n": str(source.n), "alpha": f"{source.alpha:g}"}
+        listed = ", ".join(f"{'N' if o == 'n' else o} = {values[o]}" for o in source.assumed)
+        found.append(f"the file does not say {listed}: taken from its name, or the field's usual value")
+    if source.kind == "tsv":
+        open_share = 1.0 - float(source.distribution.share.sum())
+        found.append(
+            "p_A is recovered from the radii, known only where correct and certified; of"
+            f" {open_share * 100:.1f} % of the images only that it is not certified above 0.5"
+        )
+    if source.kind == "ecdf":
+        found.append("a curve without images: ACR and certified accuracy are derived from it, as lower ends")
+    return tuple(found)
+
+
+def _fullest(sources: Sequence[Source]) -> Source | None:
+    """The first of the sources with the most images, complete ones before partial ones."""
+    return min((s for s in sources if s.rows is not None), key=lambda s: (s.incomplete, -s.images), default=None)
+
+
+def _constant_row(
+    constant: metrics.Constant, model: Source, radii: Sequence[float], common: tuple[int, float] | None
+) -> Row:
+    at_common = None
+    if common is not None:
+        at_common = metrics.Constant(constant.share, constant.sigma, *common, constant.images).acr
+    suffix = model.shown_name.removeprefix(model.name)
+    return Row(
+        name=CONSTANT,
+        shown_name=CONSTANT + suffix,
+        kind="constant",
+        images=constant.images,
+        sigma=constant.sigma,
+        n=constant.n,
+        alpha=constant.alpha,
+        acr=constant.acr,
+        acr_interval=None,
+        common_acr=at_common,
+        certified_accuracy=tuple(constant.certified_accuracy(radii)),
+        hard_share=constant.hard_share,
+        abstained=0.0,
+        notes=(f"computed from the labels of {model.name}: one class for every image, no model involved",),
+    )
+
+
+def _comparisons(
+    sources: Sequence[Source], base: int, pairings: dict[tuple[int, int], Pairing]
+) -> tuple[Comparison, ...]:
+    found = []
+    for k, other in enumerate(sources):
+        pairing = pairings.get((min(base, k), max(base, k)))
+        if k == base or pairing is None:
+            continue
+        if base > k:
+            pairing = Pairing(pairing.b, pairing.a, pairing.labels_differ, pairing.first_difference)
+        compared = compare(sources[base], other, pairing)
+        if compared is not None:
+            found.append(compared)
+    return tuple(found)
+
+
+def _unfair(sources: Sequence[Source], c: Comparison) -> str:
+    """Why the pair cannot be compared as it stands; empty where it can."""
+    a, b = (next(s for s in sources if s.name == name) for name in (c.baseline, c.name))
+    differ = [shown for shown, field in SETTINGS if getattr(a, field) != getattr(b, field)]
+    reasons = [f"{' and '.join(differ)} differ{'s' * (len(differ) == 1)}"] if differ else []
+    reasons += [s.shown_name for s in (a, b) if s.incomplete]
+    reasons += [f"{s.name} stores radii above its ceiling" for s in (a, b) if stored_above_ceiling(s)]
+    return "; ".join(reasons)
+
+
+def _position(name: str, names: list[str]) -> int:
+    if name not in names:
+        raise UserError(f"--baseline {name}: no such source; there are {', '.join(names)}")
+    return names.index(name)

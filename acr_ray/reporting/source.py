@@ -1,0 +1,101 @@
+"""One set of certificates, whatever file it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acr_ray.reporting.distribution import Distribution
+from acr_ray.smoothing.bounds import max_radius
+
+#: ``predicted`` of an image on which the classifier abstained.
+ABSTAINED = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a source says of each image; all arrays have one entry an image.
+
+    Attributes:
+        idx: index in the dataset, int64, unique.
+        label: true class, int64.
+        predicted: certified class, int64; `ABSTAINED` where none was certified.
+        radius: certified l2 radius for ``predicted``, float64, in input units; 0 where it abstained.
+        p_a: estimate of P[f(x + noise) = label], float64; NaN where the source only says that it is not
+            certified to exceed 1/2.
+        count, draws: the counts behind ``p_a`` where the source holds them, int64; else ``None``.
+        image: stable names of the images, a pyarrow string array; ``None`` where the source has none.
+    """
+
+    idx: NDArray[np.int64]
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    radius: NDArray[np.float64]
+    p_a: NDArray[np.float64]
+    count: NDArray[np.int64] | None = None
+    draws: NDArray[np.int64] | None = None
+    image: Any = None
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.predicted == self.label
+
+    @property
+    def counted_radius(self) -> NDArray[np.float64]:
+        """The radius where the certified class is the true one, else 0: what ACR averages."""
+        return np.where(self.correct, self.radius, 0.0)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Certificates of one method at one noise level.
+
+    Attributes:
+        name: how tables and figures call it.
+        kind: ``certificates`` (our counts), ``tsv`` (the field's radii) or ``ecdf`` (a curve only).
+        where: the file it was read from.
+        sigma: standard deviation of the noise in input units, > 0.
+        n: noise draws an image (the largest, where they differ).
+        alpha: error probability of each certificate, in (0, 1).
+        distribution: the distribution of p_A.
+        rows: the images; ``None`` for ECDF files.
+        planned: how many images the run was meant to certify, where that is known.
+        notes: what the reader has to say about the file, one sentence each.
+        assumed: which of sigma, n and alpha are assumptions, not read from the file.
+    """
+
+    name: str
+    kind: str
+    where: str
+    sigma: float
+    n: int
+    alpha: float
+    distribution: Distribution
+    rows: Rows | None = None
+    planned: int | None = None
+    notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = field(default=())
+
+    @property
+    def images(self) -> int | None:
+        return self.distribution.images
+
+    @property
+    def incomplete(self) -> bool:
+        return self.planned is not None and self.images is not None and self.images < self.planned
+
+    @property
+    def shown_name(self) -> str:
+        """The name as every table and figure must show it: a partial run says so."""
+        return f"{self.name} (incomplete: {self.images} of {self.planned})" if self.incomplete else self.name
+
+    @property
+    def ceiling(self) -> float:
+        """The largest radius that ``n`` draws can certify at ``alpha``."""
+        return max_radius(self.sigma, self.n, self.alpha)
+
+    def renamed(self, name: str) -> Source:
+        return replace(self, name=name)

@@ -1,0 +1,69 @@
+"""``summary.json``: a report as exact numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from acr_ray.reporting.pairing import Comparison
+from acr_ray.reporting.report import Report, Row
+
+SCHEMA_VERSION = 1
+
+
+def radius_key(radius: float) -> str:
+    """A radius as the text that keys ``certified_accuracy`` in ``summary.json``."""
+    return f"{radius:g}"
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The content of ``summary.json``: exact numbers, by the names of the contract."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "baseline": report.baseline,
+        "radii": list(report.radii),
+        "common_budget": _budget_json(report.common_budget),
+        "sources": [_as_json(row, report.radii) for row in report.rows],
+        "constant": None if report.constant is None else _as_json(report.constant, report.radii),
+        "comparisons": [_comparison_json(c, v) for c, v in zip(report.comparisons, report.verdicts, strict=True)],
+    }
+
+
+def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "images": row.images,
+        "incomplete": row.shown_name != row.name,
+        "sigma": row.sigma,
+        "n": row.n,
+        "alpha": row.alpha,
+        "acr": row.acr,
+        "acr_interval": None if row.acr_interval is None else list(row.acr_interval),
+        "acr_at_common_budget": row.common_acr,
+        "certified_accuracy": {radius_key(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},
+        "hard_share": row.hard_share,
+        "abstained": row.abstained,
+        "warnings": list(row.warnings),
+        "notes": list(row.notes),
+    }
+
+
+def _budget_json(budget: tuple[int, float] | None) -> dict[str, float] | None:
+    return None if budget is None else {"n": budget[0], "alpha": budget[1]}
+
+
+def _comparison_json(c: Comparison, text: str) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        "baseline": c.baseline,
+        "images": c.images,
+        "acr_gain": c.gain,
+        "acr_gain_interval": list(c.interval),
+        "gain_from_certified": c.gain_from_certified,
+        "gain_from_easy": c.gain_from_easy,
+        "hard_before": c.hard_before,
+        "hard_after": c.hard_after,
+        "worse": c.worse_count,
+        "by_baseline_p_a": {b.name: {"images": b.images, "gain": b.gain} for b in c.bins},
+        "verdict": text,
+    }

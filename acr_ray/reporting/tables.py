@@ -1,0 +1,123 @@
+"""The comparison table as plain text, Markdown, LaTeX and CSV. Radii and ACR are rounded down."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from acr_ray.reporting.report import Report, Row
+from acr_ray.reporting.summary import radius_key
+from acr_ray.smoothing.bounds import round_down
+
+ACR_DIGITS = 4
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+def acr_text(value: float) -> str:
+    """ACR as shown everywhere: four decimals, rounded down."""
+    return round_down(value, ACR_DIGITS)
+
+
+def percent_text(share: float) -> str:
+    """A share in [0, 1] as percent with one decimal, to the nearest (radii round down, shares do not)."""
+    return f"{share * 100:.1f}"
+
+
+def radius_text(radius: float) -> str:
+    """A chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
+    text = radius_key(radius)
+    if "e" in text or float(text) != radius:
+        return round_down(radius, 6)
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
+
+
+def header(report: Report) -> list[str]:
+    """Column titles, as plain words."""
+    common = [] if report.common_budget is None else ["ACR at N = {}, alpha = {:g}".format(*report.common_budget)]
+    accuracy = [f"{radius_text(r)} (%)" for r in report.radii]
+    return ["method", "ACR", *common, *accuracy, "hard, p_A < 0.5 (%)"]
+
+
+def cells(row: Row) -> list[str]:
+    """One row's cells as text, in the order of `header`."""
+    common = [] if row.common_acr is None else [acr_text(row.common_acr)]
+    shares = [percent_text(s) for s in (*row.certified_accuracy, row.hard_share)]
+    return [row.shown_name, acr_text(row.acr), *common, *shares]
+
+
+def comparison_table(report: Report) -> str:
+    """The table as monospaced plain text, one line a method, warnings below."""
+    lines = [header(report), *(cells(row) for row in report.all_rows)]
+    lines = [[_one_line(cell) for cell in line] for line in lines]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    text = [
+        "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    text.insert(1, "  ".join("-" * w for w in widths))
+    text += [f"warning: {_one_line(w)}" for w in report.warnings]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def markdown_table(report: Report) -> str:
+    """The table as GitHub Markdown, with verdicts and warnings below it."""
+    lines = [[_markdown(c) for c in line] for line in (header(report), *(cells(row) for row in report.all_rows))]
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    text = ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
+    text += ["", "Certified accuracy at each radius; ACR rounded down."]
+    for title, sentences in (("Verdict", _named_verdicts(report)), ("Warnings", report.warnings)):
+        if sentences:
+            text += ["", f"**{title}**", "", *(f"- {_markdown(s)}" for s in sentences)]
+    return "\n".join(text) + "\n"
+
+
+def latex_table(report: Report) -> str:
+    """The table for a paper (booktabs); warnings as comments, so that they cannot get lost in copying."""
+    columns = header(report)
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    lines.append(" & ".join(_latex(c) for c in columns) + r" \\")
+    lines.append(r"\midrule")
+    lines += [" & ".join(_latex(c) for c in cells(row)) + r" \\" for row in report.all_rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"% warning: {_one_line(w)}" for w in report.warnings]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(report: Report) -> str:
+    """The table with exact numbers: shares in [0, 1], radii not rounded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_low", "acr_high", "hard_share")
+    writer.writerow([*fixed, *(f"certified_accuracy_{radius_key(r)}" for r in report.radii)])
+    for row in report.all_rows:
+        low, high = row.acr_interval or ("", "")
+        incomplete = int(row.shown_name != row.name)
+        writer.writerow(
+            [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
+            + [row.acr, low, high, row.hard_share, *row.certified_accuracy]
+        )
+    return stream.getvalue()
+
+
+def _named_verdicts(report: Report) -> list[str]:
+    return [f"{c.name}: {v}" for c, v in zip(report.comparisons, report.verdicts, strict=True)]
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and control characters: names come from files and command lines."""
+    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
+
+
+def _markdown(text: str) -> str:
+    text = re.sub(r"([\\|`*_\[\]#])", r"\\\1", _one_line(text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in _one_line(text)).replace("p\\_A", "$p_A$").replace("<", "$<$")

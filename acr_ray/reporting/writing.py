@@ -1,0 +1,65 @@
+"""Leaves a report in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from acr_ray.reporting.figures import FORMATS, figures
+from acr_ray.reporting.opening import Assumptions, open_sources
+from acr_ray.reporting.page import render_page
+from acr_ray.reporting.report import Report, build_report
+from acr_ray.reporting.source import Source
+from acr_ray.reporting.summary import summary
+from acr_ray.reporting.tables import csv_table, latex_table, markdown_table
+from acr_ray.settings.errors import UserError
+from acr_ray.storage import Folder
+
+
+def write_report(
+    sources: Sequence[str | tuple[str, str] | Source],
+    out: Folder,
+    *,
+    radii: Sequence[float] | None = None,
+    constant: bool = True,
+    baseline: str | None = None,
+    assumptions: Assumptions | None = None,
+    resolve_run: Callable[[str], str] | None = None,
+    thumbnails: Mapping[int, bytes] | None = None,
+    formats: Sequence[str] = ("png",),
+) -> Report:
+    """Opens the sources, computes the report, and writes all of it into ``out``.
+
+    Leaves ``report.html``, the figures, ``table.md``, ``table.tex``, ``table.csv`` and, last,
+    ``summary.json``: where that is, the rest is.
+
+    Args:
+        sources: each ``NAME=SOURCE`` text, a pair ``(name, location)``, or an opened source.
+        out: where to write.
+        radii, constant, baseline: see `acr_ray.reporting.report.build_report`.
+        assumptions: sigma, n and alpha of files that do not say them.
+        resolve_run: makes a local folder of ``runs:/RUN_ID``.
+        thumbnails: PNG files by image index, for the list of images that got worse.
+        formats: of the figures, from ``png``, ``svg``, ``pdf``.
+
+    Returns:
+        The report; `acr_ray.reporting.tables.comparison_table` prints it.
+
+    Raises:
+        UserError: a source cannot be read, an option is out of range, or ``out`` cannot be written.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise UserError(f"--formats {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
+    out.make_writable()
+    paths = [s for s in sources if not isinstance(s, Source)]
+    opened = open_sources(paths, assumptions, resolve_run) if paths else []
+    files = iter(opened)
+    report = build_report([s if isinstance(s, Source) else next(files) for s in sources], radii, constant, baseline)
+    for name, content in figures(report, formats).items():
+        out.write_bytes(name, content)
+    out.write_text("table.md", markdown_table(report))
+    out.write_text("table.tex", latex_table(report))
+    out.write_text("table.csv", csv_table(report))
+    out.write_text("report.html", render_page(report, thumbnails))
+    out.write_json("summary.json", summary(report))
+    return report
