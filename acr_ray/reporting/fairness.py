@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,9 +30,26 @@ def pair_all(sources: Sequence[Source]) -> dict[tuple[int, int], Pairing]:
     }
 
 
-def warnings_of(sources: Sequence[Source], pairings: Pairings) -> list[list[str]]:
-    """For each source what is wrong with it, and with comparing it to the others; empty lists where nothing is."""
-    return [_alone(s) + _settings(s, sources) + _images(i, sources, pairings) for i, s in enumerate(sources)]
+@dataclass(frozen=True)
+class Warnings:
+    """What makes numbers misleading.
+
+    Attributes:
+        own: for each source what is wrong with it alone.
+        between: what is wrong with comparing some of the sources, and which (positions in the list).
+    """
+
+    own: tuple[tuple[str, ...], ...]
+    between: tuple[tuple[str, frozenset[int]], ...]
+
+    def of(self, position: int) -> tuple[str, ...]:
+        """All that concerns one source."""
+        return self.own[position] + tuple(said for said, whom in self.between if position in whom)
+
+
+def find_warnings(sources: Sequence[Source], pairings: Pairings) -> Warnings:
+    """Looks for everything that a reader must know before comparing; nothing is found where all is well."""
+    return Warnings(tuple(_alone(s) for s in sources), (*_settings(sources), *_images(sources, pairings)))
 
 
 def stored_above_ceiling(source: Source) -> int:
@@ -46,7 +64,7 @@ def _rounding(radius: float) -> float:
     return 0.5 * 10.0 ** (np.floor(np.log10(radius)) - 2) * (1 + 1e-9) if radius > 0 else 0.0
 
 
-def _alone(source: Source) -> list[str]:
+def _alone(source: Source) -> tuple[str, ...]:
     found = []
     if source.incomplete:
         found.append(f"incomplete: {source.images} of {source.planned} images; its numbers are not the full run's")
@@ -57,7 +75,7 @@ def _alone(source: Source) -> list[str]:
             f"{above} stored radii exceed {round_down(source.ceiling, 4)}, the most that N = {source.n} and"
             f" alpha = {source.alpha:g} can certify (largest: {largest:g}){_explained(source, largest)}"
         )
-    return found
+    return tuple(found)
 
 
 def _explained(source: Source, largest: float) -> str:
@@ -68,31 +86,27 @@ def _explained(source: Source, largest: float) -> str:
     return ""
 
 
-def _settings(source: Source, sources: Sequence[Source]) -> list[str]:
+def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
     found = []
     for shown, attribute in SETTINGS:
-        mine = getattr(source, attribute)
-        others = {s.name: getattr(s, attribute) for s in sources if getattr(s, attribute) != mine}
-        if others:
-            listed = ", ".join(f"{value:g} in {name}" for name, value in others.items())
-            found.append(f"{shown} differs: {mine:g} here, {listed}")
+        values = [getattr(s, attribute) for s in sources]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{v:.10g} in {s.name}" for v, s in zip(values, sources, strict=True))
+            found.append((f"{shown} differs: {listed}", frozenset(range(len(sources)))))
     return found
 
 
-def _images(i: int, sources: Sequence[Source], pairings: Pairings) -> list[str]:
+def _images(sources: Sequence[Source], pairings: Pairings) -> list[tuple[str, frozenset[int]]]:
     found = []
-    for j, other in enumerate(sources):
-        pairing = pairings.get((min(i, j), max(i, j)))
-        if i == j or pairing is None:
-            continue
-        shared = pairing.a.size
-        if shared < max(sources[i].images, other.images):
-            found.append(
-                f"other images than {other.name}: {sources[i].images} here, {other.images} there, {shared} in both"
-            )
+    for (i, j), pairing in pairings.items():
+        a, b, shared = sources[i], sources[j], pairing.a.size
+        if shared < max(a.images, b.images):
+            said = f"different images: {a.images} in {a.name}, {b.images} in {b.name}, {shared} in both"
+            found.append((said, frozenset({i, j})))
         if pairing.labels_differ:
-            found.append(
-                f"labels disagree with {other.name} on {pairing.labels_differ} of {shared} shared indices (first:"
-                f" idx {pairing.first_difference}): the index schemes differ, so images are not compared one by one"
+            said = (
+                f"labels disagree between {a.name} and {b.name} on {pairing.labels_differ} of {shared} shared indices"
+                f" (first: idx {pairing.first_difference}): index schemes differ, so images are not paired"
             )
+            found.append((said, frozenset({i, j})))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from acr_ray.reporting import metrics
 from acr_ray.reporting.budget import at_budget
-from acr_ray.reporting.fairness import SETTINGS, pair_all, stored_above_ceiling, warnings_of
+from acr_ray.reporting.fairness import SETTINGS, Warnings, find_warnings, pair_all, stored_above_ceiling
 from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.pairing import Comparison, Pairing, compare
 from acr_ray.reporting.source import Source
@@ -65,7 +65,7 @@ class Report:
     constant: Row | None
     constant_share: float | None
     common_budget: tuple[int, float] | None
-    pairings: dict[tuple[int, int], Pairing]
+    found: Warnings
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
 
@@ -75,8 +75,9 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """Every warning, each with the name of its source."""
-        return [f"{row.name}: {text}" for row in self.rows for text in row.warnings]
+        """Every warning once; those about one source begin with its name."""
+        own = [f"{s.name}: {said}" for s, mine in zip(self.sources, self.found.own, strict=True) for said in mine]
+        return own + [said for said, _ in self.found.between]
 
 
 def build_report(
@@ -104,8 +105,8 @@ def build_report(
     budgets = {(s.n, s.alpha) for s in sources}
     common = (min(s.n for s in sources), max(s.alpha for s in sources)) if len(budgets) > 1 else None
     pairings = pair_all(sources)
-    warnings = warnings_of(sources, pairings)
-    rows = tuple(_row(s, radii, common, w) for s, w in zip(sources, warnings, strict=True))
+    found = find_warnings(sources, pairings)
+    rows = tuple(_row(s, radii, common, found.of(k)) for k, s in enumerate(sources))
     comparisons = _comparisons(sources, base, pairings)
     model = _fullest(sources) if constant else None
     always = None if model is None else metrics.constant_classifier(model)
@@ -117,7 +118,7 @@ def build_report(
         constant=None if always is None else _constant_row(always, model, radii, common),
         constant_share=None if always is None else always.share,
         common_budget=common,
-        pairings=pairings,
+        found=found,
         comparisons=comparisons,
         verdicts=tuple(verdict(c, _unfair(sources, c)) for c in comparisons),
     )
@@ -130,7 +131,7 @@ def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
     return tuple(step * k for k in range(int(ceiling / step) + 1))
 
 
-def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | None, warnings: list[str]) -> Row:
+def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | None, warnings: tuple[str, ...]) -> Row:
     held = source.rows
     return Row(
         name=source.name,
@@ -146,7 +147,7 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
         certified_accuracy=tuple(metrics.certified_accuracy(source, radii)),
         hard_share=metrics.hard_share(source),
         abstained=metrics.abstained_share(source),
-        warnings=tuple(warnings),
+        warnings=warnings,
         notes=tuple(source.notes) + _known_only(source),
     )
 

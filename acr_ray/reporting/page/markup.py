@@ -20,6 +20,11 @@ def text(value: object) -> str:
     return escape(str(value), quote=True)
 
 
+def prose(sentence: str) -> str:
+    """A sentence of ours as HTML, p_A and comparisons set as a reader expects them."""
+    return text(sentence.replace(">=", "≥")).replace("p_A", "<i>p<sub>A</sub></i>")
+
+
 def title(report: Report) -> str:
     names = [row.name for row in report.rows]
     return text(f"{names[0]}: certified robustness" if len(names) == 1 else f"{' vs '.join(names[:3])}"[:120])
@@ -47,14 +52,14 @@ def verdicts(report: Report) -> str:
             anchor = f"worse-{position(report, comparison.name)}"
             link = f' <a href="#{anchor}">{comparison.worse_count} images got worse.</a>'
         tint, name = colour(report, comparison.name), shown(report, comparison.name)
-        items.append(f'<li style="{tint}"><b>{name}.</b> {text(sentence)}{link}</li>')
+        items.append(f'<li style="{tint}"><b>{name}.</b> {prose(sentence)}{link}</li>')
     return f'<ul class="verdicts">{"".join(items)}</ul>'
 
 
 def warnings(report: Report) -> str:
     if not report.warnings:
         return ""
-    items = "".join(f"<li>{text(w)}</li>" for w in report.warnings)
+    items = "".join(f"<li>{prose(w)}</li>" for w in report.warnings)
     return f'<aside class="warnings" aria-label="Warnings"><h2>Before you compare</h2><ul>{items}</ul></aside>'
 
 

@@ -140,6 +140,12 @@ function chooseRadii(event) {
   drawTable();
 }
 
+// A link into a closed list opens it.
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+}
+
 function start() {
   for (const n of data.ns) make("option", { value: n }, byId("n"), n.toLocaleString("en").replaceAll(",", "\u202f"));
   for (const a of data.alphas) make("option", { value: a }, byId("alpha"), a);
@@ -157,6 +163,8 @@ function start() {
   byId("columns").addEventListener("submit", chooseRadii);
   byId("stretch").addEventListener("change", drawPA);
   for (const table of document.querySelectorAll("table[data-sortable]")) wireSorting(table);
+  window.addEventListener("hashchange", openTarget);
+  openTarget();
   noteBudget(); drawPA(); drawAccuracy(); drawTable(); drawACR(); drawSensitivity();
   document.documentElement.dataset.ready = "yes";
 }

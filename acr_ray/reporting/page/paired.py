@@ -87,7 +87,7 @@ def _worse(report: Report, c: Comparison, thumbnails: Mapping[int, bytes]) -> st
         f"Images that got worse under {c.name}",
     )
     title = f"Images that got worse under {shown(report, c.name)}"
-    return f'<details id="worse-{place}" open><summary>{title}</summary>{table}</details>'
+    return f'<details id="worse-{place}"><summary>{title}</summary>{table}</details>'
 
 
 def _class(predicted: int) -> str:
