@@ -59,10 +59,15 @@ def draw_epoch(seed: int, epoch: int, size: int, population: Population | None =
     u = to_unit(words)
     if population.weights is None:
         return population.kept[(u * len(population.kept)).astype(np.int64)]
-    edges = np.cumsum(population.weights)
+    return population.kept[pick_by_weight(u, population.weights)]
+
+
+def pick_by_weight(u: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """int64: for each u in [0, 1) the index whose stretch of the weights' running sum it falls into."""
+    edges = np.cumsum(weights)
     found = np.searchsorted(edges, u * edges[-1], side="right")
     # Rounding of u * edges[-1] can reach edges[-1] itself; that draw belongs to the last item with any weight.
-    return population.kept[np.minimum(found, np.flatnonzero(population.weights)[-1])]
+    return np.minimum(found, np.flatnonzero(weights)[-1])
 
 
 def steps(size: int, inputs_per_step: int) -> list[slice]:

@@ -171,7 +171,7 @@ def _read_card(folder: Folder) -> ModelCard:
     source = f"{folder}/{CARD}"
     try:
         values = folder.read_json(CARD)
-    except OSError as error:
+    except (OSError, RecursionError) as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: not the description of a model")

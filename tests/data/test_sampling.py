@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acr_ray.data.chance import uniforms
-from acr_ray.data.sampling import Population, draw_epoch, share, steps, view_seed, view_seeds
+from acr_ray.data.sampling import Population, draw_epoch, pick_by_weight, share, steps, view_seed, view_seeds
 
 
 def test_epoch_without_population_is_a_permutation():
@@ -66,6 +66,9 @@ def test_shares_differ_by_at_most_one_and_are_disjoint():
         (3, 64, [3]),
         (5, 1, [1] * 5),
         (67, 64, [67]),
+        (25, 12, [12, 13]),
+        (26, 12, [12, 12, 2]),
+        (9, 4, [4, 4, 1]),
         (1297, 64, [64] * 20 + [17]),
     ],
 )
@@ -93,9 +96,12 @@ def test_draws_follow_the_weights():
     assert max(abs((uniform == item).mean() - 0.25) for item in kept) < 0.009
 
 
-def test_trailing_zero_weights_are_never_drawn():
-    drawn = draw_epoch(0, 0, 10_000, Population(np.array([4, 6, 8]), np.array([1e-300, 0.0, 0.0])))
-    assert set(drawn) == {4}
+def test_items_of_weight_zero_are_never_picked_not_even_at_the_edges():
+    last = 1 - 2.0**-53
+    u = np.array([0.0, 0.25, 0.5, last])
+    assert pick_by_weight(u, np.array([0.0, 1.0, 0.0, 3.0, 0.0])).tolist() == [1, 3, 3, 3]
+    # The smallest number there is: u times it rounds up to it.
+    assert pick_by_weight(u, np.array([0.0, 5e-324, 0.0])).tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

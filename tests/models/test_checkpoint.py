@@ -72,6 +72,7 @@ def test_statistics_of_batch_norm_travel(saved):
 
 def test_equal_weights_have_equal_hashes_whatever_their_layout(tmp_path, saved):
     model = trained().to(memory_format=torch.channels_last)
+    assert state_bytes(model) == state_bytes(trained())
     assert save_checkpoint(Folder(tmp_path / "other"), model, CARD).sha256 == saved[1].sha256
 
 
@@ -207,6 +208,7 @@ BAD_CARDS = {
     "not JSON": (b"{", "not valid JSON"),
     "not text": (b"\xff\xfe\x00", "not valid JSON"),
     "a pickle": (pickle.dumps({"a": 1}), "not valid JSON"),
+    "too deep": (b"[" * 200_000, "cannot be read|not valid JSON"),
     "a list": (b"[]", "not the description of a model"),
     "no version": ({"schema_version": None}, "schema_version = None"),
     "version 0": ({"schema_version": 0}, "schema_version = 0"),
