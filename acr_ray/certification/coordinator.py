@@ -18,6 +18,7 @@ from acr_ray.certification.tasks import Span, TaskCutter, pending
 from acr_ray.data import ImageSet
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 
 AHEAD = 2  # tasks sent to an actor before its first result is back: one at work, one waiting
 TASK_SECONDS = 1.0  # what a task should take: short enough to lose little with an actor, long enough to cost nothing
@@ -79,7 +80,8 @@ class Coordinator:
         self._ledger, self._images, self._settings, self._actors = ledger, images, settings, actors
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
         self._arguments = (card, ray.put(state), settings.sigma, settings.seed, settings.device)
-        self._actor_class = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus)(Sampler)
+        environment = {"env_vars": WORKER_ENVIRONMENT}
+        self._actor_class = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, runtime_env=environment)(Sampler)
         self.handles: list[ray.actor.ActorHandle] = []
         self._in_flight: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, list[Span]]] = {}
         self._again: deque[list[Span]] = deque()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acr_ray.settings import Recipe, UserError
+from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
 from acr_ray.training.loop import TrainingStopped
 from acr_ray.training.worker import CHECKPOINT, METRICS, PROBLEM, train_worker
@@ -91,6 +92,7 @@ def run_training(
             storage_path=out.uri,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=max_failures),
+            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
     with Follower(out, on_epoch):

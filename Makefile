@@ -1,0 +1,45 @@
+# acr-ray: make help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-browser lint format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "acr-ray needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: $(READY) ## make .venv and install everything into it (about 6.5 GB)
+
+demo: $(READY) ## train two ways on real digits, certify both, compare (under 3 minutes)
+	@$(BIN)/python -m jobs.demo
+
+test: $(READY) ## the tests (under 15 minutes on two cores)
+	$(PYTEST) -m "not slow and not browser and not gpu"
+
+test-slow: $(READY) ## kills at random moments, long statistics
+	$(PYTEST) -m "slow and not gpu"
+
+test-browser: $(READY) ## the report in headless Chromium (installs it where apt-get can)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	$(PYTEST) -m browser
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## put everything into ruff's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was built and the demo's results, not your own outputs
+	rm -rf $(VENV) outputs/demo *.egg-info .pytest_cache .ruff_cache

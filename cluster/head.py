@@ -1,0 +1,136 @@
+"""A private Ray head on this machine: loopback addresses, free ports, token authentication, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+LOOPBACK = "127.0.0.1"
+
+
+class HeadFailed(RuntimeError):
+    """The head did not come up; the text has the end of its log."""
+
+
+class PrivateHead:
+    """``with PrivateHead(cpus=2) as head: subprocess.run([...], env=head.environment)``.
+
+    Other Rays on the machine are neither used nor touched: own ports, own temporary folder, and RAY_ADDRESS set for
+    everything that is started with `environment`. The token is a file that only this user can read.
+
+    Args:
+        cpus: logical CPUs of the node; all of the machine's where not given.
+        resources: custom resources of the node, as JSON text.
+        seconds: how long to wait for the head.
+    """
+
+    def __init__(self, cpus: int | None = None, resources: str | None = None, seconds: float = 120) -> None:
+        self._cpus, self._resources, self._seconds = cpus, resources, seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        # Ray puts sockets there, and their paths may have 107 bytes at most.
+        self.folder = Path(tempfile.mkdtemp(prefix="acr-", dir="/tmp"))
+
+    def __enter__(self) -> PrivateHead:
+        port, dashboard, client, agent, metrics = _free_ports(5)
+        token = self.folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self.dashboard = f"http://{LOOPBACK}:{dashboard}"
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_TOKEN")},
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+            f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=true",
+            f"--dashboard-host={LOOPBACK}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}",
+            "--min-worker-port=21000", "--max-worker-port=21999", f"--temp-dir={self.folder}", "--disable-usage-stats",
+        ]  # fmt: skip
+        if self._cpus is not None:
+            command.append(f"--num-cpus={self._cpus}")
+        if self._resources is not None:
+            command.append(f"--resources={self._resources}")
+        self._log = self.folder / "head.log"
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
+            self._process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait(self) -> None:
+        limit = time.monotonic() + self._seconds
+        while b"Ray runtime started" not in self._log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > limit:
+                raise HeadFailed(f"the Ray head did not come up: {self._log.read_text()[-1500:]}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End this head and what it started, and nothing else; remove its temporary folder."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(40)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            for left in _started_in(str(self.folder)):
+                left.kill()
+            self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now, below the range that the system hands out by itself and outside Ray's workers'."""
+    found: list[int] = []
+    for port in range(23000 + secrets.randbelow(4000), 32000):
+        with socket.socket() as probe:
+            if probe.connect_ex((LOOPBACK, port)) and _binds(port):
+                found.append(port)
+        if len(found) == count:
+            return found
+    raise HeadFailed("no free ports between 23000 and 32000")
+
+
+def _binds(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
+
+
+def _started_in(folder: str) -> list:
+    """Processes of this user whose command line names the head's own temporary folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(folder in part for part in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
