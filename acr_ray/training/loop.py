@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,12 @@ class Trainer:
             noise = training_noise(self.seed, epoch, mine, t.m, self.images.shape, self.device).mul_(t.sigma)
             x = x.to(self.device, non_blocking=True, memory_format=self.memory_format)
             y = torch.as_tensor(y).to(self.device, non_blocking=True)
-            batch = Batch(x, y, noise, t.m, t.sigma, epoch + number / len(cuts))
+            batch = Batch(x, y, noise, t.m, t.sigma, epoch + number / len(cuts), self.module)
             if attacks:
                 attacked = attack_noise(
                     self.module, batch.repeated(x), batch.repeated(y), noise, self.recipe.attack
                 )  # fmt: skip
-                batch = Batch(x, y, attacked.noise, t.m, t.sigma, batch.progress)
+                batch = replace(batch, noise=attacked.noise)
                 totals[3:] += attacked.active
             found = self.method.loss(self.model, batch)
             # DDP averages workers alike; a worker's share of the step's inputs makes that the mean over inputs.

@@ -20,6 +20,7 @@ class Batch:
         m: noisy copies of each image.
         sigma: standard deviation of the noise.
         progress: epochs done, with the share of the current one, e.g. 12.25.
+        network: the bare network, for attacks that a method makes itself; what is called here is not averaged.
     """
 
     images: Tensor
@@ -28,6 +29,7 @@ class Batch:
     m: int
     sigma: float
     progress: float
+    network: nn.Module
 
     def repeated(self, values: Tensor) -> Tensor:
         """A row of ``values`` for every noisy copy: ``(B, …)`` to ``(B * m, …)``."""
