@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from acr_ray.reporting import Assumptions, comparison_table, write_report
+from acr_ray.reporting.paper import LAYOUTS
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder
 from jobs._main import Parser, entry
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> None:
             alpha=per_source("--alpha", options.alpha, float),
         ),
         formats=options.formats,
+        layout=options.layout,
     )
     print(comparison_table(report))
     for comparison, verdict in zip(report.comparisons, report.verdicts, strict=True):
@@ -52,6 +54,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help=f"error probability in (0, 1) {given} (default: 0.001)",
     )
     add("--formats", type=words, default=("png",), metavar="F,F", help="of figures: png, svg, pdf (default: png)")
+    add("--layout", choices=LAYOUTS, default="comparison", help="of table.md and table.tex (default: comparison)")
     add("--no-constant", dest="constant", action="store_false", help="leave the constant classifier out")
     return parser.parse_args(argv)
 

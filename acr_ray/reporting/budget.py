@@ -47,7 +47,8 @@ class AtBudget:
 def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) -> AtBudget:
     """Certificates as ``n`` draws at ``alpha`` would give them, were each count ``floor(n * p_A)``.
 
-    At the source's own budget these are its own counts. With a larger ``n`` it is an extrapolation: an
+    The selection of the class is taken to find the label wherever p_A > 1/2. At the source's own budget
+    these are then its own counts. With a larger ``n`` it is an extrapolation: an
     estimate of exactly 1 stays 1, so the result errs upwards there.
     """
     p, share = _thinned(distribution)

@@ -89,9 +89,11 @@ def _explained(source: Source, largest: float) -> str:
 def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
     found = []
     for shown, attribute in SETTINGS:
-        values = [getattr(s, attribute) for s in sources]
-        if len(set(values)) > 1:
-            listed = ", ".join(f"{v:.10g} in {s.name}" for v, s in zip(values, sources, strict=True))
+        by_value: dict[float, list[str]] = {}
+        for source in sources:
+            by_value.setdefault(getattr(source, attribute), []).append(source.name)
+        if len(by_value) > 1:
+            listed = "; ".join(f"{value:.10g} in {', '.join(names)}" for value, names in by_value.items())
             found.append((f"{shown} differs: {listed}", frozenset(range(len(sources)))))
     return found
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from acr_ray.reporting.budget import acr_by_budget, sensitivity
-from acr_ray.reporting.distribution import dkw_half_width
+from acr_ray.reporting.intervals import ecdf_band
 from acr_ray.reporting.metrics import certified_accuracy_steps
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin
 from acr_ray.reporting.report import Report
@@ -68,16 +68,15 @@ def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, byte
 
 
 def p_a_figure(report: Report) -> Figure:
-    """Share of images with p_A of at least x, with the 95 % Dvoretzky-Kiefer-Wolfowitz band."""
+    """Share of images with p_A of at least x, with its 95 % band."""
     figure, axes = _axes("$p_A$", "share of images with at least this $p_A$", "Distribution of $p_A$")
     for k, source in enumerate(report.sources):
         x, y = source.distribution.steps(MOST_POINTS)
         # "at least x" is continuous from the left: the step to y[i] lies at x[i-1].
         axes.step(x, y, where="pre", **_line(k, source))
-        if source.images:
-            half = dkw_half_width(source.images)
-            low, high = np.clip(y - half, 0, 1), np.clip(y + half, 0, 1)
-            axes.fill_between(x, low, high, step="pre", color=COLOURS[k % len(COLOURS)], alpha=0.12, linewidth=0)
+        band = ecdf_band(source, x)
+        if band is not None:
+            axes.fill_between(x, *band, step="pre", color=COLOURS[k % len(COLOURS)], alpha=0.12, linewidth=0)
     start = min(s.distribution.known_from for s in report.sources)
     axes.set_xlim(start, 1.0)
     axes.set_ylim(0, 1)
@@ -159,11 +158,12 @@ def gain_by_p_a_figure(report: Report) -> Figure:
         at = np.arange(len(BIN_NAMES)) + (k - (len(report.comparisons) - 1) / 2) * width
         source = report.sources[order.index(comparison.name)]
         colour = COLOURS[order.index(comparison.name) % len(COLOURS)]
-        axes.bar(at, [b.gain for b in comparison.bins], width * 0.9, color=colour, label=source.shown_name)
+        label = f"{source.shown_name} over {comparison.baseline}"
+        axes.bar(at, [b.gain for b in comparison.bins], width * 0.9, color=colour, label=label)
     axes.axhline(0, color="#555555", linewidth=0.8)
     axes.set_xticks(range(len(BIN_NAMES)), [n.replace(" to ", "–") for n in BIN_NAMES], fontsize=8)
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="best", title=f"over {report.baseline}")
+    axes.legend(loc="best")
     return figure
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import special, stats
 
-from acr_ray.reporting.source import Rows
+from acr_ray.reporting.distribution import dkw_half_width
+from acr_ray.reporting.source import Rows, Source
 from acr_ray.smoothing.bounds import lower_bound, upper_bound
 
 #: Above this many images the bootstrap distribution of a mean is its normal limit, and that is used.
@@ -52,3 +53,34 @@ def p_a_bounds(rows: Rows, alpha: float) -> tuple[NDArray[np.float64], NDArray[n
     key, back = np.unique(rows.draws * base + rows.count, return_inverse=True)
     count, n = key % base, key // base
     return lower_bound(count, n, alpha)[back], upper_bound(count, n, alpha)[back]
+
+
+def ecdf_band(
+    source: Source, x: NDArray[np.float64], confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """A band around the share of images with p_A >= x.
+
+    Its core is the share of images whose Clopper-Pearson lower (upper) bound at the source's alpha is at
+    least x, where the source holds counts, all of as many draws; else the estimate itself. Around it lies
+    the Dvoretzky-Kiefer-Wolfowitz half width for the choice of images.
+
+    Args:
+        x: probabilities, shape (k,).
+
+    Returns:
+        (low, high), shape (k,), in [0, 1], NaN where p_A is not known; ``None`` without a number of images.
+    """
+    if not source.images:
+        return None
+    low_x, high_x = x, x
+    rows = source.rows
+    if rows is not None and rows.draws is not None and rows.draws.min() == source.n:
+        # lower(k) >= x  <=>  P[Bin(n, x) >= k] <= alpha;  upper(k) >= x  <=>  P[Bin(n, x) <= k] >= alpha.
+        low_x = (stats.binom.isf(source.alpha, source.n, x) + 1) / source.n
+        high_x = stats.binom.ppf(source.alpha, source.n, x) / source.n
+    half = dkw_half_width(source.images, confidence)
+    high = source.distribution.at_least(np.maximum(high_x, source.distribution.known_from))
+    low = np.where(low_x > 1, 0.0, source.distribution.at_least(low_x))
+    unknown = x < source.distribution.known_from
+    low, high = (np.where(unknown, np.nan, np.clip(v, 0, 1)) for v in (low - half, high + half))
+    return low, high

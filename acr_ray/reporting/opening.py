@@ -41,7 +41,7 @@ def open_sources(
     assumptions: Assumptions | None = None,
     resolve_run: Callable[[str], str] | None = None,
 ) -> list[Source]:
-    """Opens all sources under names that differ: a second ``gaussian`` becomes ``gaussian (2)``.
+    """Opens all sources under names that differ: a second ``gaussian`` says its sigma, or becomes ``gaussian (2)``.
 
     Args:
         sources: each ``(name, location)``, or text as in `split_name`.
@@ -56,11 +56,19 @@ def open_sources(
     opened: list[Source] = []
     for text in sources:
         source = open_source(text, assumptions, resolve_run)
-        taken, base, k = {s.name for s in opened}, source.name, 2
-        while source.name in taken:
-            source, k = source.renamed(f"{base} ({k})"), k + 1
-        opened.append(source)
+        opened.append(_set_apart(source, opened))
     return opened
+
+
+def _set_apart(source: Source, others: Sequence[Source]) -> Source:
+    taken = {s.name for s in others}
+    same_method = [s for s in others if s.method == source.method]
+    if source.name in taken and all(s.sigma != source.sigma for s in same_method):
+        source = source.renamed(f"{source.method} (sigma {source.sigma:g})")
+    k = 2
+    while source.name in taken:
+        source, k = source.renamed(f"{source.method} ({k})"), k + 1
+    return source
 
 
 def open_source(

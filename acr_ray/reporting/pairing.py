@@ -34,6 +34,9 @@ class Pairing:
     labels_differ: int
     first_difference: int | None
 
+    def swapped(self) -> Pairing:
+        return Pairing(self.b, self.a, self.labels_differ, self.first_difference)
+
 
 @dataclass(frozen=True)
 class Bin:

@@ -54,7 +54,7 @@ class Report:
             ``constant_share`` the share of images that it answers correctly.
         radii: where certified accuracy is reported, ascending.
         common_budget: the ``(n, alpha)`` at which ``common_acr`` holds; ``None`` where all sources agree.
-        comparisons: each other source against the baseline; those that cannot be paired are absent.
+        comparisons: each other source against the baseline of its sigma; what cannot be paired is absent.
         verdicts: plain language, one a comparison.
     """
 
@@ -201,16 +201,17 @@ def _constant_row(
 
 
 def _comparisons(
-    sources: Sequence[Source], base: int, pairings: dict[tuple[int, int], Pairing]
+    sources: Sequence[Source], chosen: int, pairings: dict[tuple[int, int], Pairing]
 ) -> tuple[Comparison, ...]:
+    """Each source against the chosen baseline, or, at another sigma, against the first source there."""
     found = []
     for k, other in enumerate(sources):
+        at_sigma = [i for i, s in enumerate(sources) if s.sigma == other.sigma]
+        base = chosen if chosen in at_sigma else at_sigma[0]
         pairing = pairings.get((min(base, k), max(base, k)))
         if k == base or pairing is None:
             continue
-        if base > k:
-            pairing = Pairing(pairing.b, pairing.a, pairing.labels_differ, pairing.first_difference)
-        compared = compare(sources[base], other, pairing)
+        compared = compare(sources[base], other, pairing if base < k else pairing.swapped())
         if compared is not None:
             found.append(compared)
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Source:
         planned: how many images the run was meant to certify, where that is known.
         notes: what the reader has to say about the file, one sentence each.
         assumed: which of sigma, n and alpha are assumptions, not read from the file.
+        base_name: the name before it was set apart from another source's; "" where it was not.
     """
 
     name: str
@@ -77,7 +78,8 @@ class Source:
     rows: Rows | None = None
     planned: int | None = None
     notes: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = field(default=())
+    assumed: tuple[str, ...] = ()
+    base_name: str = ""
 
     @property
     def images(self) -> int | None:
@@ -97,5 +99,11 @@ class Source:
         """The largest radius that ``n`` draws can certify at ``alpha``."""
         return max_radius(self.sigma, self.n, self.alpha)
 
+    @property
+    def method(self) -> str:
+        """The name that the same method has at every sigma."""
+        return self.base_name or self.name
+
     def renamed(self, name: str) -> Source:
-        return replace(self, name=name)
+        """The same source set apart from others of its method."""
+        return replace(self, name=name, base_name=self.method)

@@ -67,13 +67,13 @@ def comparison_table(report: Report) -> str:
 
 def markdown_table(report: Report) -> str:
     """The table as GitHub Markdown, with verdicts and warnings below it."""
-    lines = [[_markdown(c) for c in line] for line in (header(report), *(cells(row) for row in report.all_rows))]
+    lines = [[markdown_text(c) for c in line] for line in (header(report), *(cells(row) for row in report.all_rows))]
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     text = ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
     text += ["", "Certified accuracy at each radius; ACR rounded down."]
     for title, sentences in (("Verdict", _named_verdicts(report)), ("Warnings", report.warnings)):
         if sentences:
-            text += ["", f"**{title}**", "", *(f"- {_markdown(s)}" for s in sentences)]
+            text += ["", f"**{title}**", "", *(f"- {markdown_text(s)}" for s in sentences)]
     return "\n".join(text) + "\n"
 
 
@@ -81,9 +81,9 @@ def latex_table(report: Report) -> str:
     """The table for a paper (booktabs); warnings as comments, so that they cannot get lost in copying."""
     columns = header(report)
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
-    lines.append(" & ".join(_latex(c) for c in columns) + r" \\")
+    lines.append(" & ".join(latex_text(c) for c in columns) + r" \\")
     lines.append(r"\midrule")
-    lines += [" & ".join(_latex(c) for c in cells(row)) + r" \\" for row in report.all_rows]
+    lines += [" & ".join(latex_text(c) for c in cells(row)) + r" \\" for row in report.all_rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% warning: {_one_line(w)}" for w in report.warnings]
     return "\n".join(lines) + "\n"
@@ -114,10 +114,12 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Any text as one line of Markdown, nothing in it taken as markup."""
     text = re.sub(r"([\\|`*_\[\]#])", r"\\\1", _one_line(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Any text as one line of LaTeX, nothing in it taken as a command; p_A becomes a formula."""
     return "".join(_LATEX.get(c, c) for c in _one_line(text)).replace("p\\_A", "$p_A$").replace("<", "$<$")

@@ -46,7 +46,7 @@ def _origin(c: Comparison) -> str:
 def _hard(c: Comparison) -> str:
     points = (c.hard_after - c.hard_before) * 100
     if abs(points) < 0.05:
-        return f"As many images are hard (p_A < 0.5): {_percent(c.hard_after, 1)}."
+        return f"As many images as before are hard (p_A < 0.5): {_percent(c.hard_after, 1)}."
     change = "more" if points > 0 else "fewer"
     return (
         f"{abs(points):.1f} points {change} images are hard (p_A < 0.5):"

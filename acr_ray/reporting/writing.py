@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from acr_ray.reporting.figures import FORMATS, figures
 from acr_ray.reporting.opening import Assumptions, open_sources
 from acr_ray.reporting.page import render_page
+from acr_ray.reporting.paper import LAYOUTS, ablation_layout, layout_latex, layout_markdown, paper_layout
 from acr_ray.reporting.report import Report, build_report
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.summary import summary
@@ -26,6 +27,7 @@ def write_report(
     resolve_run: Callable[[str], str] | None = None,
     thumbnails: Mapping[int, bytes] | None = None,
     formats: Sequence[str] = ("png",),
+    layout: str = "comparison",
 ) -> Report:
     """Opens the sources, computes the report, and writes all of it into ``out``.
 
@@ -40,6 +42,7 @@ def write_report(
         resolve_run: makes a local folder of ``runs:/RUN_ID``.
         thumbnails: PNG files by image index, for the list of images that got worse.
         formats: of the figures, from ``png``, ``svg``, ``pdf``.
+        layout: of ``table.md`` and ``table.tex``: ``comparison``, ``paper`` (its Tables 1 and 2) or ``ablation``.
 
     Returns:
         The report; `acr_ray.reporting.tables.comparison_table` prints it.
@@ -50,6 +53,8 @@ def write_report(
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
         raise UserError(f"--formats {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout {layout}: choose from {', '.join(LAYOUTS)}")
     out.make_writable()
     paths = [s for s in sources if not isinstance(s, Source)]
     opened = open_sources(paths, assumptions, resolve_run) if paths else []
@@ -57,9 +62,16 @@ def write_report(
     report = build_report([s if isinstance(s, Source) else next(files) for s in sources], radii, constant, baseline)
     for name, content in figures(report, formats).items():
         out.write_bytes(name, content)
-    out.write_text("table.md", markdown_table(report))
-    out.write_text("table.tex", latex_table(report))
+    for name, text in _tables(report, layout).items():
+        out.write_text(name, text)
     out.write_text("table.csv", csv_table(report))
     out.write_text("report.html", render_page(report, thumbnails))
     out.write_json("summary.json", summary(report))
     return report
+
+
+def _tables(report: Report, layout: str) -> dict[str, str]:
+    if layout == "comparison":
+        return {"table.md": markdown_table(report), "table.tex": latex_table(report)}
+    chosen = paper_layout(report) if layout == "paper" else ablation_layout(report)
+    return {"table.md": layout_markdown(chosen), "table.tex": layout_latex(chosen)}

@@ -19,7 +19,7 @@ const log = { to: Math.log10, back: (v) => 10 ** v };
 // Equal room for 0.9, 0.99 and 0.999.
 const stretched = { to: (v) => -Math.log10(1 - v + 1e-5), back: (v) => 1 + 1e-5 - 10 ** -v };
 
-// spec: x (array), series [{name, k, kind, y (array, null where unknown), band, dashedFrom}], xTicks, yTicks,
+// spec: x (array), series [{name, k, kind, y (array, null where unknown), low, high, dashedFrom}], xTicks, yTicks,
 //       xScale, yScale, xLabel, yLabel, xText(v), yText(v), label
 class Chart {
   constructor(figure) {
@@ -87,10 +87,8 @@ class Chart {
     const { x } = this.spec;
     const known = s.y.map((v, i) => [x[i], v, i]).filter(([, v]) => v !== null);
     const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${this.px(a).toFixed(1)} ${this.py(b).toFixed(1)}`).join("");
-    if (s.band) {
-      const top = this.spec.yTicks[this.spec.yTicks.length - 1];
-      const high = known.map(([a, b]) => [a, Math.min(b + s.band, top)]);
-      const low = known.map(([a, b]) => [a, Math.max(b - s.band, 0)]).reverse();
+    if (s.high) {
+      const high = known.map(([a, , i]) => [a, s.high[i]]), low = known.map(([a, , i]) => [a, s.low[i]]).reverse();
       make("svg:path", { class: "band", d: path(high.concat(low)) + "Z", style: `fill:${colour(s.k, s.kind)}` }, this.svg);
     }
     const split = s.dashedFrom === undefined ? known.length : known.findIndex(([a]) => a >= s.dashedFrom);

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from acr_ray.reporting.budget import at_budget, sensitivity
-from acr_ray.reporting.distribution import dkw_half_width
+from acr_ray.reporting.intervals import ecdf_band
 from acr_ray.reporting.metrics import Constant, acr, certified_accuracy
 from acr_ray.reporting.report import Report
 from acr_ray.reporting.source import Source
@@ -65,10 +65,16 @@ def _ecdf(report: Report) -> dict[str, Any]:
     x = np.unique(np.round(np.concatenate([even, 1 - np.logspace(-2, -5, 61)]), 6))
     curves = []
     for source in report.sources:
-        y = [None if np.isnan(v) else tenths(v) for v in source.distribution.at_least(x)]
-        half = None if source.images is None else round(dkw_half_width(source.images) * 1000, 2)
-        curves.append({"y": y, "band": half})
+        band = ecdf_band(source, x)
+        curve = {"y": _tenths_or_none(source.distribution.at_least(x))}
+        if band is not None:
+            curve |= {"low": _tenths_or_none(band[0]), "high": _tenths_or_none(band[1])}
+        curves.append(curve)
     return {"x": x.tolist(), "curves": curves}
+
+
+def _tenths_or_none(shares: np.ndarray) -> list[int | None]:
+    return [None if np.isnan(v) else tenths(v) for v in shares]
 
 
 def _budgets(source: Source, grid: list[float], ns: list[int], alphas: list[float]) -> dict[str, Any]:

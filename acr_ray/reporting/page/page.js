@@ -23,7 +23,7 @@ function drawPA() {
     label: "Share of images with at least a given p_A", start: x.findIndex((v) => v >= 0.5),
     xTicks: (stretch ? [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 1] : [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]).filter((t) => t >= x[0]),
     xText: trimmed,
-    series: curves.map((c, k) => ({ name: data.names[k], k, y: c.y, band: c.band })),
+    series: curves.map((c, k) => ({ name: data.names[k], k, ...c })),
   });
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from acr_ray.reporting.page.markup import colour, position, shown, signed, text, wide
+from acr_ray.reporting.page.markup import colour, position, shown, signed, wide
 from acr_ray.reporting.pairing import Bin, Comparison
 from acr_ray.reporting.report import Report
 from acr_ray.smoothing.bounds import round_down
@@ -19,10 +19,10 @@ def paired(report: Report, thumbnails: Mapping[int, bytes]) -> str:
         return ""
     blocks = "".join(_gains(report, c) for c in report.comparisons)
     worse = "".join(_worse(report, c, thumbnails) for c in report.comparisons)
-    base = text(report.baseline)
+    bases = " and ".join(dict.fromkeys(shown(report, c.baseline) for c in report.comparisons))
     return (
-        f'<section id="paired" aria-labelledby="h-paired"><h2 id="h-paired">Who gains over {base}, image by image</h2>'
-        f"<p>The same images under both, by their <i>p<sub>A</sub></i> under {base}.</p>{blocks}{worse}</section>"
+        f'<section id="paired" aria-labelledby="h-paired"><h2 id="h-paired">Who gains, image by image</h2>'
+        f"<p>The same images under both, by their <i>p<sub>A</sub></i> under {bases}.</p>{blocks}{worse}</section>"
     )
 
 
@@ -43,7 +43,7 @@ def _gains(report: Report, c: Comparison) -> str:
         for b in c.bins
     )
     interval = f"[{signed(c.interval[0])}, {signed(c.interval[1])}]"
-    return f"<h3>{shown(report, c.name)}</h3>" + wide(
+    return f"<h3>{shown(report, c.name)} over {shown(report, c.baseline)}</h3>" + wide(
         f"<table><caption>ACR {signed(c.gain)} {interval} on {c.images} shared images</caption>"
         "<thead><tr>"
         + "".join(
