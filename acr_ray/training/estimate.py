@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet, batches
-from acr_ray.settings.seeds import derive_seed
+from acr_ray.data.sampling import view_seeds
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.training.group import Group
@@ -43,12 +43,8 @@ def label_counts(
     phase = Phase(f"p_a/{purpose}", draws, min(draws, ROWS))
     size = max(1, ROWS // phase.block)
     mine = [items[at : at + size] for at in range(group.rank * size, len(items), group.world * size)]
-    plan = [(part, _views(seed, purpose, part) if augmented else None) for part in mine]
+    plan = [(part, view_seeds(seed, 0, part, phase.name) if augmented else None) for part in mine]
     counts = np.zeros(len(images), dtype=np.int64)
     for part, (x, y) in zip(mine, batches(images, plan, loader_workers), strict=True):
         counts[part] = engine.count_label(x, torch.as_tensor(y), [images.names[i] for i in part], seed, phase) + 1
     return group.sum(counts) - 1
-
-
-def _views(seed: int, purpose: str, items: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([derive_seed(seed, "view", purpose, int(item)) for item in items], dtype=np.int64)

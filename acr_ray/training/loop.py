@@ -129,12 +129,13 @@ class Trainer:
 
     def _summary(self, epoch: int, totals: torch.Tensor, logs: dict, attacks: bool, seconds: float) -> dict[str, Any]:
         names = sorted(logs)
+        finite = all(bool(torch.isfinite(value).all()) for value in self.module.state_dict().values())
         own = np.array([*totals.tolist(), *(float(logs[n]) for n in names), *self.passes.take()])
-        every = [float(value) for value in self.group.sum(own)]
+        every = [float(value) for value in self.group.sum(own if finite else own * math.nan)]
         inputs, copies = every[2], every[2] * self.recipe.training.m
         if not math.isfinite(every[0]):
             raise TrainingStopped(
-                f"the loss of epoch {epoch} is not finite; the checkpoint of epoch {epoch - 1} is the last good one. "
+                f"the loss or a weight is not finite after epoch {epoch}; the checkpoint of epoch {epoch - 1} is the last good one. "
                 "A smaller training.learning_rate or attack.epsilon may help"
             )
         found = {"loss": every[0] / inputs, "accuracy": every[1] / inputs, "inputs": int(inputs)}

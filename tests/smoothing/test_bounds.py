@@ -54,7 +54,9 @@ def test_all_draws_agree_gives_the_closed_form(n):
 
 
 def test_ceiling_of_the_field():
-    assert bounds.round_down(bounds.max_radius(1.0, 100_000, 0.001), 4) == "3.8114"  # 3.81146…, printed as 3.8115 in the literature
+    assert (
+        bounds.round_down(bounds.max_radius(1.0, 100_000, 0.001), 4) == "3.8114"
+    )  # 3.81146…, printed as 3.8115 in the literature
 
 
 def test_radius_is_zero_up_to_one_half():
