@@ -23,6 +23,7 @@ COLOURS = ("#2563a8", "#c2571a", "#1a7f5a", "#8a4fb0", "#b0324a", "#6b6b1e", "#2
 DASHES = ("solid", (0, (5, 1.5)), (0, (2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 FORMATS = ("png", "svg", "pdf")
 MOST_POINTS = 2000
+_LONGEST = 28
 BUDGETS = tuple(int(round(10 ** (k / 4))) for k in range(8, 25))
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
 _STYLE = {
@@ -109,7 +110,7 @@ def budget_figure(report: Report) -> Figure:
         acrs = acr_by_budget(source.distribution, source.sigma, BUDGETS, [source.alpha])[0]
         made = np.array(BUDGETS) <= source.n
         colour = COLOURS[k % len(COLOURS)]
-        axes.plot(np.array(BUDGETS)[made], acrs[made], color=colour, label=source.shown_name)
+        axes.plot(np.array(BUDGETS)[made], acrs[made], color=colour, label=_label(source))
         beyond = slice(max(int(made.sum()) - 1, 0), None)
         axes.plot(BUDGETS[beyond], acrs[beyond], color=colour, linestyle=(0, (2, 2)))
     axes.set_xscale("log")
@@ -142,7 +143,7 @@ def acr_by_p_a_figure(report: Report) -> Figure:
         if parts[:, k].any():
             axes.barh(range(len(parts)), parts[:, k], left=start, color=shades[k], label=name, height=0.6)
         start = start + parts[:, k]
-    axes.set_yticks(range(len(parts)), [s.shown_name for s in report.sources])
+    axes.set_yticks(range(len(parts)), [_label(s) for s in report.sources])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     figure.legend(*axes.get_legend_handles_labels(), title="p_A", loc="outside lower center", ncols=4, fontsize=8)
@@ -158,7 +159,7 @@ def gain_by_p_a_figure(report: Report) -> Figure:
         at = np.arange(len(BIN_NAMES)) + (k - (len(report.comparisons) - 1) / 2) * width
         source = report.sources[order.index(comparison.name)]
         colour = COLOURS[order.index(comparison.name) % len(COLOURS)]
-        label = f"{source.shown_name} over {comparison.baseline}"
+        label = f"{_label(source)} over {_label(report.sources[order.index(comparison.baseline)])}"
         axes.bar(at, [b.gain for b in comparison.bins], width * 0.9, color=colour, label=label)
     axes.axhline(0, color="#555555", linewidth=0.8)
     axes.set_xticks(range(len(BIN_NAMES)), [n.replace(" to ", "–") for n in BIN_NAMES], fontsize=8)
@@ -179,10 +180,16 @@ def _axes(x: str, y: str, title: str):
     return figure, axes
 
 
+def _label(source: Source) -> str:
+    """The shown name, short enough to leave room for the axes; ``incomplete`` is never cut off."""
+    name = source.name if len(source.name) <= _LONGEST else source.name[: _LONGEST - 1] + "…"
+    return name + source.shown_name.removeprefix(source.name)
+
+
 def _line(k: int, source: Source) -> dict:
     return {
         "color": COLOURS[k % len(COLOURS)],
         "linestyle": DASHES[k // len(COLOURS) % len(DASHES)],
         "linewidth": 1.6,
-        "label": source.shown_name,
+        "label": _label(source),
     }

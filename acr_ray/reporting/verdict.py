@@ -38,7 +38,9 @@ def _origin(c: Comparison) -> str:
         if share > 1.005:
             whose += f", which gain {_percent(share)} of it; the others lose some of that again"
     easy = c.gain_from_easy / c.gain
-    if easy > 0.005:
+    if easy > 1.005:
+        whose += f"; images already at p_A >= {EASY:g} gain {_percent(easy)} of it, and the rest lose"
+    elif easy > 0.005:
         whose += f"; images already at p_A >= {EASY:g} make {_percent(easy)} of it"
     return whose + "."
 

@@ -77,25 +77,35 @@ class Chart {
     make("svg:line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }, svg);
     make("svg:text", { x: width - right, y: height - 4, "text-anchor": "end" }, svg, spec.xLabel);
     make("svg:text", { x: 0, y: 12 }, svg, spec.yLabel);
+    for (const s of spec.series) this.band(s);
     for (const s of spec.series) this.curve(s);
     this.cursor = make("svg:line", { class: "cursor", y1: top, y2: height - bottom }, svg);
     this.dots = spec.series.map((s) => make("svg:circle", { r: 4, style: `fill:${colour(s.k, s.kind)}` }, svg));
     this.move(this.at);
   }
 
+  // [x, y, position] of the points that are known.
+  known(s) {
+    return s.y.map((v, i) => [this.spec.x[i], v, i]).filter(([, v]) => v !== null);
+  }
+
+  path(points) {
+    return points.map(([a, b], i) => `${i ? "L" : "M"}${this.px(a).toFixed(1)} ${this.py(b).toFixed(1)}`).join("");
+  }
+
+  band(s) {
+    if (!s.high) return;
+    const high = this.known(s).map(([a, , i]) => [a, s.high[i]]), low = this.known(s).map(([a, , i]) => [a, s.low[i]]);
+    make("svg:path", { class: "band", d: `${this.path(high.concat(low.reverse()))}Z`, style: `fill:${colour(s.k, s.kind)}` }, this.svg);
+  }
+
   curve(s) {
-    const { x } = this.spec;
-    const known = s.y.map((v, i) => [x[i], v, i]).filter(([, v]) => v !== null);
-    const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${this.px(a).toFixed(1)} ${this.py(b).toFixed(1)}`).join("");
-    if (s.high) {
-      const high = known.map(([a, , i]) => [a, s.high[i]]), low = known.map(([a, , i]) => [a, s.low[i]]).reverse();
-      make("svg:path", { class: "band", d: path(high.concat(low)) + "Z", style: `fill:${colour(s.k, s.kind)}` }, this.svg);
-    }
+    const known = this.known(s);
     const split = s.dashedFrom === undefined ? known.length : known.findIndex(([a]) => a >= s.dashedFrom);
     const cut = split < 0 ? known.length : split;
     const style = `stroke:${colour(s.k, s.kind)}`;
-    make("svg:path", { class: "curve", d: path(known.slice(0, cut + 1)), style, "stroke-dasharray": dash(s.k) }, this.svg);
-    if (cut < known.length - 1) make("svg:path", { class: "curve", d: path(known.slice(cut)), style, "stroke-dasharray": "4 4" }, this.svg);
+    make("svg:path", { class: "curve", d: this.path(known.slice(0, cut + 1)), style, "stroke-dasharray": dash(s.k) }, this.svg);
+    if (cut < known.length - 1) make("svg:path", { class: "curve", d: this.path(known.slice(cut)), style, "stroke-dasharray": "4 4" }, this.svg);
   }
 
   point(event) {

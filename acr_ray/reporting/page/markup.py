@@ -90,7 +90,7 @@ def _table_row(k: int, row: Row, report: Report) -> str:
     shown = acr_text(row.acr)
     interval = ""
     if row.acr_interval is not None:
-        interval = f"<small>[{', '.join(signed(v) for v in row.acr_interval)}]</small>"
+        interval = f"<small>[{', '.join(map(acr_text, row.acr_interval))}]</small>"
     exact = f'data-own="{shown}" data-exact="{row.acr!r}" data-value="{row.acr!r}"'
     cells = [
         f'<th scope="row"><span class="key" style="{row_colour(k, row)}"></span> {name_cell(row)}</th>',
@@ -139,7 +139,11 @@ def ranking(report: Report) -> str:
     changes = rank_changes(names, acrs, BUDGETS)
     if not changes:
         return text(f"From N = {BUDGETS[0]} to {BUDGETS[-1]} at alpha = {alpha:g} the order stays the same.")
-    told = "; ".join(f"{riser} overtakes {passed} by N = {n}" for riser, passed, n in changes[:6])
+    made = min(row.n for row in report.rows)
+    told = "; ".join(
+        f"{riser} overtakes {passed} by N = {n}{' (more than were drawn)' if n > made else ''}"
+        for riser, passed, n in changes[:6]
+    )
     return text(f"At alpha = {alpha:g}, {told}." + (f" And {len(changes) - 6} more." if len(changes) > 6 else ""))
 
 
@@ -188,4 +192,5 @@ def row_colour(k: int, row: Row) -> str:
 
 def signed(value: float) -> str:
     """A difference with its sign, rounded towards smaller numbers as radii are."""
-    return round_down(value, 4).replace("-", "−")
+    shown = round_down(value, 4)
+    return shown.replace("-", "−") if value <= 0 else f"+{shown}"

@@ -61,7 +61,7 @@ function drawSensitivity() {
   for (let e = Math.floor(Math.log10(Math.min(...all))); e <= Math.ceil(Math.log10(Math.max(...all))); e++) powers.push(10 ** e);
   charts.sensitivity.show({
     x: p, xLabel: "p_A", yLabel: "radius gained per p_A gained", label: "Sensitivity of the radius to p_A", start: 80,
-    xTicks: [0.5, 0.6, 0.7, 0.8, 0.9, 1], xText: (v) => v.toFixed(v > 0.99 ? 4 : v === 0.5 || v * 10 % 1 === 0 ? 1 : 3),
+    xTicks: [0.5, 0.6, 0.7, 0.8, 0.9, 1], xText: (v) => trimmed(Math.round(v * 1e4) / 1e4),
     yScale: log, yTicks: powers, yText: (v) => String(parseFloat(v.toPrecision(3))),
     series: sigmas.map((s, k) => ({ name: `σ = ${s}`, k, y: values[k] })),
   });
