@@ -72,7 +72,7 @@ class Chart {
       if (this.px(t) - taken < 44) continue;
       taken = this.px(t);
       make("svg:line", { class: "axis", x1: taken, x2: taken, y1: height - bottom, y2: height - bottom + 5 }, svg);
-      make("svg:text", { x: taken, y: height - bottom + 19, "text-anchor": "middle" }, svg, spec.xText(t));
+      make("svg:text", { x: taken, y: height - bottom + 19, "text-anchor": taken > width - right - 20 ? "end" : "middle" }, svg, spec.xText(t));
     }
     make("svg:line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }, svg);
     make("svg:text", { x: width - right, y: height - 4, "text-anchor": "end" }, svg, spec.xLabel);

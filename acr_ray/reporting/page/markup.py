@@ -122,7 +122,7 @@ def acr_by_bin_table(report: Report) -> str:
         )
     heads = "".join(f'<th scope="col">{name.replace(" to ", "–")}</th>' for name in BIN_NAMES[1:])
     return f'<ul class="keys" aria-hidden="true">{keys}</ul>' + wide(
-        "<table><caption>ACR by the p<sub>A</sub> of the images it comes from; images below 0.5 add nothing</caption>"
+        "<table><caption>ACR by p<sub>A</sub>; below 0.5 adds nothing</caption>"
         f'<thead><tr><th scope="col">method</th><th scope="col"></th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
         "ACR by p_A",

@@ -44,7 +44,7 @@ def _gains(report: Report, c: Comparison) -> str:
     )
     interval = f"[{signed(c.interval[0])}, {signed(c.interval[1])}]"
     return f"<h3>{shown(report, c.name)} over {shown(report, c.baseline)}</h3>" + wide(
-        f"<table><caption>ACR {signed(c.gain)} {interval} on {c.images} shared images</caption>"
+        f"<table><caption>ACR {signed(c.gain)} {interval} on {c.images} images</caption>"
         "<thead><tr>"
         + "".join(
             f'<th scope="col">{h}</th>'
