@@ -50,7 +50,7 @@ def framed(page: Path, tmp_path: Path, width: int) -> Path:
     outer = tmp_path / f"framed-{width}.html"
     outer.write_text(
         f'<!doctype html><html><body style="margin:0"><iframe id="f" style="border:0;width:{width}px;height:3000px" '
-        f'srcdoc="{escape(page.read_text(), quote=True)}"></iframe><script>f.onload = () => setTimeout(() => {'
+        f'srcdoc="{escape(page.read_text(), quote=True)}"></iframe><script>f.onload = () => setTimeout(() => {{'
         "const inner = f.contentDocument.documentElement;"
         "document.documentElement.dataset.overflow = inner.scrollWidth - inner.clientWidth;"
         "}, 500)</script></body></html>"
