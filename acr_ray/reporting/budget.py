@@ -97,13 +97,13 @@ def acr_by_budget(
     return np.array([[at_budget(distribution, sigma, n, a).acr for n in budgets] for a in alphas])
 
 
-def rank_changes(names: Sequence[str], acrs: ArrayLike, budgets: Sequence[int]) -> list[tuple[str, str, int]]:
-    """Who overtakes whom as the budget grows: ``(riser, overtaken, first n at which it leads)``.
+def rank_changes(names: Sequence[str], acrs: ArrayLike, budgets: Sequence[float]) -> list[tuple[str, str, float]]:
+    """Who overtakes whom as the budget grows: ``(riser, overtaken, first budget at which it leads)``.
 
     Args:
         names: methods.
         acrs: their ACR, shape (methods, budgets).
-        budgets: ascending numbers of draws.
+        budgets: numbers of draws, ascending, or values of alpha, descending.
     """
     acrs = np.asarray(acrs)
     found = []

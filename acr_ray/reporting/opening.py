@@ -92,7 +92,8 @@ def open_source(
         return read_certificates(content, where, name, summary)
     first = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
     if "idx" in first.split("\t") or "radius" in first.split("\t"):
-        return read_tsv(content, where, name, **assumed)
+        said = summary or {}
+        return read_tsv(content, where, name, **{o: v if v is not None else said.get(o) for o, v in assumed.items()})
     if re.fullmatch(r"x[\t,]y", first):
         return read_ecdf(content, where, name, **assumed)
     shown = repr(first[:40]) if content else "nothing, it is empty"
@@ -114,20 +115,26 @@ def default_name(location: str) -> str:
 
 
 def _read(location: str) -> tuple[bytes, str, dict | None]:
-    """The bytes of the file meant by ``location``, its path, and the folder's summary where there is one."""
+    """The bytes of the file meant by ``location``, its path, and the summary of the run that left it, if one did."""
     head, slash, tail = location.rstrip("/").rpartition("/")
     beside = Folder(head or ("/" if slash else "."), option="SOURCE")
     try:
         if beside.is_file(tail):
-            return beside.read_bytes(tail), location, None
+            return beside.read_bytes(tail), location, _run_summary(beside) if tail in CERTIFICATE_FILES else None
         folder = Folder(location, option="SOURCE")
         if not folder.exists():
             raise UserError(f"{location}: there is no such file or folder")
         for name in CERTIFICATE_FILES:
             if folder.is_file(name):
-                summary = folder.read_json("summary.json") if folder.is_file("summary.json") else None
-                return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", summary
+                return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", _run_summary(folder)
+        if folder.exists("ledger"):
+            raise UserError(f"{location}: this run is not finished; the same certify command goes on where it was")
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
     held = ", ".join(folder.names()[:6]) or "nothing"
     raise UserError(f"{location}: holds no {' or '.join(CERTIFICATE_FILES)}, but {held}")
+
+
+def _run_summary(folder: Folder) -> dict | None:
+    held = folder.read_json("summary.json") if folder.is_file("summary.json") else None
+    return held if isinstance(held, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.source import Rows, Source
 
@@ -71,6 +73,8 @@ class Comparison:
         bins: by the baseline's p_A.
         worse: rows (of the baseline, of ``name``) of the images that lost most radius, worst first.
         worse_count: how many images lost radius at all.
+        common_budget: ``(n, alpha)`` that both can be derived at from p_A; ``None`` where they agree anyway.
+        common_acr: ACR of both there, on the shared images.
     """
 
     baseline: str
@@ -86,6 +90,8 @@ class Comparison:
     bins: tuple[Bin, ...]
     worse: tuple[NDArray[np.int64], NDArray[np.int64]]
     worse_count: int
+    common_budget: tuple[int, float] | None = None
+    common_acr: tuple[float, float] | None = None
 
     @property
     def gain(self) -> float:
@@ -122,6 +128,7 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
     p_a = baseline.rows.p_a[pairing.a]
     p_after = other.rows.p_a[pairing.b]
     change = after - before
+    budget = common_budget((baseline, other))
     images = change.size
     certified = baseline.rows.correct[pairing.a]
     certified_after = other.rows.correct[pairing.b]
@@ -149,7 +156,24 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
         ),
         worse=(pairing.a[shown], pairing.b[shown]),
         worse_count=int(worse.size),
+        common_budget=budget,
+        common_acr=None if budget is None else (_acr_at(baseline, p_a, budget), _acr_at(other, p_after, budget)),
     )
+
+
+def common_budget(sources: Sequence[Source]) -> tuple[int, float] | None:
+    """The fewest draws and the largest alpha of all, at which each can be derived without extrapolation.
+
+    ``None`` where all have the same budget.
+    """
+    if len({(s.n, s.alpha) for s in sources}) == 1:
+        return None
+    return min(s.n for s in sources), max(s.alpha for s in sources)
+
+
+def _acr_at(source: Source, p_a: NDArray[np.float64], budget: tuple[int, float]) -> float:
+    shared = Distribution.of_images(p_a, source.distribution.known_from)
+    return at_budget(shared, source.sigma, *budget).acr
 
 
 def acr_by_bin(source: Source) -> list[float]:

@@ -9,7 +9,7 @@ from acr_ray.reporting import metrics
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.fairness import SETTINGS, Warnings, find_warnings, pair_all, stored_above_ceiling
 from acr_ray.reporting.intervals import mean_interval
-from acr_ray.reporting.pairing import Comparison, Pairing, compare
+from acr_ray.reporting.pairing import Comparison, Pairing, common_budget, compare
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
 from acr_ray.settings.errors import UserError
@@ -102,8 +102,7 @@ def build_report(
     if not radii or not all(0 <= r < float("inf") for r in radii):
         given = ", ".join(f"{r:g}" for r in radii)
         raise UserError(f"--radii {given}: at least one radius, each finite and at least 0")
-    budgets = {(s.n, s.alpha) for s in sources}
-    common = (min(s.n for s in sources), max(s.alpha for s in sources)) if len(budgets) > 1 else None
+    common = common_budget(sources)
     pairings = pair_all(sources)
     found = find_warnings(sources, pairings)
     rows = tuple(_row(s, radii, common, found.of(k)) for k, s in enumerate(sources))

@@ -7,13 +7,13 @@ from acr_ray.smoothing.bounds import round_down
 
 
 def verdict(comparison: Comparison, unfair: str = "") -> str:
-    """Two to five sentences: how ACR moved, whose images moved it, and what became of the hard ones.
+    """Two to six sentences: how ACR moved, whose images moved it, and what became of the hard ones.
 
     ``unfair`` says why the two cannot be compared as they stand; it comes first.
     """
     c = comparison
     caveat = f"Not a fair comparison: {unfair}." if unfair else ""
-    return " ".join(part for part in (caveat, _movement(c), _origin(c), _hard(c)) if part)
+    return " ".join(part for part in (caveat, _movement(c), _at_common_budget(c), _origin(c), _hard(c)) if part)
 
 
 def _movement(c: Comparison) -> str:
@@ -22,6 +22,14 @@ def _movement(c: Comparison) -> str:
         return f"ACR {before} to {after}: on these {c.images} images {c.name} cannot be told apart from {c.baseline}."
     relative = f" {abs(c.gain) / c.acr_before * 100:.1f} %" if c.acr_before > 0 else ""
     return f"ACR {'rises' if c.gain > 0 else 'falls'}{relative} over {c.baseline} ({before} to {after})."
+
+
+def _at_common_budget(c: Comparison) -> str:
+    if c.common_budget is None or c.common_acr is None:
+        return ""
+    before, after = (round_down(value, 4) for value in c.common_acr)
+    n, alpha = c.common_budget
+    return f"At the same budget (N = {n}, alpha = {alpha:g}): {before} to {after}."
 
 
 def _origin(c: Comparison) -> str:

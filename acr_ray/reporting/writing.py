@@ -11,7 +11,7 @@ from acr_ray.reporting.paper import LAYOUTS, ablation_layout, layout_latex, layo
 from acr_ray.reporting.report import Report, build_report
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.summary import summary
-from acr_ray.reporting.tables import csv_table, latex_table, markdown_table
+from acr_ray.reporting.tables import comparison_table, csv_table, latex_table, markdown_table
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder
 
@@ -31,7 +31,7 @@ def write_report(
 ) -> Report:
     """Opens the sources, computes the report, and writes all of it into ``out``.
 
-    Leaves ``report.html``, the figures, ``table.md``, ``table.tex``, ``table.csv`` and, last,
+    Leaves ``report.html``, the figures, ``table.md``, ``table.tex``, ``table.csv``, ``table.txt`` and, last,
     ``summary.json``: where that is, the rest is.
 
     Args:
@@ -65,6 +65,7 @@ def write_report(
     for name, text in _tables(report, layout).items():
         out.write_text(name, text)
     out.write_text("table.csv", csv_table(report))
+    out.write_text("table.txt", comparison_table(report) + "\n")
     out.write_text("report.html", render_page(report, thumbnails))
     out.write_json("summary.json", summary(report))
     return report

@@ -111,6 +111,8 @@ def test_unfair_settings_are_said_and_acr_is_given_at_a_common_budget(tmp_path):
     assert report.rows[0].common_acr == pytest.approx(report.rows[0].acr)
     assert report.rows[1].common_acr < report.rows[1].acr
     assert report.verdicts[0].startswith("Not a fair comparison: N differs.")
+    assert report.comparisons[0].common_acr == pytest.approx(tuple(row.common_acr for row in report.rows))
+    assert "At the same budget (N = 1000, alpha = 0.001): " in report.verdicts[0]
 
 
 def test_other_sigmas_are_compared_with_their_own_first(tmp_path):

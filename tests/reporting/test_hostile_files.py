@@ -90,6 +90,21 @@ def test_sigma_comes_from_the_name_or_the_option_or_is_asked_for(tmp_path):
         open_source(unnamed, Assumptions(sigma={"": 1.0}, alpha={"": 2.0}))
 
 
+def test_a_run_s_tsv_takes_its_settings_from_the_run_s_summary(tmp_path):
+    path = tsv(tmp_path, GOOD, name="certificates.tsv")
+    (tmp_path / "summary.json").write_text('{"sigma": 0.5, "n": 1000, "alpha": 0.01}')
+    for place in (path, str(tmp_path)):
+        source = open_source(place)
+        assert (source.sigma, source.n, source.alpha, source.assumed) == (0.5, 1000, 0.01, ())
+    assert open_source(path, Assumptions(alpha={"": 0.001})).alpha == 0.001
+
+
+def test_an_unfinished_run_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "ledger").mkdir()
+    with pytest.raises(UserError, match="the same certify command goes on"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"hello\nworld\n", b"<html></html>"])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "noise_0.25.tsv"

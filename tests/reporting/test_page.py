@@ -105,7 +105,16 @@ def test_summary_holds_the_contracts_fields(made):
     assert summary["sources"][1]["incomplete"] is True
     assert summary["comparisons"][0]["verdict"] == report.verdicts[0]
     files = {p.name for p in out.iterdir()}
-    assert {"report.html", "summary.json", "table.md", "table.tex", "table.csv", "p_a.png", "budget.png"} <= files
+    assert {
+        "report.html",
+        "summary.json",
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "table.txt",
+        "p_a.png",
+        "budget.png",
+    } <= files
 
 
 def test_thumbnails_are_shown_for_images_that_got_worse_and_dropped_when_too_large(made, tmp_path):

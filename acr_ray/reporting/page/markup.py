@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
 
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
-from acr_ray.reporting.page.data import BUDGETS
+from acr_ray.reporting.page.data import ALPHAS, BUDGETS
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin
 from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.tables import acr_text, percent_text, radius_text
@@ -133,18 +132,29 @@ def ranking(report: Report) -> str:
     """Which order ACR gives at small and large budgets, and who overtakes whom between."""
     if len(report.rows) < 2:
         return "With more draws the same classifier gets a higher ACR; nothing about it has changed."
-    alpha = report.rows[0].alpha
-    acrs = np.array([acr_by_budget(s.distribution, s.sigma, BUDGETS, [alpha])[0] for s in report.sources])
-    names = [row.shown_name for row in report.rows]
-    changes = rank_changes(names, acrs, BUDGETS)
-    if not changes:
-        return text(f"From N = {BUDGETS[0]} to {BUDGETS[-1]} at alpha = {alpha:g} the order stays the same.")
+    alpha, n = report.rows[0].alpha, report.rows[0].n
     made = min(row.n for row in report.rows)
-    told = "; ".join(
-        f"{riser} overtakes {passed} by N = {n}{' (more than were drawn)' if n > made else ''}"
-        for riser, passed, n in changes[:6]
+    names = [row.shown_name for row in report.rows]
+    parts = [acr_by_budget(s.distribution, s.sigma, BUDGETS, [alpha])[0] for s in report.sources]
+    by_n = [
+        f"{riser} overtakes {passed} by N = {at}{' (more than were drawn)' if at > made else ''}"
+        for riser, passed, at in rank_changes(names, parts, BUDGETS)
+    ]
+    parts = [acr_by_budget(s.distribution, s.sigma, [n], ALPHAS)[:, 0] for s in report.sources]
+    by_alpha = [
+        f"{riser} overtakes {passed} by alpha = {at:g}" for riser, passed, at in rank_changes(names, parts, ALPHAS)
+    ]
+    return text(
+        f"At alpha = {alpha:g}, from N = {BUDGETS[0]} to {BUDGETS[-1]}: {_told(by_n)}."
+        f" At N = {n}, from alpha = {ALPHAS[0]:g} to {ALPHAS[-1]:g}: {_told(by_alpha)}."
     )
-    return text(f"At alpha = {alpha:g}, {told}." + (f" And {len(changes) - 6} more." if len(changes) > 6 else ""))
+
+
+def _told(changes: Sequence[str], most: int = 6) -> str:
+    if not changes:
+        return "the order of methods stays the same"
+    more = f"; and {len(changes) - most} more" if len(changes) > most else ""
+    return "; ".join(changes[:most]) + more
 
 
 def source_list(report: Report) -> str:
