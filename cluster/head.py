@@ -36,6 +36,7 @@ class PrivateHead:
     def __init__(self, cpus: int | None = None, resources: str | None = None, seconds: float = 120) -> None:
         self._cpus, self._resources, self._seconds = cpus, resources, seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0  # of ``ray start``: all of the head's processes are below it
         # Ray puts sockets there, and their paths may have 107 bytes at most.
         self.folder = Path(tempfile.mkdtemp(prefix="acr-", dir="/tmp"))
 
@@ -70,6 +71,7 @@ class PrivateHead:
             self._process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
+        self.pid = self._process.pid
         try:
             self._wait()
         except BaseException:
@@ -92,9 +94,10 @@ class PrivateHead:
     def stop(self) -> None:
         """End this head and what it started, and nothing else; remove its temporary folder."""
         if self._process is not None:
+            # Ray's own farewell takes up to half a minute; nobody works on this cluster any more.
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(40)
+                self._process.wait(5)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -5,7 +5,6 @@ RECIPE is a name (--list), or a .yaml or .json file. The same command again goes
 
 from __future__ import annotations
 
-import json
 import time
 
 from acr_ray import __version__
@@ -68,7 +67,7 @@ def main(argv: list[str]) -> None:
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
     from acr_ray.training.loop import TrainingStopped
-    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, Workers, run_training
+    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, Workers, records, run_training
 
     workers = Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker)
     settings = {"recipe": recipe.name, **recipe.identity(), "seed": options.seed}
@@ -91,6 +90,8 @@ def main(argv: list[str]) -> None:
         if done:
             return
         print(f"train {recipe.name}: {len(images)} images, {workers.count} workers, results in {out}", flush=True)
+        if before := records(out):
+            print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
         connect(options.verbose)
         import ray.train
@@ -108,15 +109,15 @@ def main(argv: list[str]) -> None:
                 f"training broke off ({error}); the same command goes on from the last checkpoint"
             ) from error
         card = out.read_json(f"{CHECKPOINT}/model.json")
-        last = json.loads(out.read_text(METRICS).splitlines()[-1])
+        last = records(out)[-1]
         summary = {"schema_version": SCHEMA_VERSION, "recipe": recipe.name, "settings": recipe.model_dump(mode="json")}
         summary |= {"seed": options.seed, **hardware, "data_fingerprint": images.fingerprint(), "last_epoch": last}
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
         out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
     with_run(tracker, work)
-    for line in out.read_text(METRICS).splitlines():
-        log(json.loads(line))
+    for epoch in records(out):
+        log(epoch)
     tracker.files(out, ["summary.json", METRICS])
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)

@@ -74,7 +74,8 @@ class Ledger:
         return json.dumps(record | {"counts": sparse, "seconds": round(seconds, 6)}) + "\n"
 
     def _read(self, file: str) -> None:
-        for number, line in enumerate(self._folder.read_text(file).splitlines(), 1):
+        text = self._folder.read_bytes(file).decode(errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             where = f"{self._folder}/{file} line {number}"
             try:
                 record = json.loads(line)
@@ -84,7 +85,7 @@ class Ledger:
                     counts[int(label)] = count
                 seconds = float(record["seconds"])
                 phase = self.phases[span.phase]
-            except (ValueError, KeyError, IndexError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise UserError(f"{where}: not a ledger line of this run ({type(error).__name__}: {error})") from error
             if not 0 <= span.first < span.stop <= phase.blocks or counts.min() < 0:
                 raise UserError(f"{where}: blocks or counts out of range")

@@ -58,7 +58,7 @@ def run_training(
         fingerprint: of the training images, as the driver sees them.
         checkpoint_every: epochs between checkpoints.
         max_failures: lost workers or nodes survived before giving up.
-        on_epoch: called from another thread with each epoch's record once; those of earlier drivers included.
+        on_epoch: called from another thread with the record of each new epoch once.
 
     Raises:
         UserError, TrainingStopped: as in the workers.
@@ -103,12 +103,19 @@ def run_training(
     out.delete(RAY_FOLDER)
 
 
+def records(out: Folder) -> list[dict[str, Any]]:
+    """The records of the epochs done, from metrics.jsonl."""
+    text = out.read_text(METRICS) if out.is_file(METRICS) else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 class Follower:
-    """Reads metrics.jsonl while it grows and hands on each epoch's record once."""
+    """Reads metrics.jsonl while it grows and hands on the record of each new epoch once."""
 
     def __init__(self, out: Folder, on_epoch: Callable[[dict[str, Any]], None], interval: float = 0.5) -> None:
         self._out, self._on_epoch, self._interval = out, on_epoch, interval
-        self._seen, self._done = 0, threading.Event()
+        self._done = threading.Event()
+        self._seen = len(records(out))
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Follower:
@@ -125,13 +132,11 @@ class Follower:
         self._read()
 
     def _read(self) -> None:
-        if not self._out.is_file(METRICS):
-            return
-        records = [json.loads(line) for line in self._out.read_text(METRICS).splitlines()]
-        for record in records[self._seen :]:
+        found = records(self._out)
+        for record in found[self._seen :]:
             self._on_epoch(record)
         # After a fault the workers begin again at a checkpoint, and the file is shorter for a while.
-        self._seen = max(self._seen, len(records))
+        self._seen = max(self._seen, len(found))
 
 
 def _raise_problem(out: Folder) -> None:

@@ -1,0 +1,118 @@
+"""Certification on a real cluster: any number of actors, killed actors, a killed driver; always the same counts."""
+
+import json
+import os
+import random
+import signal
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from acr_ray.data import open_images
+from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint
+from acr_ray.smoothing.classifier import SmoothedClassifier
+from acr_ray.storage import Folder
+from tests.fakes.jobs import below, run, start, wait_for
+
+pytestmark = pytest.mark.ray
+
+IMAGES, N = 40, 30_000
+OPTIONS = ("--max-images", IMAGES, "--n", N, "--seed", 5, "--no-tracking")
+EVALUATIONS = IMAGES * (100 + N)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained network whose last layer is made a little more sure of itself: answers of all kinds."""
+    folder = tmp_path_factory.mktemp("model")
+    images = open_images("digits", None, "test")
+    model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
+    with torch.no_grad():
+        model[-1].fc.weight.mul_(3)
+    card = ModelCard(
+        architecture="digits_resnet", num_classes=10, shape=images.shape, mean=images.mean, std=images.std,
+        class_names=images.class_names, sigma=0.25, dataset="digits",
+    )  # fmt: skip
+    save_checkpoint(Folder(folder), model, card)
+    return folder
+
+
+def counts(out):
+    table = pq.read_table(out / "certificates.parquet").drop_columns(["seconds"])
+    return table.to_pylist()
+
+
+def tsv(out):
+    return [line.rsplit("\t", 1)[0] for line in (out / "certificates.tsv").read_text().splitlines()]
+
+
+def samplers(head):
+    return below(head.pid, "ray::Sampler")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(head, checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    run("certify", checkpoint, "--out", out, *OPTIONS, "--actors", 2, head=head)
+    return out
+
+
+def test_counts_equal_those_of_the_classifier_without_ray(undisturbed, checkpoint):
+    torch.set_num_threads(1)
+    model, card = load_checkpoint(str(checkpoint))
+    model.to(memory_format=torch.channels_last)
+    images = open_images("digits", None, "test")
+    rows = counts(undisturbed)
+    assert len({row["predicted"] for row in rows}) > 1 and len(rows) == IMAGES
+    for position in (0, 7, IMAGES - 1):
+        smoothed = SmoothedClassifier(model, 10, card.sigma, seed=5)
+        name = images.names[position]
+        found = smoothed.certify(images.load([position], None)[0], n0=100, n=N, alpha=0.001, name=name)
+        row = rows[position]
+        assert (row["image"], row["predicted"], row["count_top"]) == (name, found.predicted, found.count_top)
+        assert row["outcome"] == ("abstained" if found.abstained else "certified")
+
+
+@pytest.mark.parametrize("actors", [1, 3])
+def test_any_number_of_actors_gives_the_same_counts(head, checkpoint, undisturbed, tmp_path, actors):
+    run("certify", checkpoint, "--out", tmp_path, *OPTIONS, "--actors", actors, head=head)
+    assert counts(tmp_path) == counts(undisturbed)
+    assert tsv(tmp_path) == tsv(undisturbed)
+
+
+def test_actors_killed_at_random_change_nothing(head, checkpoint, undisturbed, tmp_path):
+    process = start("certify", checkpoint, "--out", tmp_path, *OPTIONS, "--actors", 3, head=head)
+    rng, killed = random.Random(0), 0
+    for files in (1, 3, 5):
+        wait_for(lambda files=files: len(list((tmp_path / "ledger").glob("*.jsonl"))) >= files, process=process)
+        alive = samplers(head)
+        if alive:
+            os.kill(rng.choice(alive).pid, signal.SIGKILL)
+            killed += 1
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    assert killed >= 2
+    assert counts(tmp_path) == counts(undisturbed)
+
+
+def test_a_killed_driver_goes_on_and_draws_nothing_twice(head, checkpoint, undisturbed, tmp_path):
+    arguments = ("certify", checkpoint, "--out", tmp_path, *OPTIONS, "--actors", 2)
+    process = start(*arguments, head=head)
+    wait_for(lambda: len(list((tmp_path / "ledger").glob("*.jsonl"))) >= 3, process=process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "summary.json").exists()
+    lines = [line for file in (tmp_path / "ledger").glob("*.jsonl") for line in file.read_text().splitlines()]
+    spans = [json.loads(line) for line in lines]
+    written = sum((span["stop"] - span["first"]) * (100 if span["phase"] == "select" else 500) for span in spans)
+    assert 0 < written < EVALUATIONS
+    printed, _ = run(*arguments, head=head)
+    assert f"going on: {written:,} noisy samples" in printed
+    assert counts(tmp_path) == counts(undisturbed)
+    assert tsv(tmp_path) == tsv(undisturbed)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["evaluations"] == EVALUATIONS
+    assert summary["evaluations_this_time"] == EVALUATIONS - written
+    again, _ = run(*arguments, head=head)
+    assert "noisy samples" not in again

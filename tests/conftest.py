@@ -1,0 +1,27 @@
+"""What tests share: one private Ray head for all that need a cluster, and where the reference data are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.head import PrivateHead
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A Ray of our own with four logical CPUs; other Rays on the machine are not touched."""
+    with PrivateHead(cpus=4) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The field's released certificates, where they lie beside the checkout."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the released certificate files (shared/reference beside the checkout) are not here")
+    return folder
