@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
 from acr_ray.reporting.page.data import ALPHAS, BUDGETS
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin
