@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 from acr_ray.settings.errors import UserError
@@ -57,16 +57,30 @@ def digest(values: Any) -> str:
 
 
 def field_of(cls: type[Settings] | Settings, dotted: str) -> FieldInfo | None:
-    """The declaration behind a dotted name; given an instance, looks into the sections it really holds."""
+    """The declaration behind a dotted name; given an instance, looks into the sections it really holds.
+
+    Given a class, a name inside a section of several kinds is the first kind's that has it.
+    """
     head, _, rest = dotted.partition(".")
     owner = cls if isinstance(cls, type) else type(cls)
     info = owner.model_fields.get(head)
     if info is None or not rest:
         return info
-    inner = getattr(cls, head) if isinstance(cls, Settings) else info.annotation
-    if isinstance(inner, Settings) or (isinstance(inner, type) and issubclass(inner, Settings)):
-        return field_of(inner, rest)
-    return None
+    sections = [getattr(cls, head)] if isinstance(cls, Settings) else _sections(info).values()
+    return next((found for inner in sections if (found := field_of(inner, rest))), None)
+
+
+def _sections(info: FieldInfo) -> dict[str, type[Settings]]:
+    """The settings classes that a field may hold: one, or those of a tagged union by their tags."""
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+        return {"": info.annotation}
+    return {
+        entry.tag: get_args(option)[0]
+        for option in get_args(info.annotation)
+        if get_origin(option) is Annotated
+        for entry in option.__metadata__
+        if isinstance(entry, Tag)
+    }
 
 
 def type_text(info: FieldInfo) -> str:
@@ -80,10 +94,11 @@ def _type_text(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"{_type_text(get_args(kind)[0])},…"
     arguments = [a for a in get_args(kind) if a is not type(None)]
-    if arguments and get_origin(kind) is not Literal:
+    if arguments and get_origin(kind) is not dict:
         text = "|".join(_type_text(a) for a in arguments)
         return f"{text}|none" if type(None) in get_args(kind) else text
-    return {bool: "true|false", int: "whole number", float: "number", str: "text"}.get(kind, str(kind))
+    names = {bool: "true|false", int: "whole number", float: "number", str: "text", dict: "JSON object"}
+    return names.get(get_origin(kind) or kind, str(kind))
 
 
 def range_text(info: FieldInfo) -> str:
@@ -102,34 +117,57 @@ def range_text(info: FieldInfo) -> str:
 
 
 def parse(info: FieldInfo, text: str) -> Any:
-    """Option text to a value for pydantic: ``none``, comma lists; numbers and booleans are pydantic's work."""
+    """Option text to a value for pydantic: ``none``, comma lists, JSON; numbers and booleans are pydantic's work."""
     kind = info.annotation
     options = get_args(kind) if get_origin(kind) in (Union, type(int | None)) else (kind,)
     if type(None) in options and text.lower() == "none":
         return None
     if any(get_origin(o) is tuple for o in options):
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if any(get_origin(o) is dict for o in options):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
     return text
 
 
 def _first_problem(cls: type[Settings], error: ValidationError, source: str) -> str:
     problem = error.errors(include_url=False)[0]
+    path, owner, info = _locate(cls, problem["loc"])
+    dotted = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        *path, last = [str(part) for part in problem["loc"]]
-        owner = field_of(cls, ".".join(path)) if path else None
-        known = owner.annotation.model_fields if owner and hasattr(owner.annotation, "model_fields") else {}
-        known = known or (cls.model_fields if not path else {})
-        hint = f"; known fields: {', '.join(known)}" if known else ""
-        return f"{source}: unknown field {'.'.join([*path, last])}{hint}"
+        hint = f"; known fields: {', '.join(owner.model_fields)}" if owner else ""
+        return f"{source}: unknown field {dotted}{hint}"
     if problem["type"] == "value_error" and not problem["loc"]:
         return f"{source}: {problem['ctx']['error']}"
-    dotted = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
-    info = field_of(cls, dotted)
-    allowed = " ".join(part for part in (type_text(info), range_text(info)) if part) if info else ""
+    plain = info is not None and not _sections(info)
+    allowed = " ".join(part for part in (type_text(info), range_text(info)) if part) if plain else ""
     value = problem["input"]
     shown = "nothing" if problem["type"] == "missing" else repr(value) if not _huge(value) else "(long value)"
     said = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"].lower()
     return f"{source}: {dotted} = {shown}: {said}" + (f"; allowed: {allowed}" if allowed else "")
+
+
+def _locate(
+    cls: type[Settings], places: tuple[str | int, ...]
+) -> tuple[list[str], type[Settings] | None, FieldInfo | None]:
+    """pydantic's path to a problem as our names (tags of unions and indices left out), the class and field there."""
+    path: list[str] = []
+    owner: type[Settings] | None = cls
+    info: FieldInfo | None = None
+    sections: dict[str, type[Settings]] = {}
+    for place in places:
+        if place in sections:
+            owner, sections = sections[str(place)], {}
+            continue
+        if isinstance(place, int):
+            continue
+        path.append(place)
+        info = owner.model_fields.get(place) if owner else None
+        sections = _sections(info) if info else {}
+        owner = sections.get("") if info else owner
+    return path, owner, info
 
 
 def _huge(value: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from acr_ray.settings.base import Settings, digest
 from acr_ray.settings.errors import UserError
+from acr_ray.settings.methods import GaussianSettings, MethodSettings
 
 Dataset = Literal["digits", "cifar10", "imagenet"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,12 +45,6 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="of SGD")
     channels_last: bool = Field(True, description="memory format of images and weights")
-
-
-class MethodSettings(Settings):
-    """The loss on the noisy copies."""
-
-    name: Literal["gaussian"] = Field("gaussian", description="gaussian: cross entropy on noisy inputs")
 
 
 class DiscardSettings(Settings):
@@ -90,7 +86,7 @@ class Recipe(Settings):
     data: DataSettings
     model: ModelSettings
     training: TrainingSettings
-    method: MethodSettings = MethodSettings()
+    method: MethodSettings = GaussianSettings()
     discard: DiscardSettings = DiscardSettings()
     reweigh: ReweighSettings = ReweighSettings()
     attack: AttackSettings = AttackSettings()
@@ -113,6 +109,14 @@ class Recipe(Settings):
     def sha256(self) -> str:
         return digest(self.identity())
 
+    def change(self, changes: Mapping[str, Any], source: str = "settings") -> Self:
+        """As for all settings; another ``method.name`` brings that method's own fields, at their defaults."""
+        name = changes.get("method.name", self.method.name)
+        if name == self.method.name:
+            return super().change(changes, source)
+        other = self.build({**self.model_dump(), "method": {"name": name}}, source)
+        return other.change({field: value for field, value in changes.items() if field != "method.name"}, source)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         t = self.training
@@ -122,6 +126,8 @@ class Recipe(Settings):
             )
         if t.batch_size % t.m:
             raise ValueError(f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}")
+        if getattr(self.method, "deferred", False) and not t.milestones:
+            raise ValueError("method.deferred = True: waits for the first of training.milestones, and there are none")
         if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
             raise ValueError(f"training.milestones = {t.milestones}: must be increasing epochs >= 1")
         return self

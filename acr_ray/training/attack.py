@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from acr_ray.settings.recipe import AttackSettings
 from acr_ray.smoothing.engine import evaluating
+from acr_ray.training.ascent import norms, resized, unit
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def attack_noise(model: nn.Module, inputs: Tensor, labels: Tensor, noise: Tensor
     result = noise.clone()
     active = torch.zeros(settings.steps, dtype=torch.int64, device=noise.device)
     rows = torch.arange(len(noise), device=noise.device)
-    norms = noise.flatten(1).norm(dim=1)
+    lengths = norms(noise)
     with evaluating(model):
         for step in range(settings.steps):
             if len(rows) == 0:
@@ -61,14 +62,11 @@ def attack_noise(model: nn.Module, inputs: Tensor, labels: Tensor, noise: Tensor
             if len(rows) == 0:
                 break
             gradient = torch.autograd.grad(loss, delta)[0][correct]
-            moved = delta.detach()[correct] + _step(gradient, settings)
-            scale = norms[rows] / moved.flatten(1).norm(dim=1).clamp_min(torch.finfo(moved.dtype).tiny)
-            result[rows] = moved * scale[:, None, None, None]
+            result[rows] = resized(delta.detach()[correct] + _step(gradient, settings), lengths[rows])
     return Attacked(result, active)
 
 
 def _step(gradient: Tensor, settings: AttackSettings) -> Tensor:
     if settings.norm == "linf":
         return settings.epsilon * gradient.sign() / gradient[0].numel() ** 0.5
-    norm = gradient.flatten(1).norm(dim=1)[:, None, None, None]
-    return settings.epsilon * gradient / torch.where(norm > 0, norm, 1.0)
+    return settings.epsilon * unit(gradient)

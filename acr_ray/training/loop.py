@@ -105,7 +105,10 @@ class Trainer:
             noise = training_noise(self.seed, epoch, mine, t.m, self.images.shape, self.device).mul_(t.sigma)
             x = x.to(self.device, non_blocking=True, memory_format=self.memory_format)
             y = torch.as_tensor(y).to(self.device, non_blocking=True)
-            batch = Batch(x, y, noise, t.m, t.sigma, epoch + number / len(cuts), self.module)
+            batch = Batch(
+                x, y, noise, t.m, t.sigma, epoch + number / len(cuts), self.module,
+                view_seeds(self.seed, epoch, mine, "method"), len(self.images.class_names),
+            )  # fmt: skip
             if attacks:
                 attacked = attack_noise(
                     self.module, batch.repeated(x), batch.repeated(y), noise, self.recipe.attack

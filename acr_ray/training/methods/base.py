@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from acr_ray.data.chance import uniforms
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,9 @@ class Batch:
         sigma: standard deviation of the noise.
         progress: epochs done, with the share of the current one, e.g. 12.25.
         network: the bare network, for attacks that a method makes itself; what is called here is not averaged.
+        seeds: int64 ``(B,)``, one for each image and step, whoever trains on it: all that a method leaves to chance
+            comes from them, so that it is the same for any number of workers and after a resume.
+        classes: K, the number of classes.
     """
 
     images: Tensor
@@ -30,6 +38,19 @@ class Batch:
     sigma: float
     progress: float
     network: nn.Module
+    seeds: NDArray[np.int64]
+    classes: int
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return int(self.progress)
+
+    def uniforms(self, draws: int) -> Tensor:
+        """Random numbers in [0, 1) from the seeds, ``(B, draws)``; the same at every call."""
+        drawn = torch.from_numpy(uniforms(self.seeds, draws))
+        # A float64 just below 1 would be rounded to a float32 that is 1.
+        return drawn.to(self.images.dtype).clamp_max_(1 - torch.finfo(self.images.dtype).eps).to(self.images.device)
 
     def repeated(self, values: Tensor) -> Tensor:
         """A row of ``values`` for every noisy copy: ``(B, …)`` to ``(B * m, …)``."""
@@ -51,8 +72,19 @@ class MethodLoss:
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Passes(NamedTuple):
+    """Rows passed through the network in a step, those of attacks that a method makes itself included."""
+
+    forward: int
+    backward: int
+
+
 class Method(Protocol):
-    """A training method."""
+    """A training method.
+
+    The methods here also have ``passes(inputs, m)``, the `Passes` of a step of that many inputs, tested against
+    what is counted; a user's own class need not.
+    """
 
     def loss(self, model: nn.Module, batch: Batch) -> MethodLoss:
         """The loss of a batch. ``model`` is in training mode; what it is called with enters DDP's averaging."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from acr_ray.training.methods.base import Batch, MethodLoss
+from acr_ray.training.methods.base import Batch, MethodLoss, Passes
 
 
 class Gaussian:
@@ -16,3 +16,6 @@ class Gaussian:
     def loss(self, model: nn.Module, batch: Batch) -> MethodLoss:
         logits = model(batch.repeated(batch.images) + batch.noise)
         return MethodLoss(nn.functional.cross_entropy(logits, batch.repeated(batch.labels)), logits)
+
+    def passes(self, inputs: int, m: int) -> Passes:
+        return Passes(inputs * m, inputs * m)
