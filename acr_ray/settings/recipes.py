@@ -1,7 +1,7 @@
 """Named recipes: each a function that returns the whole typed settings.
 
 Sources: "Average Certified Radius is a Poor Metric for Randomized Smoothing" (ICML 2025), Tables 6 and 7, for the
-paper's recipe; Cohen, Rosenfeld & Kolter (2019) for ``gaussian``. The digits recipes are this project's own.
+paper's recipe; Cohen, Rosenfeld & Kolter (2019) for ``gaussian``; `baselines` for the other methods. The digits recipes are this project's own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from acr_ray.settings.baselines import BASELINES
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.recipe import (
     AttackSettings,
@@ -110,6 +111,11 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
             f"imagenet-{sigma}": lambda s=sigma: imagenet(s),
             f"imagenet-gaussian-{sigma}": lambda s=sigma: imagenet_gaussian(s),
         }
+    gaussian = {"digits": lambda sigma: digits_gaussian(), "cifar10": cifar10_gaussian, "imagenet": imagenet_gaussian}
+    for method, (make, table) in BASELINES.items():
+        for dataset, sigma in table:
+            name = f"{dataset}-{method}" + ("" if dataset == "digits" else f"-{sigma}")
+            found[name] = lambda make=make, base=gaussian[dataset], s=sigma: make(base(s))
     return found
 
 
