@@ -67,7 +67,7 @@ def _rounding(radius: float) -> float:
 def _alone(source: Source) -> tuple[str, ...]:
     found = []
     if source.incomplete:
-        found.append(f"incomplete: {source.images} of {source.planned} images; its numbers are not the full run's")
+        found.append(f"{source.incomplete} images; its numbers are not the full run's")
     above = stored_above_ceiling(source)
     if above:
         largest = float(source.rows.radius.max())

@@ -113,6 +113,10 @@ def budget_figure(report: Report) -> Figure:
         axes.plot(np.array(BUDGETS)[made], acrs[made], color=colour, label=_label(source))
         beyond = slice(max(int(made.sum()) - 1, 0), None)
         axes.plot(BUDGETS[beyond], acrs[beyond], color=colour, linestyle=(0, (2, 2)))
+    if report.constant is not None:
+        row = report.constant
+        ceilings = [report.constant_share * max_radius(row.sigma, n, row.alpha) for n in BUDGETS]
+        axes.plot(BUDGETS, ceilings, color="#888888", linewidth=1, label=row.shown_name)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(_PLAIN)
     axes.set_ylim(0)

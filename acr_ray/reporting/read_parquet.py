@@ -52,8 +52,6 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     p_a = count_label / n
     summary = summary if summary is not None else run_summary or {}
     planned = int(summary["planned_images"]) if summary.get("planned_images") else None
-    if summary.get("incomplete") and (planned is None or planned <= table.num_rows):
-        planned = table.num_rows + 1  # the run says images are missing, but not how many
     notes = ()
     if n.min() != n.max():
         notes = (f"the number of draws differs between images ({n.min()} to {n.max()})",)
@@ -68,7 +66,17 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         image=table["image"].combine_chunks(),
     )
     return Source(
-        name, "certificates", where, sigma, int(n.max()), alpha, Distribution.of_images(p_a), rows, planned, notes
+        name,
+        "certificates",
+        where,
+        sigma,
+        int(n.max()),
+        alpha,
+        Distribution.of_images(p_a),
+        rows,
+        planned,
+        partial=bool(summary.get("incomplete")),
+        notes=notes,
     )
 
 

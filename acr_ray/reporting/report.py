@@ -171,7 +171,7 @@ def _known_only(source: Source) -> tuple[str, ...]:
 
 def _fullest(sources: Sequence[Source]) -> Source | None:
     """The first of the sources with the most images, complete ones before partial ones."""
-    return min((s for s in sources if s.rows is not None), key=lambda s: (s.incomplete, -s.images), default=None)
+    return min((s for s in sources if s.rows is not None), key=lambda s: (bool(s.incomplete), -s.images), default=None)
 
 
 def _constant_row(

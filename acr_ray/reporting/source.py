@@ -63,6 +63,7 @@ class Source:
         distribution: the distribution of p_A.
         rows: the images; ``None`` for ECDF files.
         planned: how many images the run was meant to certify, where that is known.
+        partial: the run itself says that images are missing.
         notes: what the reader has to say about the file, one sentence each.
         assumed: which of sigma, n and alpha are assumptions, not read from the file.
         base_name: the name before it was set apart from another source's; "" where it was not.
@@ -77,6 +78,7 @@ class Source:
     distribution: Distribution
     rows: Rows | None = None
     planned: int | None = None
+    partial: bool = False
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     base_name: str = ""
@@ -86,13 +88,16 @@ class Source:
         return self.distribution.images
 
     @property
-    def incomplete(self) -> bool:
-        return self.planned is not None and self.images is not None and self.images < self.planned
+    def incomplete(self) -> str:
+        """What is missing, as text: ``incomplete: 427 of 500``; empty where nothing is known to be."""
+        if self.planned is not None and self.images is not None and self.images < self.planned:
+            return f"incomplete: {self.images} of {self.planned}"
+        return f"incomplete: {self.images} of more" if self.partial else ""
 
     @property
     def shown_name(self) -> str:
         """The name as every table and figure must show it: a partial run says so."""
-        return f"{self.name} (incomplete: {self.images} of {self.planned})" if self.incomplete else self.name
+        return f"{self.name} ({self.incomplete})" if self.incomplete else self.name
 
     @property
     def ceiling(self) -> float:

@@ -133,7 +133,10 @@ def test_a_partial_run_says_incomplete(tmp_path):
     assert report.constant.shown_name == "constant class (incomplete: 6 of 10)"
     assert report.warnings == ["a: incomplete: 6 of 10 images; its numbers are not the full run's"]
     unknown = run(tmp_path, "b", BEFORE, summary={"incomplete": True})
-    assert open_source(unknown).incomplete
+    assert open_source(unknown).shown_name == "b (incomplete: 6 of more)"
+    contradiction = run(tmp_path, "c", BEFORE, summary={"incomplete": True, "planned_images": 6})
+    assert open_source(contradiction).incomplete == "incomplete: 6 of more"
+    assert open_source(run(tmp_path, "d", BEFORE, summary={"planned_images": 6})).incomplete == ""
 
 
 def test_radii_above_the_ceiling_are_said_with_what_would_explain_them(tmp_path):

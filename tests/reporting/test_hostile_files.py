@@ -76,6 +76,8 @@ def test_columns_are_found_by_name_and_order_of_rows_does_not_matter(tmp_path):
     swapped = ["label\tidx\tcorrect\tradius\tpredict"]
     swapped += ["\t".join(np.array(row.split("\t"))[[1, 0, 4, 3, 2]]) for row in reversed(GOOD_ROWS)]
     assert acr(open_source(tsv(tmp_path, swapped))) == pytest.approx(EXPECTED_ACR)
+    with pytest.raises(UserError, match="line 5: the file ends without a line end"):
+        open_source(tsv(tmp_path, swapped, last=""))
 
 
 def test_sigma_comes_from_the_name_or_the_option_or_is_asked_for(tmp_path):

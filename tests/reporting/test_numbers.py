@@ -44,7 +44,7 @@ def test_metrics_of_counts(source):
     slow = [sum(c and x >= r for c, x in zip(certified, radii, strict=True)) / len(radii) for r in RADII]
     assert certified_accuracy(source, RADII) == pytest.approx(slow)
     assert hard_share(source) == pytest.approx(sum(c / 1000 < 0.5 for c in rows.count) / len(radii))
-    assert (source.name, source.n, source.incomplete) == ("run", 1000, False)
+    assert (source.name, source.n, source.incomplete) == ("run", 1000, "")
 
 
 def test_certified_accuracy_counts_a_radius_that_is_met_exactly(source):

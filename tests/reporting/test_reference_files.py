@@ -86,7 +86,7 @@ def test_the_partial_imagenet_run_says_so():
         [reference("certify/imagenet/gaussian/noise_0.25"), "ours=" + reference("certify/imagenet/ours/noise_0.25")]
     )
     assert gaussian.shown_name == "gaussian (incomplete: 427 of 500)"
-    assert (ours.images, ours.incomplete) == (500, False)
+    assert (ours.images, ours.incomplete) == (500, "")
     report = build_report([gaussian, ours])
     said = " | ".join(report.rows[0].warnings)
     assert "incomplete: 427 of 500" in said
