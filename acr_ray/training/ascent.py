@@ -25,7 +25,7 @@ def unit(values: Tensor) -> Tensor:
 
 def resized(values: Tensor, length: Tensor) -> Tensor:
     """Rows scaled to these norms, ``(B, 1, 1, 1)``; rows of zeros stay zeros."""
-    return values * (length / norms(values).clamp_min(torch.finfo(values.dtype).tiny))
+    return unit(values) * length
 
 
 def within(values: Tensor, radius: float) -> Tensor:

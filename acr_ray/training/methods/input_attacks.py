@@ -65,7 +65,7 @@ def ddn(batch: Batch, steps: int, gamma: float, radius: float) -> Tensor:
             better = fooled & (length < smallest)
             best, smallest = torch.where(better, delta, best), torch.where(better, length, smallest)
             rate = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
-            norm = torch.minimum(norm * torch.where(fooled, 1 - gamma, 1 + gamma), farthest)
+            norm = torch.minimum(torch.where(fooled, norm * (1 - gamma), norm * (1 + gamma)), farthest)
             delta = (x + resized(delta + rate * direction, norm)).clamp(0, 1) - x
     return x + within(best, radius)
 

@@ -39,4 +39,6 @@ def load_own(settings: OwnSettings) -> Method:
     try:
         return found(**settings.options)
     except TypeError as error:
-        raise UserError(f"method.options = {settings.options}: {settings.name} can't be made with them ({error})") from error
+        raise UserError(
+            f"method.options = {settings.options}: {settings.name} can't be made with them ({error})"
+        ) from error

@@ -1,0 +1,107 @@
+"""Compare training methods over seeds: python -m jobs.compare --out DIR [--methods RECIPE,RECIPE …] [--seeds 3] [--n 10000]
+
+Trains each recipe with seeds 0, 1, …, certifies each model, and writes the table of means and standard deviations
+(table.md, summary.json). The same command again does only what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from typing import Any
+
+from acr_ray.settings import RECIPES, UserError
+from acr_ray.settings.base import digest
+from acr_ray.storage import Folder, claim
+from jobs import certify, train
+from jobs._main import Parser, entry, whole
+from jobs._run import add_run_options, out_folder
+
+RADII = ("0.0", "0.25", "0.5", "0.75", "1.0")
+METHODS = (
+    "digits-gaussian",
+    *(name for name in RECIPES if name.startswith("digits-") and "gauss" not in name),
+    "digits",
+)
+COLUMNS = ("ACR", *(f"certified at {radius} %" for radius in RADII), "hard share %", "passes / 10^6")
+SCHEMA_VERSION = 1
+
+
+def parser() -> Parser:
+    found = Parser(prog="python -m jobs.compare", description=__doc__)
+    found.add_argument(
+        "--methods", metavar="R,R,…", default=",".join(METHODS), help="recipes, names or files [default: all on digits]"
+    )
+    found.add_argument("--seeds", type=whole(1, 1000), default=3, metavar="K", help="runs of each [default: 3]")
+    found.add_argument("--n", type=whole(10), default=10_000, metavar="N", help="draws an image [default: 10000]")
+    found.add_argument("--workers", type=whole(1), default=1, metavar="W", help="DDP workers, and actors [default: 1]")
+    add_run_options(found)
+    return found
+
+
+def main(argv: list[str]) -> None:
+    options = parser().parse_args(argv)
+    out = out_folder(options)
+    recipes = [name.strip() for name in options.methods.split(",") if name.strip()]
+    if not recipes:
+        raise UserError("--methods: none given; allowed: names or files of recipes, with commas between")
+    shared = ["--no-tracking"] if options.no_tracking else []
+    shared += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
+    shared += ["--overwrite"] if options.overwrite else []
+    claim(out, "compare", {"n": options.n, "workers": options.workers}, overwrite=options.overwrite)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
+    # Seed by seed, so that a comparison that is cut short has every method.
+    for seed in range(options.seeds):
+        for name in recipes:
+            rows[name].append(_one_run(out, name, seed, options, shared))
+    summary = {name: _spread(runs) for name, runs in rows.items()}
+    table = _table(summary, options.seeds)
+    settings = {"n": options.n, "seeds": options.seeds, "workers": options.workers}
+    out.write_json("summary.json", {"schema_version": SCHEMA_VERSION, "settings": settings, "methods": summary})
+    out.write_text("table.md", table)
+    print(f"\n{table}\n{out}/table.md")
+
+
+def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str]) -> dict[str, float]:
+    # A recipe from a file has slashes in its name; its hash keeps two files of the same name apart.
+    name = recipe if recipe in RECIPES else f"own-{digest(recipe)[:12]}"
+    trained, certified = out / f"train/{name}-{seed}", out / f"certify/{name}-{seed}"
+    workers = ["--workers", str(options.workers)]
+    train.main([recipe, "--out", str(trained), "--seed", str(seed), "--checkpoint-every", "10", *workers, *shared])
+    draws = ["--n", str(options.n), "--radii", ",".join(RADII), "--actors", str(options.workers)]
+    certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *shared])
+    summary = certified.read_json("summary.json")
+    epochs = [json.loads(line) for line in trained.read_text("metrics.jsonl").splitlines()]
+    passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
+    shares = {radius: share for radius, share in zip(RADII, summary["certified_accuracy"].values(), strict=True)}
+    found = {"ACR": summary["acr"], **{f"certified at {radius} %": 100 * share for radius, share in shares.items()}}
+    return found | {"hard share %": 100 * summary["hard_share"], "passes / 10^6": passes / 1e6}
+
+
+def _spread(runs: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """Mean, standard deviation (n - 1) and values of each column over the seeds."""
+    found = {}
+    for column in COLUMNS:
+        values = [run[column] for run in runs]
+        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+        found[column] = {"mean": statistics.fmean(values), "sd": None if math.isnan(deviation) else deviation}
+        found[column]["runs"] = values
+    return found
+
+
+def _table(summary: dict[str, Any], seeds: int) -> str:
+    """Markdown, one row a recipe: mean ± standard deviation over the seeds."""
+    lines = [f"| recipe ({seeds} seeds) | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, columns in summary.items():
+        cells = []
+        for column in COLUMNS:
+            digits = 4 if column == "ACR" else 2 if "passes" in column else 1
+            mean, sd = columns[column]["mean"], columns[column]["sd"]
+            cells.append(f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    entry(main)
