@@ -120,7 +120,7 @@ def budget_figure(report: Report) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(_PLAIN)
     axes.set_ylim(0)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 
@@ -163,12 +163,11 @@ def gain_by_p_a_figure(report: Report) -> Figure:
         at = np.arange(len(BIN_NAMES)) + (k - (len(report.comparisons) - 1) / 2) * width
         source = report.sources[order.index(comparison.name)]
         colour = COLOURS[order.index(comparison.name) % len(COLOURS)]
-        label = f"{_label(source)} over {_label(report.sources[order.index(comparison.baseline)])}"
-        axes.bar(at, [b.gain for b in comparison.bins], width * 0.9, color=colour, label=label)
+        axes.bar(at, [b.gain for b in comparison.bins], width * 0.9, color=colour, label=_label(source))
     axes.axhline(0, color="#555555", linewidth=0.8)
     axes.set_xticks(range(len(BIN_NAMES)), [n.replace(" to ", "–") for n in BIN_NAMES], fontsize=8)
     axes.grid(axis="x", visible=False)
-    axes.legend(loc="best")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from acr_ray.reporting import open_sources, write_report
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.page.data import radius_grid, tenths
+from acr_ray.reporting.page.markup import TABLE_P_A
 from acr_ray.reporting.tables import acr_text, percent_text
 from acr_ray.storage import Folder
 from tests.reporting.browser import Cells, framed, rendered
@@ -86,6 +87,13 @@ def test_the_pages_grid_gives_what_the_table_gives(made):
         assert same["t"] == own["t"]
     assert [data["radii"][i] for i in data["chosen"]] == list(report.radii)
     assert radius_grid(report, 1000, 0.001)[-1] >= report.sources[0].ceiling
+
+
+def test_the_distribution_is_there_as_a_table_too(made):
+    report, out = made
+    table = re.search(r"<caption>% of images with at least this.*?</table>", page_of(out), re.S)[0]
+    cells = re.findall(r"<td>(.*?)</td>", table)
+    assert cells[: len(TABLE_P_A)] == [percent_text((report.sources[0].rows.p_a >= p).mean()) for p in TABLE_P_A]
 
 
 def test_tenths_round_as_the_tables_do():

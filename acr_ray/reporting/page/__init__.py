@@ -31,6 +31,7 @@ def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -
         "verdicts": markup.verdicts(report),
         "warnings": markup.warnings(report),
         "table": markup.table(report),
+        "p_a_table": markup.p_a_table(report),
         "by_bin": markup.acr_by_bin_table(report),
         "ranking": markup.ranking(report),
         "sources": markup.source_list(report),

@@ -12,6 +12,9 @@ from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.tables import acr_text, percent_text, radius_text
 from acr_ray.smoothing.bounds import round_down
 
+#: Where the distribution of p_A is given in figures.
+TABLE_P_A = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+
 
 def text(value: object) -> str:
     """Any text as HTML text or attribute."""
@@ -101,6 +104,24 @@ def _table_row(k: int, row: Row, report: Report) -> str:
     cells.append(f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>')
     kind = ' class="constant"' if row.kind == "constant" else ""
     return f'<tr data-row="{k}" data-name="{text(row.name)}"{kind}>{"".join(cells)}</tr>'
+
+
+def p_a_table(report: Report) -> str:
+    """The curves at a few points, for whoever reads rather than looks."""
+    rows = []
+    for source, row in zip(report.sources, report.rows, strict=True):
+        shares = source.distribution.at_least(TABLE_P_A)
+        cells = "".join(f"<td>{'unknown' if share != share else percent_text(share)}</td>" for share in shares)
+        rows.append(f'<tr><th scope="row">{name_cell(row)}</th>{cells}</tr>')
+    heads = "".join(f'<th scope="col">{p:g}</th>' for p in TABLE_P_A)
+    return "<details><summary>The same as a table</summary>" + (
+        wide(
+            "<table><caption>% of images with at least this p<sub>A</sub></caption>"
+            f'<thead><tr><th scope="col">method</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>',
+            "Distribution of p_A",
+        )
+        + "</details>"
+    )
 
 
 def acr_by_bin_table(report: Report) -> str:
