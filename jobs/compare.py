@@ -1,4 +1,4 @@
-"""Compare training methods over seeds: python -m jobs.compare --out DIR [--methods RECIPE,RECIPE …] [--seeds 3] [--n 10000]
+"""Compare training methods over seeds: python -m jobs.compare --out DIR [--methods R,R,…] [--seeds 3] [--n 10000]
 
 Trains each recipe with seeds 0, 1, …, certifies each model, and writes the table of means and standard deviations
 (table.md, summary.json). The same command again does only what is left.
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> None:
     shared = ["--no-tracking"] if options.no_tracking else []
     shared += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
     shared += ["--overwrite"] if options.overwrite else []
-    claim(out, "compare", {"n": options.n, "workers": options.workers}, overwrite=options.overwrite)
+    owned = ("table.md", "summary.json")
+    claim(out, "compare", {"workers": options.workers}, overwrite=options.overwrite, owned=owned)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
     # Seed by seed, so that a comparison that is cut short has every method.
     for seed in range(options.seeds):
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
 def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str]) -> dict[str, float]:
     # A recipe from a file has slashes in its name; its hash keeps two files of the same name apart.
     name = recipe if recipe in RECIPES else f"own-{digest(recipe)[:12]}"
-    trained, certified = out / f"train/{name}-{seed}", out / f"certify/{name}-{seed}"
+    trained, certified = out / f"train/{name}-{seed}", out / f"certify-{options.n}/{name}-{seed}"
     workers = ["--workers", str(options.workers)]
     train.main([recipe, "--out", str(trained), "--seed", str(seed), "--checkpoint-every", "10", *workers, *shared])
     draws = ["--n", str(options.n), "--radii", ",".join(RADII), "--actors", str(options.workers)]

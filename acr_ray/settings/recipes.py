@@ -1,7 +1,8 @@
 """Named recipes: each a function that returns the whole typed settings.
 
 Sources: "Average Certified Radius is a Poor Metric for Randomized Smoothing" (ICML 2025), Tables 6 and 7, for the
-paper's recipe; Cohen, Rosenfeld & Kolter (2019) for ``gaussian``; `baselines` for the other methods. The digits recipes are this project's own.
+paper's recipe; Cohen, Rosenfeld & Kolter (2019) for ``gaussian``; for the other methods see `baselines`. The digits
+recipes are this project's own.
 """
 
 from __future__ import annotations

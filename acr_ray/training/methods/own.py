@@ -26,7 +26,7 @@ def load_own(settings: OwnSettings) -> Method:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's file may fail in any way while it is run
+    except (Exception, SystemExit) as error:  # a user's file may fail in any way while it is run
         raise UserError(
             f"{where}: module {module_name} cannot be imported ({type(error).__name__}: {error}); it must be in the "
             f"working directory {os.getcwd()} or installed"
