@@ -23,25 +23,27 @@ MOST_VALUES = 20_000
 
 @dataclass(frozen=True)
 class AtBudget:
-    """Radii and shares of images at one budget; the rest of the images certifies nothing.
+    """Radii and numbers of images at one budget; the rest of the images certifies nothing.
 
     Attributes:
         radii: radii above 0, ascending, in input units, shape (k,).
-        share: share of all images at each radius, shape (k,).
+        weight: images at each radius, shape (k,), out of ``total``.
     """
 
     radii: NDArray[np.float64]
-    share: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    total: float
 
     @property
     def acr(self) -> float:
         """Average certified radius over all images, in input units."""
-        return float(self.radii @ self.share)
+        return float(self.radii @ self.weight) / self.total
 
     def certified_accuracy(self, radii: ArrayLike) -> list[float]:
         """Share of images with a radius of at least each given one, in [0, 1]."""
-        tail = np.concatenate([np.cumsum(self.share[::-1])[::-1], [0.0]])
-        return np.clip(tail[np.searchsorted(self.radii, np.asarray(radii), side="left")], 0, 1).tolist()
+        tail = np.concatenate([np.cumsum(self.weight[::-1])[::-1], [0.0]])
+        held = tail[np.searchsorted(self.radii, np.asarray(radii), side="left")]
+        return np.clip(held / self.total, 0, 1).tolist()
 
 
 def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) -> AtBudget:
@@ -51,13 +53,13 @@ def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) ->
     these are then its own counts. With a larger ``n`` it is an extrapolation: an
     estimate of exactly 1 stays 1, so the result errs upwards there.
     """
-    p, share = _thinned(distribution)
+    p, weight = _thinned(distribution)
     counts = np.floor(p * n + 1e-6).astype(np.int64)
     distinct, back = np.unique(np.minimum(counts, n), return_inverse=True)
-    merged = np.bincount(back, weights=share, minlength=distinct.size)
+    merged = np.bincount(back, weights=weight, minlength=distinct.size)
     held = radius(_bounds(n, alpha, distinct.tobytes()), sigma)
     certified = held > 0
-    return AtBudget(held[certified], merged[certified])
+    return AtBudget(held[certified], merged[certified], distribution.total)
 
 
 @lru_cache(maxsize=64)
@@ -70,14 +72,14 @@ def _bounds(n: int, alpha: float, counts: bytes) -> NDArray[np.float64]:
 
 def _thinned(distribution: Distribution) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     certain = distribution.p > 0.5
-    p, share = distribution.p[certain], distribution.share[certain]
+    p, weight = distribution.p[certain], distribution.weight[certain]
     if p.size <= MOST_VALUES:
-        return p, share
+        return p, weight
     z = special.ndtri(np.minimum(p, 1 - 1e-12))
     step = (z[-1] - z[0]) / MOST_VALUES
     first = np.concatenate([[True], np.diff(np.floor((z - z[0]) / step)) > 0])
     first[-1] = True
-    return p[first], np.add.reduceat(share, np.flatnonzero(first))
+    return p[first], np.add.reduceat(weight, np.flatnonzero(first))
 
 
 def sensitivity(p_a: ArrayLike, sigma: float) -> NDArray[np.float64]:

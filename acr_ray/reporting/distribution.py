@@ -14,14 +14,17 @@ class Distribution:
 
     Attributes:
         p: distinct estimates in [``known_from``, 1], ascending, shape (k,).
-        share: share of all images at each value, shape (k,), summing to at most 1. The rest lies somewhere
-            below ``known_from``; where, the source does not say.
+        weight: images at each value, shape (k,): whole numbers, so that shares are exact; of a curve
+            without images, shares of 1. What is missing from ``total`` lies somewhere below
+            ``known_from``; where, the source does not say.
+        total: number of images, or 1 for a curve.
         known_from: 0 where counts of the true label are known, 0.5 for files that hold radii only.
-        images: number of images behind the shares; ``None`` where the source does not say.
+        images: number of images; ``None`` where the source does not say.
     """
 
     p: NDArray[np.float64]
-    share: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    total: float
     known_from: float
     images: int | None
 
@@ -31,7 +34,7 @@ class Distribution:
         p_a = np.asarray(p_a, dtype=np.float64)
         known = p_a[~np.isnan(p_a)]
         p, counts = np.unique(known, return_counts=True)
-        return cls(p, counts / max(p_a.size, 1), known_from, int(p_a.size))
+        return cls(p, counts.astype(np.float64), float(max(p_a.size, 1)), known_from, int(p_a.size))
 
     def at_least(self, x: ArrayLike) -> NDArray[np.float64]:
         """Share of images with p_A >= x: the ECDF as the paper draws it (its Figure 9).
@@ -40,15 +43,18 @@ class Distribution:
             x: probabilities, any shape. Below ``known_from`` the answer is NaN (but 1 at x <= 0).
         """
         x = np.asarray(x, dtype=np.float64)
-        tail = np.concatenate([np.cumsum(self.share[::-1])[::-1], [0.0]])
-        found = tail[np.searchsorted(self.p, x - 1e-12, side="left")]
-        return np.where(x <= 0, 1.0, np.where(x < self.known_from, np.nan, np.clip(found, 0.0, 1.0)))
+        share = self._weight_from(x) / self.total
+        return np.where(x <= 0, 1.0, np.where(x < self.known_from, np.nan, np.clip(share, 0.0, 1.0)))
 
     def below(self, x: float) -> float:
         """Share of images with p_A < x; ``x`` must not lie below ``known_from``."""
         if x < self.known_from:
             raise ValueError(f"p_A is known from {self.known_from} up only, not at {x}")
-        return float(1.0 - self.at_least(x))
+        return float((self.total - self._weight_from(np.asarray(x))) / self.total)
+
+    def _weight_from(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        tail = np.concatenate([np.cumsum(self.weight[::-1])[::-1], [0.0]])
+        return tail[np.searchsorted(self.p, x - 1e-12, side="left")]
 
     def steps(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """At most ``most`` points ``(x, share with p_A >= x)`` for drawing, each of them exact.

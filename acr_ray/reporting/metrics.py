@@ -35,7 +35,7 @@ def certified_accuracy_steps(source: Source, most: int) -> tuple[NDArray[np.floa
     """At most ``most`` + 2 points (r, certified accuracy at r) for drawing, each exact, from 0 to the last radius."""
     if source.rows is None:
         at = at_budget(source.distribution, source.sigma, source.n, source.alpha)
-        held, share = at.radii, at.share
+        held, share = at.radii, at.weight / at.total
     else:
         held, counts = np.unique(source.rows.radius[source.rows.correct], return_counts=True)
         share = counts / source.rows.radius.size

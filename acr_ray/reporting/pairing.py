@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -182,21 +182,17 @@ def acr_by_bin(source: Source) -> list[float]:
         weights = source.rows.counted_radius / source.rows.radius.size
         return np.bincount(bin_of(source.rows.p_a), weights=weights, minlength=len(BIN_NAMES)).tolist()
     # Only a curve: split the distribution and derive each part at the source's budget.
-    p, share = source.distribution.p, source.distribution.share
-    parts = []
-    for k in range(len(BIN_NAMES)):
-        inside = np.where(bin_of(p) == k, share, 0.0)
-        part = type(source.distribution)(p, inside, source.distribution.known_from, None)
-        parts.append(at_budget(part, source.sigma, source.n, source.alpha).acr)
-    return parts
+    whole, bins = source.distribution, bin_of(source.distribution.p)
+    parts = (replace(whole, weight=np.where(bins == k, whole.weight, 0.0)) for k in range(len(BIN_NAMES)))
+    return [at_budget(part, source.sigma, source.n, source.alpha).acr for part in parts]
 
 
 def images_by_bin(source: Source) -> list[float]:
     """Share of all images in each p_A bin, in [0, 1]; those of unknown p_A count as below 1/2."""
     d = source.distribution
-    shares = np.bincount(bin_of(d.p), weights=d.share, minlength=len(BIN_NAMES))
-    shares[0] += 1.0 - d.share.sum()
-    return np.clip(shares, 0, 1).tolist()
+    weights = np.bincount(bin_of(d.p), weights=d.weight, minlength=len(BIN_NAMES))
+    weights[0] += d.total - d.weight.sum()
+    return np.clip(weights / d.total, 0, 1).tolist()
 
 
 def _hard(p_a: NDArray[np.float64]) -> float:

@@ -38,7 +38,7 @@ def read_ecdf(
     share = np.append(y[:-1] - y[1:], y[-1])
     assumed = tuple(o for o, v in (("sigma", sigma), ("n", n), ("alpha", alpha)) if v is None)
     sigma = sigma if sigma is not None else _sigma_at_end(where)
-    distribution = Distribution(x[share > 0], share[share > 0], float(x[0]), None)
+    distribution = Distribution(x[share > 0], share[share > 0], 1.0, float(x[0]), None)
     return Source(name, "ecdf", where, sigma, n or DEFAULT_N, alpha or DEFAULT_ALPHA, distribution, assumed=assumed)
 
 

@@ -159,7 +159,7 @@ def _known_only(source: Source) -> tuple[str, ...]:
         listed = ", ".join(f"{'N' if o == 'n' else o} = {values[o]}" for o in source.assumed)
         found.append(f"the file does not say {listed}: taken from its name, or the field's usual value")
     if source.kind == "tsv":
-        open_share = 1.0 - float(source.distribution.share.sum())
+        open_share = source.distribution.below(0.5)
         found.append(
             "p_A is recovered from the radii, known only where correct and certified; of"
             f" {open_share * 100:.1f} % of the images only that it is not certified above 0.5"

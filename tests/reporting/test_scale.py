@@ -19,7 +19,9 @@ from acr_ray.reporting import write_report
 from acr_ray.storage import Folder
 report = write_report(sys.argv[1:3], Folder(sys.argv[3]))
 usage = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"cpu": usage.ru_utime + usage.ru_stime, "mb": usage.ru_maxrss / 1024,
+# Not ru_maxrss, which a child inherits from the process that started it.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"cpu": usage.ru_utime + usage.ru_stime, "mb": int(peak.split()[1]) / 1024,
                   "acr": [row.acr for row in report.rows], "images": report.comparisons[0].images}))
 """
 

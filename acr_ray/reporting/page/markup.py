@@ -7,7 +7,7 @@ from html import escape
 
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
 from acr_ray.reporting.page.data import ALPHAS, BUDGETS
-from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin
+from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, images_by_bin
 from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.tables import acr_text, percent_text, radius_text
 from acr_ray.smoothing.bounds import round_down
@@ -130,18 +130,22 @@ def acr_by_bin_table(report: Report) -> str:
     longest = max(max(sum(p) for p in parts), 1e-12)
     keys = "".join(f'<li><i style="--c:var(--b{b})"></i>{name}</li>' for b, name in enumerate(BIN_NAMES) if b)
     rows = []
-    for row, values in zip(report.rows, parts, strict=True):
+    for source, row, values in zip(report.sources, report.rows, parts, strict=True):
         bars = "".join(
             f'<span style="--c:var(--b{b});--w:{v / longest * 100:.2f}%"></span>' for b, v in enumerate(values) if v > 0
         )
-        cells = "".join(f"<td>{acr_text(v)}</td>" for v in values[1:])
+        shares = images_by_bin(source)
+        cells = "".join(
+            f"<td>{acr_text(v)}<small>{percent_text(share)} %</small></td>"
+            for v, share in zip(values, shares, strict=True)
+        )
         rows.append(
             f'<tr><th scope="row">{name_cell(row)}</th>'
             f'<td><div class="stack" aria-hidden="true">{bars}</div></td>{cells}</tr>'
         )
-    heads = "".join(f'<th scope="col">{name.replace(" to ", "–")}</th>' for name in BIN_NAMES[1:])
+    heads = "".join(f'<th scope="col">{name.replace(" to ", "–")}</th>' for name in BIN_NAMES)
     return f'<ul class="keys" aria-hidden="true">{keys}</ul>' + wide(
-        "<table><caption>ACR by p<sub>A</sub>; below 0.5 adds nothing</caption>"
+        "<table><caption>ACR by p<sub>A</sub>, and % of images</caption>"
         f'<thead><tr><th scope="col">method</th><th scope="col"></th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
         "ACR by p_A",

@@ -1,0 +1,58 @@
+"""What certification leaves is read back to the numbers that certification states."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from acr_ray.certification.certificates import SCHEMA, summarize, write
+from acr_ray.reporting import open_source
+from acr_ray.reporting.metrics import abstained_share, acr, certified_accuracy, hard_share
+from acr_ray.smoothing.bounds import lower_bound
+from acr_ray.storage import Folder
+
+N, SIGMA, ALPHA, RADII = 2000, 0.5, 0.01, (0.0, 0.25, 0.75)
+
+
+def table(images: int = 60) -> pa.Table:
+    rng = np.random.default_rng(4)
+    rows = []
+    for i in range(images):
+        counts = rng.multinomial(N, rng.dirichlet([6 if i % 3 == c else 0.4 for c in range(3)]))
+        counts, label = np.roll(counts, i % 5 == 0), i % 3  # every fifth image is mostly wrong
+        top = int(np.argmax(counts))
+        rows.append(
+            dict.fromkeys(SCHEMA.names)
+            | {"image": f"digits/test/{i}", "idx": 4 * i, "label": label, "predicted": top, "seed": 0, "n": N}
+            | {"outcome": "certified" if lower_bound(counts[top], N, ALPHA) > 0.5 else "abstained", "n0": 100}
+            | {"count_top": int(counts[top]), "count_label": int(counts[label]), "counts": counts.tolist()}
+            | {"sigma": SIGMA, "alpha": ALPHA, "bound": "clopper-pearson", "dtype": "float32", "block": 500}
+            | {"model_sha256": "m", "settings_sha256": "s", "seconds": 0.25}
+        )
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["", "/certificates.parquet", "/certificates.tsv"])
+def test_a_run_reads_back_to_its_own_summary(tmp_path, name):
+    settings = SimpleNamespace(radii=RADII, sigma=SIGMA, n=N, n0=100, alpha=ALPHA, seed=0)
+    held, folder = table(), Folder(tmp_path / "run")
+    said = summarize(held, settings, 1, 1.0)
+    write(folder, held)
+    folder.write_json("summary.json", said)
+    source = open_source(f"{tmp_path}/run{name}")
+    assert (source.sigma, source.n, source.alpha, source.images) == (SIGMA, N, ALPHA, 60)
+    assert source.name == "run" and not source.incomplete and 0.1 < said["acr"] < 1.3
+    # The text file holds radii of six decimals, rounded down.
+    assert said["acr"] - (1e-6 if name.endswith("tsv") else 1e-12) <= acr(source) <= said["acr"] + 1e-12
+    assert (
+        dict(zip(("0", "0.25", "0.75"), certified_accuracy(source, RADII), strict=True)) == said["certified_accuracy"]
+    )
+    assert abstained_share(source) == said["abstained"]
+    if not name.endswith("tsv"):
+        assert hard_share(source) == said["hard_share"]
+    np.testing.assert_array_equal(
+        source.rows.p_a[source.rows.correct], np.array(held["count_label"])[source.rows.correct] / N
+    )
