@@ -7,8 +7,7 @@ Trains each recipe with seeds 0, 1, …, certifies each model, and writes the ta
 from __future__ import annotations
 
 import json
-import math
-import statistics
+from statistics import fmean, stdev
 from typing import Any
 
 from acr_ray.settings import RECIPES, UserError
@@ -18,13 +17,9 @@ from jobs import certify, train
 from jobs._main import Parser, entry, whole
 from jobs._run import add_run_options, out_folder
 
-RADII = ("0.0", "0.25", "0.5", "0.75", "1.0")
-METHODS = (
-    "digits-gaussian",
-    *(name for name in RECIPES if name.startswith("digits-") and "gauss" not in name),
-    "digits",
-)
-COLUMNS = ("ACR", *(f"certified at {radius} %" for radius in RADII), "hard share %", "passes / 10^6")
+METHODS = sorted((name for name in RECIPES if name.startswith("digits")), key=lambda name: name != "digits-gaussian")
+RADII = ("0", "0.25", "0.5", "0.75", "1")
+COLUMNS = {"ACR": 4, **{f"certified at {r} %": 1 for r in RADII}, "hard share %": 1, "passes / 10^6": 2}  # digits shown
 SCHEMA_VERSION = 1
 
 
@@ -75,31 +70,25 @@ def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str
     summary = certified.read_json("summary.json")
     epochs = [json.loads(line) for line in trained.read_text("metrics.jsonl").splitlines()]
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
-    shares = {radius: share for radius, share in zip(RADII, summary["certified_accuracy"].values(), strict=True)}
-    found = {"ACR": summary["acr"], **{f"certified at {radius} %": 100 * share for radius, share in shares.items()}}
-    return found | {"hard share %": 100 * summary["hard_share"], "passes / 10^6": passes / 1e6}
+    shares = [100 * share for share in (*summary["certified_accuracy"].values(), summary["hard_share"])]
+    return dict(zip(COLUMNS, [summary["acr"], *shares, passes / 1e6], strict=True))
 
 
 def _spread(runs: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Mean, standard deviation (n - 1) and values of each column over the seeds."""
-    found = {}
-    for column in COLUMNS:
-        values = [run[column] for run in runs]
-        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-        found[column] = {"mean": statistics.fmean(values), "sd": None if math.isnan(deviation) else deviation}
-        found[column]["runs"] = values
-    return found
+    """Mean, standard deviation (n - 1; none of one run) and values of each column over the seeds."""
+    found = {column: [run[column] for run in runs] for column in COLUMNS}
+    return {
+        column: {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None, "runs": values}
+        for column, values in found.items()
+    }
 
 
 def _table(summary: dict[str, Any], seeds: int) -> str:
     """Markdown, one row a recipe: mean ± standard deviation over the seeds."""
     lines = [f"| recipe ({seeds} seeds) | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, columns in summary.items():
-        cells = []
-        for column in COLUMNS:
-            digits = 4 if column == "ACR" else 2 if "passes" in column else 1
-            mean, sd = columns[column]["mean"], columns[column]["sd"]
-            cells.append(f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}"))
+        shown = {column: (columns[column]["mean"], columns[column]["sd"], digits) for column, digits in COLUMNS.items()}
+        cells = [f"{mean:.{d}f}" + ("" if sd is None else f" ± {sd:.{d}f}") for mean, sd, d in shown.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
