@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -69,8 +71,9 @@ class PrivateHead:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
             self._process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
         self.pid = self._process.pid
         try:
             self._wait()
@@ -105,6 +108,12 @@ class PrivateHead:
                 left.kill()
             self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Linux: have this process ended when its parent dies, however it dies; no cluster is left behind."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_ports(count: int) -> list[int]:

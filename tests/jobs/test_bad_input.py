@@ -1,0 +1,217 @@
+"""A user's mistakes: one clear line, exit code 2, nothing written. A few as processes of their own."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from acr_ray.data import open_images
+from acr_ray.models import ModelCard, build_model, save_checkpoint
+from acr_ray.storage import Folder
+from jobs import certify, train
+from jobs._main import entry
+from tests.fakes.images import write_cifar10, write_imagenet
+from tests.fakes.jobs import run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    images = open_images("digits", None, "test")
+    model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
+    card = ModelCard(
+        architecture="digits_resnet", num_classes=10, shape=images.shape, mean=images.mean, std=images.std,
+        class_names=images.class_names, sigma=0.25, dataset="digits",
+    )  # fmt: skip
+    save_checkpoint(Folder(folder), model, card)
+    return folder
+
+
+MODULES = {"train": train, "certify": certify}
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    """Runs a job in this process, as ``python -m`` would, and gives the one line that it says of a mistake."""
+
+    def call(job, *arguments, out=None):
+        monkeypatch.setattr(sys, "argv", [job, *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as left:
+                entry(MODULES[job].main)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        printed, errors = capsys.readouterr()
+        return the_line(left.value.code, printed, errors, out)
+
+    return call
+
+
+def the_line(code, printed, errors, out=None):
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: "), f"{code} {errors}"
+    assert printed == "" and (out is None or not out.exists()), "something was written"
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "job, arguments, word",
+    [
+        ("train", ["cifar-0.25"], "unknown recipe"),
+        ("train", ["digits", "--training.sigma", "0"], "training.sigma"),
+        ("certify", ["/nowhere"], "/nowhere"),
+    ],
+)
+def test_as_a_process(job, arguments, word, tmp_path):
+    printed, errors = run(job, *arguments, "--out", tmp_path / "out", code=2)
+    assert word in the_line(2, printed, errors, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["cifar-0.25"], ["RECIPE cifar-0.25", "unknown recipe", "digits-gaussian"]),
+        (["missing.yaml"], ["RECIPE missing.yaml"]),
+        ([], ["RECIPE", "missing"]),
+        (["digits", "--training.sigma", "0"], ["training.sigma", "> 0"]),
+        (["digits", "--training.sigma", "-0.5"], ["training.sigma", "> 0"]),
+        (["digits", "--discard.p_t", "1.5"], ["discard.p_t", "1.5", "0 to 1"]),
+        (["digits", "--training.e_t", "60"], ["training.e_t", "60", "0 to 59"]),
+        (["digits", "--training.what", "1"], ["--training.what"]),
+        (["digits", "--workers", "0"], ["--workers", "0", "1 to 100000"]),
+        (["digits", "--workers", "two"], ["--workers", "two"]),
+        (["digits", "--model.architecture", "resnet9000"], ["resnet9000", "digits_resnet"]),
+        (["cifar10-0.5"], ["data.root", "--data.root PATH"]),
+        (["cifar10-0.5", "--data.root", "/nowhere"], ["--data.root", "/nowhere", "cifar-10-batches-py"]),
+        (["imagenet-gaussian-0.5", "--data.root", "/nowhere"], ["--data.root", "/nowhere", "train"]),
+        (["imagenet-0.5", "--data.root", "/nowhere"], ["discard.checkpoint", "--discard.checkpoint DIR"]),
+    ],
+)  # fmt: skip
+def test_train(arguments, words, tmp_path, refused):
+    line = refused("train", *arguments, "--out", tmp_path / "out", out=tmp_path / "out")
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--sigma", "0"], ["sigma", "'0'", "> 0"]),
+        (["--n", "5"], ["n = 5", "alpha", ">= 10"]),
+        (["--alpha", "0"], ["alpha", "between 0 and 1"]),
+        (["--alpha", "1.5"], ["alpha", "between 0 and 1"]),
+        (["--n0", "none"], ["n0"]),
+        (["--radii", "1,0.5"], ["radii", "increasing"]),
+        (["--image-list", "/nowhere.txt"], ["--image-list", "/nowhere.txt"]),
+        (["--dataset", "cifar10"], ["data.root"]),
+        (["--actors", "0"], ["--actors"]),
+        (["--gpus-per-actor", "-1"], ["--gpus-per-actor"]),
+    ],
+)  # fmt: skip
+def test_certify(arguments, words, checkpoint, tmp_path, refused):
+    line = refused("certify", checkpoint, "--out", tmp_path / "out", *arguments, out=tmp_path / "out")
+    assert all(word in line for word in words), line
+
+
+def test_more_actors_or_workers_than_the_cluster_holds(checkpoint, tmp_path):
+    line = refused_late("certify", checkpoint, "--out", tmp_path / "a", "--actors", 999, "--no-tracking")
+    assert "--actors 999" in line and "room for" in line
+    line = refused_late("train", "digits", "--out", tmp_path / "b", "--workers", 32, "--no-tracking")
+    assert "--workers 32" in line and "CPU" in line
+
+
+def refused_late(job, *arguments):
+    """As `refused`, where Ray has to be asked first and may have its own word on stderr."""
+    _, errors = run(job, *arguments, code=2)
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in errors, errors
+    return lines[0]
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, (f"touch {sys.argv[0]}.exploded; touch {Bomb.mark}",)
+
+
+def test_a_malicious_checkpoint_is_refused_not_run(tmp_path, checkpoint, refused):
+    Bomb.mark = tmp_path / "exploded"
+    bad = tmp_path / "model"
+    shutil.copytree(checkpoint, bad)
+    for content in (pickle.dumps(Bomb()), None):
+        if content is None:
+            torch.save(Bomb(), bad / "model.safetensors")
+        else:
+            (bad / "model.safetensors").write_bytes(content)
+        line = refused("certify", bad, "--out", tmp_path / "out", out=tmp_path / "out")
+        assert "pickle" in line and "model.safetensors" in line
+    torch.save(Bomb(), tmp_path / "model.pth.tar")
+    line = refused("certify", tmp_path / "model.pth.tar", "--out", tmp_path / "out", out=tmp_path / "out")
+    assert "pickle" in line
+    assert not Bomb.mark.exists()
+
+
+def test_a_corrupt_checkpoint(tmp_path, checkpoint, refused):
+    bad = tmp_path / "model"
+    shutil.copytree(checkpoint, bad)
+    content = bytearray((bad / "model.safetensors").read_bytes())
+    content[-100] ^= 1
+    (bad / "model.safetensors").write_bytes(content)
+    assert "model.safetensors" in refused("certify", bad, "--out", tmp_path / "out", out=tmp_path / "out")
+    line = refused("certify", tmp_path / "nothing", "--out", tmp_path / "out", out=tmp_path / "out")
+    assert "nothing" in line
+
+
+def test_classes_of_model_and_data_differ(tmp_path, checkpoint, refused):
+    root = write_imagenet(tmp_path / "data")
+    line = refused("certify", checkpoint, "--out", tmp_path / "out", "--dataset", "imagenet", "--data.root", root)
+    assert "10 classes" in line and "3" in line and "--dataset" in line
+
+
+def test_a_broken_image_is_named(tmp_path, head):
+    root = write_imagenet(tmp_path / "data")
+    victim = sorted((root / "train").rglob("*.JPEG"))[5]
+    victim.write_bytes(victim.read_bytes()[:200])
+    arguments = ["--data.root", root, "--model.architecture", "resnet18", "--training.epochs", 1,
+                 "--training.milestones", "", "--training.batch_size", 8, "--data.loader_workers", 0]  # fmt: skip
+    _, errors = run("train", "imagenet-gaussian-0.5", "--out", tmp_path / "out", *arguments, "--no-tracking",
+                    head=head, code=2)  # fmt: skip
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and str(victim) in lines[0]
+
+
+def test_out_that_cannot_be_written_or_holds_another_run(tmp_path, checkpoint, refused):
+    (tmp_path / "file").write_text("")
+    line = refused("certify", checkpoint, "--out", tmp_path / "file" / "below")
+    assert "--out" in line and "cannot be written" in line
+    line = refused("train", "digits", "--out", tmp_path / "file" / "below")
+    assert "--out" in line and "cannot be written" in line
+    assert "--out" in refused("train", "digits")
+    out = tmp_path / "out"
+    out.mkdir()
+    held = {"schema_version": 1, "job": "train", "identity": {"recipe": "digits", "seed": 7}}
+    (out / "run.json").write_text(json.dumps(held))
+    line = refused("train", "digits", "--out", out)
+    assert "other settings" in line and "--overwrite" in line
+    assert json.loads((out / "run.json").read_text()) == held
+
+
+def test_a_damaged_cifar_file_is_named(tmp_path, refused):
+    root = write_cifar10(tmp_path / "data")
+    file = root / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(pickle.dumps(Path("/etc")))
+    line = refused("train", "cifar10-0.5", "--data.root", root, "--out", tmp_path / "out", out=tmp_path / "out")
+    assert "data_batch_3" in line
+
+
+@pytest.mark.parametrize("job", ["train", "certify", "report", "demo"])
+def test_help_tells_every_option(job):
+    printed, _ = run(job, "--help")
+    assert "--out" in printed and "default" in printed
+    if job == "train":
+        assert "--discard.p_t" in printed and "0 to 1" in printed

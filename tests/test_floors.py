@@ -1,0 +1,81 @@
+"""The order of the floors, read from the code: a room imports only from floors below it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BELOW = {
+    "settings": set(),
+    "storage": {"settings"},
+    "smoothing": {"settings"},
+    "models": {"settings", "storage"},
+    "data": {"settings", "storage"},
+    "training": {"settings", "storage", "smoothing", "models", "data"},
+    "certification": {"settings", "storage", "smoothing", "models", "data"},
+    "reporting": {"settings", "storage", "smoothing", "certification"},
+    "tracking": {"settings", "storage", "smoothing", "models"},
+}
+RAY = {"training/worker.py", "training/run.py", "certification/coordinator.py"}
+PURE = {"smoothing/bounds.py", "smoothing/decide.py", "smoothing/plan.py", "training/population.py"}
+FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "acr_ray"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_rooms_import_from_below_only(path):
+    room = name(path).split("/")[0]
+    rooms = {module.split(".")[1] for module in imports(path) if module.startswith("acr_ray.")} & set(BELOW)
+    assert room == "__init__.py" or rooms <= BELOW[room] | {room}
+    packages = {module.split(".")[0] for module in imports(path)}
+    assert not packages & {"jobs", "cluster", "tests"}
+    assert "ray" not in packages or name(path) in RAY
+    assert "mlflow" not in packages or room == "tracking"
+    assert "torch" not in packages or (
+        room in BELOW and name(path) not in PURE and room not in ("settings", "reporting")
+    )
+
+
+@pytest.mark.parametrize("module", ["smoothing.classifier", "data", "models", "training.loop", "reporting", "settings"])
+def test_what_computes_does_without_ray_and_mlflow(module):
+    """A GPU machine with plain PyTorch can run and time them."""
+    code = f"import sys, acr_ray.{module}; print({{'ray', 'mlflow'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["smoothing.bounds", "smoothing.decide", "reporting", "settings"])
+def test_pure_mathematics_does_without_torch(module):
+    code = f"import sys, acr_ray.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+def test_files_are_short_and_jobs_shorter():
+    long = {name(path): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
+    assert not long
+    for path in (ROOT / "jobs").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 150, path.name
+
+
+def test_nothing_unpickles():
+    """No pickle of a path that a user gave: not directly, and not through torch.load."""
+    for path in [*FILES, *(ROOT / "jobs").glob("*.py")]:
+        text = path.read_text()
+        assert "torch.load(" not in text and "pickle.load" not in text, path.name
