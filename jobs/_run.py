@@ -13,14 +13,16 @@ from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_result_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="where results go: a path, or a URI such as s3://… [required]")
-    parser.add_argument("--overwrite", action="store_true", help="start anew where DIR holds another run")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow [MLFLOW_TRACKING_URI, else sqlite mlflow.db here]"
-    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
     parser.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
-    parser.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run")
+    parser.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run [default: made from the settings]")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    add_result_options(parser)
+    parser.add_argument("--overwrite", action="store_true", help="start anew where DIR holds another run")
     parser.add_argument("--verbose", action="store_true", help="show what Ray and its workers log")
 
 

@@ -10,11 +10,14 @@ import time
 from acr_ray.certification import certificates
 from acr_ray.data import open_images, select
 from acr_ray.models import load_checkpoint, state_bytes
+from acr_ray.reporting import build_report, open_source
+from acr_ray.reporting.summary import certify_numbers
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.plan import phases
 from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 from jobs._main import JobFailed, Parser, entry, given, number, whole
+from jobs._page import log_page
 from jobs._progress import CertifyLines
 from jobs._run import add_run_options, connect, open_tracker, out_folder, tracking_uri
 
@@ -23,6 +26,7 @@ OPTIONS = {
     "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
     "seed": "seed", "block": "block",
 }  # fmt: skip
+SCHEMA_VERSION = 1
 OWNED = ("ledger", certificates.PARQUET, certificates.TSV, "summary.json")
 
 
@@ -99,17 +103,20 @@ def main(argv: list[str]) -> None:
             Coordinator(ledger, images, settings, card, state_bytes(model), actors).run(CertifyLines())
         except SamplersLost as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
-        table = certificates.certificate_table(ledger, images, settings, card.sha256)
-        certificates.write(out, table)
-        summary = certificates.summarize(table, settings, ledger.evaluations, round(time.monotonic() - started, 3))
-        spent = {"evaluations_this_time": ledger.evaluations - before, "settings_sha256": settings.sha256}
-        lineage = {"mlflow_run_id": tracker.run_id, "training_run_id": training_run}
-        out.write_json("summary.json", summary | spent | lineage)
+        certificates.write(out, certificates.certificate_table(ledger, images, settings, card.sha256))
+        row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
+        given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed")}
+        spent = {"evaluations": ledger.evaluations, "evaluations_this_time": ledger.evaluations - before}
+        summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
+        summary |= {"seconds": round(time.monotonic() - started, 3), "model_sha256": card.sha256}
+        summary |= {"settings_sha256": settings.sha256, "data_fingerprint": images.fingerprint()}
+        out.write_json("summary.json", summary | {"mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)
     summary = out.read_json("summary.json")
     tracker.metrics(numbers(summary))
     tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
+    log_page(tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     tracker.finish()
     amend(out, record, tracked=tracker.ok)
     print(f"certified: ACR {summary['acr']:.4f}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)

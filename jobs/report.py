@@ -9,13 +9,18 @@ from acr_ray.reporting import Assumptions, comparison_table, write_report
 from acr_ray.reporting.paper import LAYOUTS
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder
+from acr_ray.tracking.runs import download, metric_name
+from acr_ray.tracking.runs import numbers as metrics_of
 from jobs._main import Parser, entry
+from jobs._page import page_files
+from jobs._run import add_result_options, open_tracker, out_folder, tracking_uri
 
 
 def main(argv: list[str]) -> None:
     """Reads the sources, leaves the report in ``--out`` and prints its table."""
     options = parse(argv)
-    out = Folder(options.out)
+    out = out_folder(options)
+    uri = tracking_uri(options, out)
     report = write_report(
         options.source,
         out,
@@ -29,18 +34,36 @@ def main(argv: list[str]) -> None:
         ),
         formats=options.formats,
         layout=options.layout,
+        resolve_run=lambda run: f"{download(run, '', uri)}",
     )
+    track(options, out)
     print(comparison_table(report))
     for comparison, verdict in zip(report.comparisons, report.verdicts, strict=True):
         print(f"\n{comparison.name}: {verdict}")
     print(f"\nreport: {out}/report.html")
 
 
+def track(options: argparse.Namespace, out: Folder) -> None:
+    """The comparison as an MLflow run: each source's numbers as metrics, its page and figures as artefacts."""
+    tracker = open_tracker(options, out)
+    summary = out.read_json("summary.json")
+    names = [source["name"] for source in summary["sources"]]
+    tracker.start("compare", options.run_name or " vs ".join(names))
+    tracker.params({"sources": names, "radii": summary["radii"], "baseline": summary["baseline"]})
+    for source in [*summary["sources"], *filter(None, [summary["constant"]])]:
+        chosen = ("acr", "hard_share", "certified_accuracy")
+        tracker.metrics(
+            {f"{key}/{metric_name(source['name'])}": v for key, v in metrics_of({k: source[k] for k in chosen}).items()}
+        )
+    tracker.files(out, page_files(out))
+    tracker.finish()
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m jobs.report", description=__doc__)
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help="[NAME=] a certify folder, certificates.parquet, TSV or ECDF file")
-    add("--out", required=True, metavar="DIR", help="where the report goes: a folder or URI")
+    add_result_options(parser)
     add("--radii", type=numbers, metavar="R,R,…", help="radii of certified accuracy, >= 0 (default: every 0.25 or 0.5)")
     add("--baseline", metavar="NAME", help="the source that others are compared with (default: the first)")
     given = "of files that do not say it; [NAME=]VALUE, may be repeated"

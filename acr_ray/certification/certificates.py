@@ -1,11 +1,10 @@
-"""Certificates: from the ledger's counts to certificates.parquet, certificates.tsv and the summary's numbers."""
+"""Certificates: from the ledger's counts to certificates.parquet and certificates.tsv."""
 
 from __future__ import annotations
 
 import json
 from datetime import timedelta
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,27 +108,3 @@ def write(folder: Folder, table: pa.Table) -> None:
             f"{row['idx']}\t{row['label']}\t{predict}\t{round_down(r, 6)}\t{int(predict == row['label'])}\t{time}"
         )
     folder.write_text(TSV, "\n".join(lines) + "\n")
-
-
-def summarize(table: pa.Table, settings: CertifySettings, evaluations: int, seconds: float) -> dict[str, Any]:
-    """The numbers of summary.json."""
-    label, n = table["label"].to_numpy(), table["n"].to_numpy()
-    certified = np.array([outcome == "certified" for outcome in table["outcome"].to_pylist()])
-    correct = certified & (table["predicted"].to_numpy() == label)
-    radii = radii_of(table)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "acr": float(np.mean(radii * correct)),
-        "certified_accuracy": {f"{r:g}": float(np.mean(correct & (radii >= r))) for r in settings.radii},
-        "hard_share": float(np.mean(table["count_label"].to_numpy() / n < 0.5)),
-        "abstained": float(np.mean(~certified)),
-        "images": len(table),
-        "evaluations": evaluations,
-        "seconds": seconds,
-        "sigma": settings.sigma,
-        "n0": settings.n0,
-        "n": settings.n,
-        "alpha": settings.alpha,
-        "seed": settings.seed,
-        "model_sha256": table["model_sha256"][0].as_py(),
-    }

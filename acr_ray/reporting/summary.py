@@ -29,6 +29,12 @@ def summary(report: Report) -> dict[str, Any]:
     }
 
 
+def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
+    """The numbers of a certification's own ``summary.json``, by the names of the contract."""
+    everything = _as_json(row, radii)
+    return {key: everything[key] for key in ("acr", "certified_accuracy", "hard_share", "abstained", "images")}
+
+
 def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
     return {
         "name": row.name,

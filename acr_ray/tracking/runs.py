@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,11 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
     return found
 
 
+def metric_name(text: str) -> str:
+    """Text as part of a metric's name: MLflow allows letters, digits, ``_-. :/``."""
+    return re.sub(r"[^\w\-. :]", "_", text)
+
+
 def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | None]:
     """A local path or URI of a checkpoint, and the MLflow run it comes from.
 
@@ -69,7 +75,7 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
 
 
 def download(run: str, artifact: str, tracking_uri: str) -> str:
-    """An artefact folder of ``runs:/RUN_ID`` as a local path. Raises UserError where there is none."""
+    """An artefact folder of ``runs:/RUN_ID`` (all of them: ``""``) as a local path. Raises UserError where none is."""
     quieten()
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -81,7 +87,9 @@ def download(run: str, artifact: str, tracking_uri: str) -> str:
         )  # fmt: skip
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{run}: no {artifact} of this run at MLflow {tracking_uri} ({reason})") from error
+        raise UserError(
+            f"{run}: no {artifact or 'artefacts'} of this run at MLflow {tracking_uri} ({reason})"
+        ) from error
 
 
 def with_run(tracker: Tracker, work: Callable[[], None]) -> None:

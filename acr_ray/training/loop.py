@@ -138,7 +138,7 @@ class Trainer:
         inputs, copies = every[2], every[2] * self.recipe.training.m
         if not math.isfinite(every[0]):
             raise TrainingStopped(
-                f"the loss or a weight is not finite after epoch {epoch}; the checkpoint of epoch {epoch - 1} is the last good one. "
+                f"the loss or a weight is not finite after epoch {epoch}; the last checkpoint is from before it. "
                 "A smaller training.learning_rate or attack.epsilon may help"
             )
         found = {"loss": every[0] / inputs, "accuracy": every[1] / inputs, "inputs": int(inputs)}

@@ -46,7 +46,7 @@ def margin(threshold):
 
 
 def test_linear_classifier_is_certified_within_its_true_radius():
-    """At alpha = 0.05 a certificate exceeds the true radius in at most 5 % of runs (here: by an exact binomial test)."""
+    """At alpha = 0.05 a certificate exceeds the true radius in at most 5 % of runs (exact binomial test)."""
     sigma, alpha, runs, threshold = 0.5, 0.05, 1500, 0.6
     true_radius = margin(threshold)
     wrong = 0
@@ -100,7 +100,9 @@ def test_images_in_one_batch_get_their_own_noise():
     engine = SamplingEngine(Linear(WEIGHT, 1.1), 2, 0.5)
     images = torch.stack([IMAGE, IMAGE * 0.5, IMAGE])
     together = engine.predictions(images, [5, 6, 7], 40)
-    alone = torch.cat([engine.predictions(image[None], [seed], 40) for image, seed in zip(images, [5, 6, 7])])
+    alone = torch.cat(
+        [engine.predictions(image[None], [seed], 40) for image, seed in zip(images, [5, 6, 7], strict=True)]
+    )
     assert torch.equal(together, alone)
     assert not torch.equal(together[0], together[2])
 
