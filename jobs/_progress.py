@@ -42,7 +42,7 @@ class CertifyLines:
 
     def __call__(self, standing: Any) -> None:
         finished = standing.images_done == standing.images
-        if time.monotonic() - self._printed < SECONDS and not finished:
+        if not standing.rate or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
         print(

@@ -5,6 +5,7 @@ Starts a private Ray head on loopback, submits itself as a Ray job, and stops th
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from jobs import certify, report, train
 from jobs._main import JobFailed, Parser, entry, whole
 
 RECIPES = ("digits-gaussian", "digits")
+CHATTER = re.compile(
+    r"\S+ \S+\t[A-Z]+ (cli|sdk|dashboard_sdk|packaging|working_dir|job_manager)\.py|Running entrypoint"
+)
 RADII = "0,0.25,0.5,0.75,1"
 
 
@@ -42,15 +46,30 @@ def main(argv: list[str]) -> None:
             command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", "."]
             command += ["--", "python", "-m", "jobs.demo", *inside]
             print(f"$ {shlex.join(command)}", flush=True)
-            code = subprocess.run(command, env=head.environment, cwd=Path(__file__).parent.parent).returncode
+            code = follow(command, head.environment)
     except HeadFailed as error:
         raise JobFailed(str(error)) from error
     if code:
         raise JobFailed("the job did not finish; run make demo again, it goes on where it was")
-    print(f"\n{(out / 'report' / 'table.txt').read_text()}")
-    print(f"report:    {out / 'report' / 'report.html'}")
     mlflow = Path(sys.executable).with_name("mlflow")
-    print(f"MLflow UI: {mlflow} ui --backend-store-uri {store}")
+    print(f"MLflow: {mlflow} ui --backend-store-uri {store}")
+
+
+def follow(command: list[str], environment: dict[str, str]) -> int:
+    """Run ``ray job submit`` and pass on what the job prints, without the client's own chatter unless it fails."""
+    chatter: list[str] = []
+    with subprocess.Popen(
+        command, env=environment, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    ) as client:  # fmt: skip
+        for line in client.stdout:
+            if CHATTER.match(line):
+                chatter.append(line)
+            else:
+                print(line, end="", flush=True)
+    if client.returncode:
+        print("".join(chatter[-10:]), file=sys.stderr)
+    return client.returncode
 
 
 def pipeline(out: Path, seed: int, n: int, store: str) -> None:

@@ -60,7 +60,7 @@ class Standing:
     images: int
     evaluations: int
     evaluations_planned: int
-    rate: float  # evaluations a second since this driver started, all actors
+    rate: float  # evaluations a second since the first result, all actors; 0 where that is not known yet
 
     @property
     def seconds_left(self) -> float:
@@ -99,7 +99,7 @@ class Coordinator:
         phases = tuple(self._ledger.phases.values())
         cutter = TaskCutter(pending(len(self._images), phases, self._ledger.done))
         planned = len(self._images) * sum(phase.blocks * phase.block for phase in phases)
-        before, started = self._ledger.evaluations, time.monotonic()
+        before, started = self._ledger.evaluations, None
         self.handles = [self._start() for _ in range(self._actors.count)]
         try:
             while True:
@@ -108,7 +108,9 @@ class Coordinator:
                     return
                 self._receive()
                 drawn = self._ledger.evaluations
-                rate = (drawn - before) / (time.monotonic() - started)
+                if started is None and drawn > before:  # counted from the first result: actors take a while to start
+                    before, started = drawn, time.monotonic()
+                rate = (drawn - before) / (time.monotonic() - started) if drawn > before else 0.0
                 on_progress(Standing(len(self._complete), len(self._images), drawn, planned, rate))
         finally:
             for handle in self.handles:

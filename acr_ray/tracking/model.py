@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,9 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
             ),
         )
         mlflow.set_tracking_uri(uri)
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            # The signature is given; MLflow would rather guess it from an example image.
+            warnings.simplefilter("ignore", UserWarning)
             mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("smoothed_model.py")),
