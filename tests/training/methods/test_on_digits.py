@@ -15,7 +15,7 @@ MORE = {  # beside each method at its settings for digits
     "gaussian": [{}],
     "smoothadv": [{}, {"method.attack": "ddn"}],
     "consistency": [{}, {"training.m": 1}],
-    "macer": [{}, {"method.deferred": True}],
+    "macer": [{}, {"method.deferred": False}],
     "smoothmix": [{}, {"method.one_step": True}],
     "catrs": [{}, {"training.m": 1}],
     "stability": [{}, {"training.m": 4}],
@@ -71,7 +71,7 @@ def test_a_resumed_run_is_the_same_run(images, tmp_path, name, change):
 @pytest.mark.parametrize("name", MORE)
 def test_combines_with_discard_reweigh_and_the_attack_on_the_noise(images, name):
     whole = {"discard.enabled": True, "discard.p_t": 0.05, "discard.draws": 8, "reweigh.enabled": True}
-    whole |= {"reweigh.draws": 8, "attack.enabled": True, "training.milestones": ()}
+    whole |= {"reweigh.draws": 8, "attack.enabled": True}
     trainer = Trainer(load_recipe(f"digits-{name}").change(TINY | whole), images, 0, Group())
     trainer.run()
     last = trainer.progress.history[-1]
