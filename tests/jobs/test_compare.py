@@ -1,0 +1,69 @@
+"""The comparison over seeds, with training and certification replaced by files of known numbers."""
+
+import json
+
+import pytest
+
+from acr_ray.settings import RECIPES, UserError
+from acr_ray.storage import Folder
+from jobs import compare
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    made = []
+
+    def out(argv):
+        return Folder(argv[argv.index("--out") + 1])
+
+    def train(argv):
+        made.append(("train", *argv))
+        record = {"forward_passes": 1_000_000, "backward_passes": 500_000}
+        out(argv).make_writable().write_text("metrics.jsonl", 2 * (json.dumps(record) + "\n"))
+
+    def certify(argv):
+        made.append(("certify", *argv))
+        acr = 0.5 + 0.1 * int(argv[argv.index("--seed") + 1])
+        shares = {"0": 0.9, "0.25": 0.7, "0.5": 0.5, "0.75": 0.3, "1": 0.1}
+        summary = {"acr": acr, "certified_accuracy": shares, "hard_share": 0.08}
+        out(argv).make_writable().write_json("summary.json", summary)
+
+    monkeypatch.setattr(compare.train, "main", train)
+    monkeypatch.setattr(compare.certify, "main", certify)
+    return made
+
+
+def test_mean_deviation_and_every_run(calls, tmp_path):
+    compare.main(["--out", str(tmp_path), "--methods", "digits-gaussian,digits", "--n", "500", "--no-tracking"])
+    assert [call[:2] for call in calls[:4]] == [
+        ("train", "digits-gaussian"), ("certify", f"{tmp_path}/train/digits-gaussian-0"),
+        ("train", "digits"), ("certify", f"{tmp_path}/train/digits-0"),
+    ]  # fmt: skip
+    assert len(calls) == 12 and all("--no-tracking" in call for call in calls)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["settings"] == {"n": 500, "seeds": 3, "workers": 1}
+    acr = summary["methods"]["digits"]["ACR"]
+    assert acr == {"mean": pytest.approx(0.6), "sd": pytest.approx(0.1), "runs": pytest.approx([0.5, 0.6, 0.7])}
+    table = (tmp_path / "table.md").read_text()
+    row = "| digits | 0.6000 ± 0.1000 | 90.0 ± 0.0 | 70.0 ± 0.0 | 50.0 ± 0.0 | 30.0 ± 0.0 | 10.0 ± 0.0 | 8.0 ± 0.0 |"
+    assert f"{row} 3.00 ± 0.00 |" in table
+
+
+def test_one_seed_has_no_deviation_and_other_draws_keep_the_models(calls, tmp_path):
+    for n in ("500", "600"):
+        compare.main(["--out", str(tmp_path), "--methods", "digits", "--seeds", "1", "--n", n])
+    assert "±" not in (tmp_path / "table.md").read_text()
+    trained, certified = (
+        {call[call.index("--out") + 1] for call in calls if call[0] == job} for job in ("train", "certify")
+    )
+    assert len(trained) == 1 and len(certified) == 2
+
+
+def test_by_default_all_methods_on_digits():
+    assert set(compare.METHODS) == {name for name in RECIPES if name.startswith("digits")}
+    assert compare.METHODS[0] == "digits-gaussian"
+
+
+def test_no_method_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="--methods: none given"):
+        compare.main(["--out", str(tmp_path), "--methods", " , "])
