@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -97,6 +99,8 @@ class PrivateHead:
     def stop(self) -> None:
         """End this head and what it started, and nothing else; remove its temporary folder."""
         if self._process is not None:
+            # Listed while the tree stands: Ray's agents outlive their parents for a while under other names.
+            started = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
             # Ray's own farewell takes up to half a minute; nobody works on this cluster any more.
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -104,8 +108,10 @@ class PrivateHead:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            for left in _started_in(str(self.folder)):
-                left.kill()
+            for process in started:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(started, 5)
             self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -135,14 +141,3 @@ def _binds(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _started_in(folder: str) -> list:
-    """Processes of this user whose command line names the head's own temporary folder."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(folder in part for part in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
