@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from cluster.head import HeadFailed, PrivateHead
-from jobs import certify, report, train
 from jobs._main import JobFailed, Parser, entry, whole
 
 RECIPES = ("digits-gaussian", "digits")
@@ -74,6 +73,9 @@ def follow(command: list[str], environment: dict[str, str]) -> int:
 
 def pipeline(out: Path, seed: int, n: int, store: str) -> None:
     """Train, certify and compare; each step is skipped where its results are there."""
+    # Imported here: the process that only starts the head has no use for torch.
+    from jobs import certify, report, train
+
     tracking = ["--tracking-uri", store]
     for recipe in RECIPES:
         run = str(out / "train" / recipe)

@@ -13,6 +13,7 @@ from acr_ray.models import build_model
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
+from acr_ray.training.methods import build_method
 from jobs._main import JobFailed, Parser, entry, given, number, whole
 from jobs._progress import EpochLines
 from jobs._run import add_run_options, connect, open_tracker, out_folder
@@ -48,9 +49,21 @@ def parser(recipe: Recipe) -> Parser:
     return found
 
 
+def method_in(argv: list[str]) -> str | None:
+    """The value of ``--method.name`` where it is given."""
+    for option, value in zip(argv, [*argv[1:], None], strict=True):
+        if option == "--method.name":
+            return value
+        if option.startswith("--method.name="):
+            return option.partition("=")[2]
+    return None
+
+
 def main(argv: list[str]) -> None:
     named = argv[0] if argv and not argv[0].startswith("-") else None
     recipe = load_recipe(named or "digits")
+    if (method := method_in(argv)) is not None:  # first, since each method has options of its own
+        recipe = recipe.change({"method.name": method}, recipe.name)
     options = parser(recipe).parse_args(argv)
     if options.list:
         for name, make in RECIPES.items():
@@ -64,6 +77,7 @@ def main(argv: list[str]) -> None:
 
     images = open_images(recipe.data.dataset, recipe.data.root, "train")
     build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
+    build_method(recipe)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
     from acr_ray.training.loop import TrainingStopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import mlflow
@@ -42,4 +43,6 @@ class SmoothedModel(mlflow.pyfunc.PythonModel):
         return pd.DataFrame(rows, columns=["predicted", "abstained", "radius"])
 
 
+# MLflow would like type hints on predict, but reads a row-by-row interface into them.
+warnings.filterwarnings("ignore", message=".*type hints to the `predict` method", category=UserWarning)
 mlflow.models.set_model(SmoothedModel())
