@@ -9,6 +9,7 @@ from acr_ray.reporting import write_report
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker
 
+NOTE = "mlflow.note.content"  # the description that the UI shows first on a run's page
 PAGE = ("report.html", "table.md", "table.csv", "table.tex", "summary.json")
 
 
@@ -25,3 +26,4 @@ def log_page(tracker: Tracker, sources: Sequence[tuple[str, str]], radii: Sequen
         folder = Folder(temporary)
         write_report(list(sources), folder, radii=radii)
         tracker.files(folder, page_files(folder), "report")
+        tracker.tags({NOTE: folder.read_text("table.md")})

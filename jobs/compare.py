@@ -19,7 +19,7 @@ from jobs._run import add_run_options, out_folder
 
 METHODS = sorted((name for name in RECIPES if name.startswith("digits")), key=lambda name: name != "digits-gaussian")
 RADII = ("0", "0.25", "0.5", "0.75", "1")
-COLUMNS = {"ACR": 4, **{f"certified at {r} %": 1 for r in RADII}, "hard share %": 1, "passes / 10^6": 2}  # digits shown
+COLUMNS = {"ACR": 4, **{f"r = {r} (%)": 1 for r in RADII}, "hard (%)": 1, "passes / 10^6": 2}  # digits shown
 SCHEMA_VERSION = 1
 
 

@@ -12,7 +12,7 @@ from acr_ray.storage import Folder
 from acr_ray.tracking.runs import download, metric_name
 from acr_ray.tracking.runs import numbers as metrics_of
 from jobs._main import Parser, entry
-from jobs._page import page_files
+from jobs._page import NOTE, page_files
 from jobs._run import add_result_options, open_tracker, out_folder, tracking_uri
 
 
@@ -48,7 +48,7 @@ def track(options: argparse.Namespace, out: Folder) -> None:
     tracker = open_tracker(options, out)
     summary = out.read_json("summary.json")
     names = [source["name"] for source in summary["sources"]]
-    tracker.start("compare", options.run_name or " vs ".join(names))
+    tracker.start("report", options.run_name or " vs ".join(names))
     tracker.params({"sources": names, "radii": summary["radii"], "baseline": summary["baseline"]})
     for source in [*summary["sources"], *filter(None, [summary["constant"]])]:
         chosen = ("acr", "hard_share", "certified_accuracy")
@@ -56,6 +56,7 @@ def track(options: argparse.Namespace, out: Folder) -> None:
             {f"{key}/{metric_name(source['name'])}": v for key, v in metrics_of({k: source[k] for k in chosen}).items()}
         )
     tracker.files(out, page_files(out))
+    tracker.tags({NOTE: out.read_text("table.md")})
     tracker.finish()
 
 

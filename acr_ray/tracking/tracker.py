@@ -90,7 +90,9 @@ class Tracker:
             self._client = mlflow.MlflowClient(tracking_uri=self.uri)
             experiment = self._client.get_experiment_by_name(EXPERIMENT)
             experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(
-                EXPERIMENT, artifact_location=_artifacts_beside(self.uri)
+                EXPERIMENT,
+                artifact_location=_artifacts_beside(self.uri),
+                tags={"mlflow.experimentKind": "custom_model_development"},  # the UI opens on runs, not on traces
             )  # fmt: skip
         if run_id is not None:
             try:
