@@ -8,63 +8,30 @@ from __future__ import annotations
 import time
 
 from acr_ray.certification import certificates
-from acr_ray.data import open_images, select
 from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
-from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.plan import phases
 from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
-from jobs._main import JobFailed, Parser, entry, given, number, whole
+from jobs._certify_options import parser, settings_for
+from jobs._main import JobFailed, entry
 from jobs._page import log_page
 from jobs._progress import CertifyLines
-from jobs._run import add_run_options, connect, open_tracker, out_folder, tracking_uri
+from jobs._run import connect, open_tracker, out_folder, tracking_uri
 
-OPTIONS = {
-    "dataset": "dataset", "root": "data.root", "split": "split", "max_images": "max-images", "every": "every",
-    "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
-    "seed": "seed", "block": "block",
-}  # fmt: skip
 SCHEMA_VERSION = 1
 OWNED = ("ledger", certificates.PARQUET, certificates.TSV, "summary.json")
 
 
-def parser() -> Parser:
-    found = Parser(prog="python -m jobs.certify", description=__doc__)
-    found.add_argument("checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID")
-    found.add_argument(
-        "--actors", type=whole(1, 1_000_000), metavar="K", help="sampler actors [>= 1; default: all that fit]"
-    )
-    found.add_argument(
-        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
-    )
-    add_run_options(found)
-    defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
-    found.add_settings(CertifySettings, OPTIONS, defaults)
-    return found
-
-
 def main(argv: list[str]) -> None:
-    options = parser().parse_args(argv)
+    options = parser(__doc__).parse_args(argv)
     out = out_folder(options)
     location, training_run = resolve_checkpoint(options.checkpoint, tracking_uri(options, out))
     model, card = load_checkpoint(location)
-    values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
-    values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
-    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
-    images = open_images(settings.dataset, settings.root, settings.split)
-    images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
-    if len(images.class_names) != card.num_classes:
-        raise UserError(
-            f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "
-            f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
-        )
-    if images.shape != tuple(card.shape):
-        raise UserError(
-            f"CHECKPOINT {options.checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}"
-        )
-    identity = settings.identity() | {"model_sha256": card.sha256, "data": images.fingerprint()}
+    settings, images = settings_for(card, options)
+    fingerprint = images.fingerprint()
+    identity = settings.identity() | {"model_sha256": card.sha256, "data": fingerprint}
     record = claim(out, "certify", identity, overwrite=options.overwrite, owned=OWNED)
     done = out.is_file("summary.json")
     if done and record.get("tracked"):
@@ -79,7 +46,7 @@ def main(argv: list[str]) -> None:
     tracker.params(
         {**identity, "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
     )
-    tracker.dataset(f"{images.dataset}-{settings.split}", images.fingerprint(), str(settings.root), "certification")
+    tracker.dataset(f"{images.dataset}-{settings.split}", fingerprint, str(settings.root), "certification")
 
     def work() -> None:
         if done:
@@ -109,7 +76,7 @@ def main(argv: list[str]) -> None:
         spent = {"evaluations": ledger.evaluations, "evaluations_this_time": ledger.evaluations - before}
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
         summary |= {"seconds": round(time.monotonic() - started, 3), "model_sha256": card.sha256}
-        summary |= {"settings_sha256": settings.sha256, "data_fingerprint": images.fingerprint()}
+        summary |= {"settings_sha256": settings.sha256, "data_fingerprint": fingerprint}
         out.write_json("summary.json", summary | {"mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)

@@ -1,0 +1,51 @@
+"""The options of jobs.certify, and the settings that they and the checkpoint make."""
+
+from __future__ import annotations
+
+import argparse
+
+from acr_ray.data import ImageSet, open_images, select
+from acr_ray.models import ModelCard
+from acr_ray.settings import CertifySettings, UserError
+from jobs._main import Parser, given, number, whole
+from jobs._run import add_run_options
+
+OPTIONS = {
+    "dataset": "dataset", "root": "data.root", "split": "split", "max_images": "max-images", "every": "every",
+    "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
+    "seed": "seed", "block": "block",
+}  # fmt: skip
+
+
+def parser(about: str) -> Parser:
+    found = Parser(prog="python -m jobs.certify", description=about)
+    found.add_argument("checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID")
+    found.add_argument(
+        "--actors", type=whole(1, 1_000_000), metavar="K", help="sampler actors [>= 1; default: all that fit]"
+    )
+    found.add_argument(
+        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
+    )
+    add_run_options(found)
+    defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
+    found.add_settings(CertifySettings, OPTIONS, defaults)
+    return found
+
+
+def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifySettings, ImageSet]:
+    """Settings and images of a run: what is not given is the checkpoint's. Raises UserError where they don't fit."""
+    values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
+    values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
+    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+    images = open_images(settings.dataset, settings.root, settings.split)
+    images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
+    if len(images.class_names) != card.num_classes:
+        raise UserError(
+            f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "
+            f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
+        )
+    if images.shape != tuple(card.shape):
+        raise UserError(
+            f"CHECKPOINT {options.checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}"
+        )
+    return settings, images
