@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from acr_ray.data import open_images
-from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint
+from acr_ray.models import load_checkpoint
 from acr_ray.smoothing.classifier import SmoothedClassifier
-from acr_ray.storage import Folder
 from tests.fakes.jobs import below, run, start, wait_for
+from tests.fakes.models import write_digits_checkpoint
 
 pytestmark = pytest.mark.ray
 
@@ -24,18 +24,8 @@ EVALUATIONS = IMAGES * (100 + N)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """An untrained network whose last layer is made a little more sure of itself: answers of all kinds."""
-    folder = tmp_path_factory.mktemp("model")
-    images = open_images("digits", None, "test")
-    model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
-    with torch.no_grad():
-        model[-1].fc.weight.mul_(3)
-    card = ModelCard(
-        architecture="digits_resnet", num_classes=10, shape=images.shape, mean=images.mean, std=images.std,
-        class_names=images.class_names, sigma=0.25, dataset="digits",
-    )  # fmt: skip
-    save_checkpoint(Folder(folder), model, card)
-    return folder
+    """Its last layer is made a little more sure of itself: answers of all kinds."""
+    return write_digits_checkpoint(tmp_path_factory.mktemp("model"), sharper=3)
 
 
 def counts(out):

@@ -11,26 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from acr_ray.data import open_images
-from acr_ray.models import ModelCard, build_model, save_checkpoint
-from acr_ray.storage import Folder
 from jobs import certify, train
 from jobs._main import entry
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.jobs import run
+from tests.fakes.models import write_digits_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    images = open_images("digits", None, "test")
-    model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
-    card = ModelCard(
-        architecture="digits_resnet", num_classes=10, shape=images.shape, mean=images.mean, std=images.std,
-        class_names=images.class_names, sigma=0.25, dataset="digits",
-    )  # fmt: skip
-    save_checkpoint(Folder(folder), model, card)
-    return folder
+    return write_digits_checkpoint(tmp_path_factory.mktemp("model"))
 
 
 MODULES = {"train": train, "certify": certify}

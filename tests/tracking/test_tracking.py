@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from acr_ray.data import open_images
-from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint
+from acr_ray.models import load_checkpoint
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, numbers, resolve_checkpoint, scalars
 from tests.fakes.jobs import run
+from tests.fakes.models import write_digits_checkpoint
 
 
 @pytest.fixture
@@ -27,15 +28,7 @@ def uri(tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "checkpoint"
-    images = open_images("digits", None, "test")
-    model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
-    card = ModelCard(
-        architecture="digits_resnet", num_classes=10, shape=images.shape, mean=images.mean, std=images.std,
-        class_names=images.class_names, sigma=0.25, dataset="digits",
-    )  # fmt: skip
-    save_checkpoint(Folder(folder), model, card)
-    return folder
+    return write_digits_checkpoint(tmp_path_factory.mktemp("run") / "checkpoint")
 
 
 def test_a_run_is_found_with_all_that_was_logged(uri, tmp_path):
