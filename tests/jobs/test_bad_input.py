@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import certify, train
+from jobs import certify, compare, demo, report, train
 from jobs._main import entry
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.jobs import run
@@ -112,16 +112,16 @@ def test_certify(arguments, words, checkpoint, tmp_path, refused):
     assert all(word in line for word in words), line
 
 
-def test_more_actors_or_workers_than_the_cluster_holds(checkpoint, tmp_path):
-    line = refused_late("certify", checkpoint, "--out", tmp_path / "a", "--actors", 999, "--no-tracking")
+def test_more_actors_or_workers_than_the_cluster_holds(checkpoint, tmp_path, head):
+    line = refused_late(head, "certify", checkpoint, "--out", tmp_path / "a", "--actors", 999, "--no-tracking")
     assert "--actors 999" in line and "room for" in line
-    line = refused_late("train", "digits", "--out", tmp_path / "b", "--workers", 32, "--no-tracking")
+    line = refused_late(head, "train", "digits", "--out", tmp_path / "b", "--workers", 32, "--no-tracking")
     assert "--workers 32" in line and "CPU" in line
 
 
-def refused_late(job, *arguments):
+def refused_late(head, job, *arguments):
     """As `refused`, where Ray has to be asked first and may have its own word on stderr."""
-    _, errors = run(job, *arguments, code=2)
+    _, errors = run(job, *arguments, code=2, head=head)
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in errors, errors
     return lines[0]
@@ -202,9 +202,11 @@ def test_a_damaged_cifar_file_is_named(tmp_path, refused):
     assert "data_batch_3" in line
 
 
-@pytest.mark.parametrize("job", ["train", "certify", "report", "demo"])
-def test_help_tells_every_option(job):
-    printed, _ = run(job, "--help")
-    assert "--out" in printed and "default" in printed
-    if job == "train":
+@pytest.mark.parametrize("job", [train, certify, report, demo, compare], ids=lambda job: job.__name__)
+def test_help_tells_every_option(job, capsys):
+    with pytest.raises(SystemExit) as left:
+        job.main(["--help"])
+    printed = capsys.readouterr().out
+    assert left.value.code == 0 and "--out" in printed and "default" in printed
+    if job is train:
         assert "--discard.p_t" in printed and "0 to 1" in printed

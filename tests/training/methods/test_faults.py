@@ -11,7 +11,7 @@ from tests.fakes.jobs import below, epochs_done, model_sha256, run, start, wait_
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 METHODS = ("gaussian", "smoothadv", "consistency", "macer", "smoothmix", "catrs", "stability")
-SHORT = ("--training.epochs", 8, "--training.milestones", "4", "--training.e_t", 0, "--workers", 2, "--no-tracking")
+SHORT = ("--training.epochs", 16, "--training.milestones", "8", "--training.e_t", 0, "--workers", 2, "--no-tracking")
 
 
 @pytest.fixture(scope="module")
