@@ -20,10 +20,10 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## make .venv and install everything into it (about 6.5 GB)
 
-demo: $(READY) ## train two ways on real digits, certify both, compare (under 3 minutes)
+demo: $(READY) ## train two ways on real digits, certify both, compare (about 3 minutes)
 	@$(BIN)/python -m jobs.demo
 
-test: $(READY) ## the tests (under 15 minutes on two cores)
+test: $(READY) ## the tests (about 13 minutes on two cores)
 	$(PYTEST) -m "not slow and not browser and not gpu"
 
 test-slow: $(READY) ## kills at random moments, long statistics
