@@ -80,7 +80,7 @@ def test_actors_killed_at_random_change_nothing(head, checkpoint, undisturbed, t
         if alive:
             os.kill(rng.choice(alive).pid, signal.SIGKILL)
             killed += 1
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     assert killed >= 2
     assert counts(tmp_path) == counts(undisturbed)

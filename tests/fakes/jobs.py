@@ -32,12 +32,12 @@ def start(job: str, *arguments: object, head=None, cwd: Path | None = None) -> s
 def run(job: str, *arguments: object, head=None, cwd: Path | None = None, code: int | None = 0) -> tuple[str, str]:
     """Run a job to its end. Returns what it printed to stdout and stderr; fails where the exit code is another."""
     process = start(job, *arguments, head=head, cwd=cwd)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=1000)
     assert code is None or process.returncode == code, f"exit code {process.returncode}\n{out[-3000:]}\n{err[-3000:]}"
     return out, err
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120, process: subprocess.Popen | None = None) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300, process: subprocess.Popen | None = None) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:

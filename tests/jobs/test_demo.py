@@ -9,6 +9,7 @@ from tests.fakes.jobs import run
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(2000)
 def test_the_demo_shows_what_the_paper_says(tmp_path):
     printed, _ = run("demo", "--out", tmp_path)
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())

@@ -43,7 +43,7 @@ def test_a_killed_worker_changes_nothing(head, undisturbed, tmp_path):
     workers = train_workers(head)
     assert len(workers) == 2
     os.kill(workers[1].pid, signal.SIGKILL)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     assert model_sha256(out) == model_sha256(undisturbed)
     assert history(out) == history(undisturbed)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.jobs import below, epochs_done, model_sha256, run, start, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 METHODS = ("gaussian", "smoothadv", "consistency", "macer", "smoothmix", "catrs", "stability")
 SHORT = ("--training.epochs", 16, "--training.milestones", "8", "--training.e_t", 0, "--workers", 2, "--no-tracking")
@@ -28,7 +28,7 @@ def test_trains_and_resumes_bit_for_bit(head, folder, method):
     workers = below(head.pid, "RayTrainWorker")
     assert len(workers) == 2
     os.kill(workers[0].pid, signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     assert model_sha256(killed) == model_sha256(calm)
 
