@@ -33,12 +33,11 @@ class PrivateHead:
 
     Args:
         cpus: logical CPUs of the node; all of the machine's where not given.
-        resources: custom resources of the node, as JSON text.
         seconds: how long to wait for the head.
     """
 
-    def __init__(self, cpus: int | None = None, resources: str | None = None, seconds: float = 120) -> None:
-        self._cpus, self._resources, self._seconds = cpus, resources, seconds
+    def __init__(self, cpus: int | None = None, seconds: float = 120) -> None:
+        self._cpus, self._seconds = cpus, seconds
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0  # of ``ray start``: all of the head's processes are below it
         # Ray puts sockets there, and their paths may have 107 bytes at most.
@@ -67,8 +66,6 @@ class PrivateHead:
         ]  # fmt: skip
         if self._cpus is not None:
             command.append(f"--num-cpus={self._cpus}")
-        if self._resources is not None:
-            command.append(f"--resources={self._resources}")
         self._log = self.folder / "head.log"
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
