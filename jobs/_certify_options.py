@@ -13,7 +13,8 @@ from jobs._run import add_run_options
 OPTIONS = {
     "dataset": "dataset", "root": "data.root", "split": "split", "max_images": "max-images", "every": "every",
     "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
-    "seed": "seed", "block": "block",
+    "seed": "seed", "block": "block", "stopping": "stopping", "tolerance": "tolerance",
+    "stop_when_wrong": "stop-when-wrong", "bound": "bound", "dtype": "dtype", "compile": "compile",
 }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def parser(about: str) -> Parser:
     )
     add_run_options(found)
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
-    found.add_settings(CertifySettings, OPTIONS, defaults)
+    found.add_settings(CertifySettings, OPTIONS, defaults, flags=("stop_when_wrong", "compile"))
     return found
 
 

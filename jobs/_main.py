@@ -27,16 +27,24 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
     def add_settings(
-        self, settings: Settings | type[Settings], names: dict[str, str], defaults: dict[str, Any]
+        self,
+        settings: Settings | type[Settings],
+        names: dict[str, str],
+        defaults: dict[str, Any],
+        flags: tuple[str, ...] = (),
     ) -> None:
-        """An option for each settings field: ``names`` maps dotted fields to option names without dashes."""
+        """An option for each settings field: ``names`` maps dotted fields to option names without dashes.
+
+        The fields in ``flags`` take no value: named is true.
+        """
         for dotted, option in names.items():
             info = field_of(settings, dotted)
             default = defaults.get(dotted)
             allowed = f"{type_text(info)} {range_text(info)}".strip()
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             text = f"{info.description} [{allowed}; default: {'none' if shown is None else shown}]"
-            self.add_argument(f"--{option}", dest=f"settings:{dotted}", metavar="VALUE", help=text.replace("%", "%%"))
+            kind = {"action": "store_const", "const": "true"} if dotted in flags else {"metavar": "VALUE"}
+            self.add_argument(f"--{option}", dest=f"settings:{dotted}", help=text.replace("%", "%%"), **kind)
 
 
 def given(settings: Settings | type[Settings], options: argparse.Namespace) -> dict[str, Any]:

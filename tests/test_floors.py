@@ -18,8 +18,20 @@ BELOW = {
     "certification": {"settings", "storage", "smoothing", "models", "data"},
     "reporting": {"settings", "storage", "smoothing", "certification"},
     "tracking": {"settings", "storage", "smoothing", "models"},
+    "tuning": {"settings", "storage", "smoothing", "models", "data", "training"},
+    "benchmarks": {
+        "settings",
+        "storage",
+        "smoothing",
+        "models",
+        "data",
+        "training",
+        "certification",
+        "tuning",
+        "reporting",
+    },
 }
-RAY = {"training/worker.py", "training/run.py", "certification/coordinator.py"}
+RAY = {"tuning/search.py", "tuning/trial.py", "training/worker.py", "training/run.py", "certification/coordinator.py"}
 PURE = {"smoothing/bounds.py", "smoothing/decide.py", "smoothing/plan.py", "training/population.py"}
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
 
@@ -71,7 +83,7 @@ def test_files_are_short_and_jobs_shorter():
     long = {name(path): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
     assert not long
     for path in (ROOT / "jobs").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 110, path.name
+        assert len(path.read_text().splitlines()) <= (150 if path.name.startswith("_") else 110), path.name
 
 
 def test_nothing_unpickles():

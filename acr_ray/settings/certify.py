@@ -27,10 +27,31 @@ class CertifySettings(Settings):
     every: int | None = Field(None, ge=1, description="every K-th image (ImageNet's protocol: 100)")
     image_list: str | None = Field(None, description="file with one stable image name a line")
     device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")
+    stopping: Literal["fixed", "radii", "width"] = Field(
+        "fixed", description="fixed: n draws an image; radii: until the radii's answers are known; width: see tolerance"
+    )
+    tolerance: float = Field(
+        0.01, gt=0, le=100, description="width: stop where n draws could not raise the radius by more, input units"
+    )
+    stop_when_wrong: bool = Field(False, description="draw no more for an image whose selected class is not its label")
+    bound: Literal["clopper-pearson", "randomized"] = Field(
+        "clopper-pearson", description="randomized: Clopper-Pearson with a seeded coin for ties, a little tighter"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="arithmetic of the network; it is the classifier in that arithmetic that is certified"
+    )
+    compile: bool = Field(False, description="torch.compile the network")
 
     def identity(self) -> dict[str, object]:
-        """What decides the counts (radii are only looked up afterwards, the root may move)."""
-        return {k: v for k, v in self.flat().items() if k not in ("radii", "root")}
+        """What decides the counts (the root may move; radii matter only where they decide when to stop).
+
+        What came later and has its default is left out, so that runs of earlier versions go on.
+        """
+        later = ("stopping", "stop_when_wrong", "bound", "dtype", "compile")
+        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "tolerance", *later)}
+        chosen |= {k: getattr(self, k) for k in later if getattr(self, k) != type(self).model_fields[k].default}
+        deciding = {"radii": ("radii",), "width": ("tolerance",)}.get(self.stopping, ())
+        return chosen | {k: getattr(self, k) for k in deciding}
 
     @property
     def sha256(self) -> str:
@@ -46,6 +67,8 @@ class CertifySettings(Settings):
             )
         if any(r < 0 for r in self.radii) or list(self.radii) != sorted(set(self.radii)) or not self.radii:
             raise ValueError(f"radii = {self.radii}: must be increasing numbers >= 0")
+        if self.stopping != "fixed" and self.bound != "clopper-pearson":
+            raise ValueError(f"bound = {self.bound}: belongs to stopping fixed; {self.stopping} has a bound of its own")
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
             raise ValueError("max_images, every and image_list exclude each other")
         return self

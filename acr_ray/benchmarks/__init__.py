@@ -1,0 +1,1 @@
+"""What `jobs.bench` measures: ratios within one run, with their spread."""

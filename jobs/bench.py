@@ -1,0 +1,69 @@
+"""Measure this machine: python -m jobs.bench certify|train|search|loader [--device cpu|cuda] [--quick]
+
+Every figure is a ratio within one run, as median, least and greatest. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+from typing import Any
+
+from acr_ray import __version__
+from acr_ray.settings.errors import UserError
+from jobs._main import Parser, entry
+
+# A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
+BENCHMARKS = {
+    "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
+}
+
+
+def main(argv: list[str]) -> None:
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    if name is not None and name not in BENCHMARKS:
+        raise UserError(f"BENCHMARK {name}: unknown; allowed: {', '.join(BENCHMARKS)}")
+    module = importlib.import_module(f"acr_ray.benchmarks.{name}") if name else None
+    listed = "\n".join(f"  {key:8} {text}" for key, text in BENCHMARKS.items())
+    parser = Parser(prog=f"python -m jobs.bench {name or 'BENCHMARK'}", description=f"{__doc__}\n{listed}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure [default: cpu]")
+    parser.add_argument("--quick", action="store_true", help="under 45 seconds: fewer runs, smaller sizes")
+    if module:
+        module.add_options(parser)
+    options = parser.parse_args(argv[1:] if module else argv)
+    if module is None:
+        raise UserError(f"BENCHMARK: missing; allowed: {', '.join(BENCHMARKS)}")
+    _check_device(options.device)
+    found = module.run(options)
+    settings = {"benchmark": name, **vars(options)}
+    print(json.dumps({**found, "device": _device(options.device), "versions": _versions(), "settings": settings}))
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: this machine has no usable GPU; allowed here: cpu")
+
+
+def _device(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {platform.system()}"
+
+
+def _versions() -> dict[str, Any]:
+    import numpy
+    import torch
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"acr_ray": __version__, "python": python, "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+if __name__ == "__main__":
+    entry(main)
