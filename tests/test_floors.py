@@ -32,7 +32,10 @@ BELOW = {
     },
 }
 RAY = {"tuning/search.py", "tuning/trial.py", "training/worker.py", "training/run.py", "certification/coordinator.py"}
-PURE = {"smoothing/bounds.py", "smoothing/decide.py", "smoothing/plan.py", "training/population.py"}
+PURE = {
+    *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility")),
+    "training/population.py",
+}
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
 
 
