@@ -31,9 +31,9 @@ BELOW = {
         "reporting",
     },
 }
-RAY = {"tuning/search.py", "tuning/trial.py", "training/worker.py", "training/run.py", "certification/coordinator.py"}
+RAY = {"tuning/search.py", "tuning/trial.py", "training/worker.py", "training/run.py", "certification/crew.py"}
 PURE = {
-    *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility")),
+    *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
     "training/population.py",
 }
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))

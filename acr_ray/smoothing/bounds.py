@@ -1,7 +1,7 @@
 """Confidence bounds on a probability and the radii that follow from them. numpy and scipy only.
 
-Sources: Clopper & Pearson (1934), Biometrika 26; Cohen, Rosenfeld & Kolter (2019), "Certified Adversarial
-Robustness via Randomized Smoothing", Theorem 1 and Algorithm CERTIFY.
+Sources: Clopper & Pearson (1934), Biometrika 26; Stevens (1950), Biometrika 37; Cohen, Rosenfeld & Kolter (2019),
+"Certified Adversarial Robustness via Randomized Smoothing", Theorem 1 and Algorithm CERTIFY.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 
-def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+def lower_bound(count: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
     """Exact one-sided Clopper-Pearson lower bound of a binomial probability.
 
     The largest p with ``P[Binomial(n, p) >= count] <= alpha``: it exceeds the true probability with
@@ -22,7 +22,7 @@ def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.floa
     Args:
         count: successes, integers in [0, n], any shape.
         n: draws, integers >= 1, broadcast against ``count``.
-        alpha: error probability in (0, 1).
+        alpha: error probability in (0, 1), broadcast against ``count``.
 
     Returns:
         float64 in [0, 1], the broadcast shape. ``0`` at ``count == 0``; ``alpha**(1/n)`` at ``count == n``.
@@ -34,13 +34,49 @@ def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.floa
     _check_alpha(alpha)
     inner = special.betaincinv(np.maximum(k, 1), np.maximum(n - k + 1, 1), alpha)
     # At count == n the equation is p**n = alpha: closed form, exact where betaincinv is only close.
-    return np.where(k == 0, 0.0, np.where(k == n, np.exp(math.log(alpha) / n), inner))
+    return np.where(k == 0, 0.0, np.where(k == n, np.exp(np.log(alpha) / n), inner))
 
 
-def upper_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+def upper_bound(count: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
     """One-sided Clopper-Pearson upper bound; shapes, ranges and errors as in `lower_bound`."""
     k, n = _counts(count, n)
     return 1.0 - lower_bound(n - k, n, alpha)
+
+
+def randomized_lower_bound(count: int, n: int, alpha: float, coin: float) -> float:
+    """Randomised Clopper-Pearson lower bound (Stevens 1950).
+
+    The p with ``P[X > count] + coin * P[X = count] = alpha``, X ~ Binomial(n, p). At the true p the left side is
+    uniform when the coin is, so the bound exceeds the true p with probability alpha; it lies between the
+    Clopper-Pearson bounds of ``count`` and ``count + 1``. At ``count == n`` (where a small coin would claim p = 1)
+    and at 0 it is Clopper-Pearson's own, which is lower and so holds too.
+
+    Args:
+        count, n: successes in [0, n], draws >= 1.
+        alpha: error probability in (0, 1).
+        coin: in [0, 1]; 1 gives Clopper-Pearson.
+
+    Returns:
+        in [0, 1).
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+    least = float(lower_bound(count, n, alpha))
+    if not 0.0 <= coin <= 1.0:
+        raise ValueError(f"coin must lie in [0, 1], not {coin}")
+    if count in (0, n) or coin == 1.0:
+        return least
+
+    def excess(p: float) -> float:
+        more = special.betainc(count + 1, n - count, p)
+        return float(more + coin * (special.betainc(count, n - count + 1, p) - more)) - alpha
+
+    most = float(lower_bound(count + 1, n, alpha))
+    if excess(most) <= 0.0:  # a coin of 0, up to rounding
+        return most
+    # The root's own tolerance is taken off, so that the bound does not err upwards.
+    return max(least, float(optimize.brentq(excess, least, most, xtol=1e-14)) - 2e-14) if excess(least) < 0 else least
 
 
 def radius(p_lower: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
@@ -91,6 +127,6 @@ def _counts(count: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArra
     return k, n
 
 
-def _check_alpha(alpha: float) -> None:
-    if not 0.0 < alpha < 1.0:
+def _check_alpha(alpha: ArrayLike) -> None:
+    if not np.all((np.asarray(alpha) > 0.0) & (np.asarray(alpha) < 1.0)):
         raise ValueError(f"alpha must lie in (0, 1), not {alpha}")

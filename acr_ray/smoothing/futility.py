@@ -31,7 +31,7 @@ def count_at(scored: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float6
 
 
 def give_up_scores(
-    thresholds: Sequence[float], looks: Sequence[int], boundaries: NDArray[np.int64], worth: float
+    thresholds: Sequence[float], looks: Sequence[int], boundaries: NDArray[np.int64], worth: ArrayLike
 ) -> NDArray[np.float64]:
     """Below which score it pays to stop trying to claim each threshold.
 
@@ -44,13 +44,14 @@ def give_up_scores(
         thresholds: increasing, in (0, 1), shape (R,).
         looks: cumulative draws, increasing, shape (K,).
         boundaries: counts that claim, shape (K, R); see `spending.boundary`.
-        worth: draws that one claim is worth, > 0.
+        worth: draws that a claim is worth, > 0, one for all or shape (R,).
 
     Returns:
         (K, R): with no score at or above the entry is it worth going on from below; ``-inf`` where it always is.
         The last look's entry is ``inf``.
     """
     thresholds = np.asarray(thresholds, dtype=np.float64)
+    worth = np.broadcast_to(np.asarray(worth, dtype=np.float64), thresholds.shape)
     n = np.asarray(looks, dtype=np.float64)
     grid = np.arange(-REACH, REACH + STEP / 2, STEP)
     edges = np.concatenate([[-np.inf], (grid[1:] + grid[:-1]) / 2, [np.inf]])
@@ -74,7 +75,7 @@ def give_up_scores(
             if r + 1 < len(thresholds):  # the same share, seen from the next threshold
                 shift = score(n[k] * thresholds[r], n[k], thresholds[r + 1])
                 further = np.interp(grid + shift, grid, value[r + 1])
-            value[r] = np.where(claimed, worth + further, value[r])
+            value[r] = np.where(claimed, worth[r] + further, value[r])
         after = value
     return found
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import optimize, special
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from acr_ray.settings.certify import CertifySettings
 from acr_ray.settings.seeds import derive_seed
-from acr_ray.smoothing.bounds import lower_bound, radius, upper_bound
+from acr_ray.smoothing import width
+from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
 from acr_ray.smoothing.futility import count_at, give_up_scores
 from acr_ray.smoothing.spending import boundary
 
@@ -32,10 +33,10 @@ class Judgement:
 
     Attributes:
         stop: no more draws for this image.
-        p_lower: lower bound on p_A of the selected class, wrong with probability at most alpha whenever the rule or
-            anybody else stops; 0.0 while going on and where nothing is claimed.
+        p_lower: lower bound on p_A of the selected class, > 1/2, wrong with probability at most alpha; 0.0 where
+            nothing is claimed, and while going on.
         reason: "" while going on, else why it stops: "n" (all draws), "decided" (all that is asked for is certified),
-            "futile" (more draws would hardly certify more), "width" (nor raise the radius enough).
+            "futile" (more draws would hardly certify more), "width" (nor raise the radius by the tolerance).
     """
 
     stop: bool
@@ -43,14 +44,14 @@ class Judgement:
     reason: str = ""
 
 
-GO_ON = Judgement(False)
+_GO_ON = Judgement(False)
 
 
 class Rule:
     """A stopping rule.
 
     Attributes:
-        name: of its bound, versioned; the certificates' column ``bound``.
+        name: of its bound, with a version; the certificates' column ``bound``.
         looks: cumulative estimation draws at which it looks, increasing; the last is n.
     """
 
@@ -63,7 +64,20 @@ class Rule:
         Args:
             path: ``path[i]`` of the first ``looks[i]`` estimation draws gave the selected class; at least one look.
             n0, count0: selection draws, and how many of them gave the selected class.
-            coin: uniform in [0, 1) where the bound is randomised; see `coin`. 1.0: no randomisation.
+            coin: uniform in [0, 1) for a randomised bound, see `coin`; others ignore it. 1.0: not randomised.
+        """
+        raise NotImplementedError
+
+    def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """The same for many images at all looks, with a coin of 1.0.
+
+        Args:
+            paths: whole paths, (M, K).
+            n0, counts0: selection draws, and the counts in them, (M,).
+
+        Returns:
+            where the rule would stop, bool (M, K), True at the last look; and what may be claimed after each look
+            whoever stops there, float64 (M, K), non-decreasing along K.
         """
         raise NotImplementedError
 
@@ -71,15 +85,15 @@ class Rule:
 def rule_for(settings: CertifySettings) -> Rule:
     """The rule of a run."""
     if settings.stopping == "radii":
-        return _radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha, settings.n0)
+        return _radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha)
     if settings.stopping == "width":
-        return _width_rule(settings.sigma, settings.n, settings.alpha, settings.tolerance)
+        return _width_rule(settings.n, settings.alpha, settings.sigma, settings.tolerance)
     return FixedRule(settings.n, settings.alpha, settings.bound == "randomized")
 
 
 def coin(seed: int, image: str) -> float:
-    """The uniform number in [0, 1) of an image's randomised bound: of the run's seed and the image alone."""
-    return derive_seed(seed, "bound", image) / 2.0**63
+    """The uniform number in [0, 1) of an image's randomised bound: a function of the run's seed and its name."""
+    return (derive_seed(seed, "bound", image) >> 10) / 2.0**53
 
 
 class FixedRule(Rule):
@@ -90,46 +104,142 @@ class FixedRule(Rule):
         self._alpha, self._randomized = alpha, randomized
 
     def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
-        bound = lru_randomized if self._randomized else lru_plain
-        given = (int(path[-1]), self.looks[0], self._alpha)
-        p_lower = bound(*given, coin) if self._randomized else bound(*given)
-        return Judgement(True, p_lower if p_lower > 0.5 else 0.0, "n")
+        p = randomized_lower_bound(int(path[-1]), self.looks[0], self._alpha, coin if self._randomized else 1.0)
+        return Judgement(True, p if p > 0.5 else 0.0, "n")
+
+    def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        p = lower_bound(paths, self.looks[0], self._alpha)
+        return np.ones(p.shape, dtype=bool), np.where(p > 0.5, p, 0.0)
 
 
-def randomized_lower_bound(count: int, n: int, alpha: float, coin: float) -> float:
-    """Randomised Clopper-Pearson lower bound (Stevens 1950, Biometrika 37).
+class RadiiRule(Rule):
+    """Answers certified accuracy on a grid of radii, and stops an image once its answer is decided.
 
-    The p with ``P[X > count] + coin * P[X = count] = alpha``, X ~ Binomial(n, p). The left side at the true p is
-    uniform when the coin is, so the bound exceeds the true p with probability exactly alpha; it lies between the
-    Clopper-Pearson bounds of ``count`` and ``count + 1``. At ``count == n`` it is Clopper-Pearson's own (a small coin
-    would claim p = 1), which is lower and so holds too.
+    To each radius r belongs the hypothesis "p_A < Phi(r / sigma)", rejected as soon as the count reaches the exact
+    `spending.boundary` for it at level alpha. The claim is the largest radius up to which all hypotheses are
+    rejected. **It is wrong with probability at most alpha:** the hypotheses are nested, so those that are true are
+    the ones from some radius r* up; a wrong claim is of a radius >= r*, so it needs r*'s hypothesis rejected, which
+    is true and rejected at any look at all with probability at most alpha. So alpha is not split between radii, and
+    nothing depends on when or why an image stops.
+
+    An image stops once the largest radius is claimed, or once the next one is not worth its draws
+    (`futility.give_up_scores`, applied to selection and estimation draws together).
 
     Args:
-        count, n: successes in [0, n], draws >= 1.
-        alpha: in (0, 1).
-        coin: in [0, 1]; 1 gives Clopper-Pearson.
+        thresholds: values of p_A to claim, increasing, in (1/2, 1); those of the radii, see `claim_at`.
+        looks: see `Rule`.
+        alpha: error probability of an image's claim.
+        worth: what a claim is worth, in units of n; see `_worth`.
+        power, kept: alpha spent by draw m is ``alpha * (1 - kept) * (m / n)**power``, the rest at n. All three, and
+            the looks, were chosen by measured efficiency (`acr_ray.benchmarks.simulate`).
     """
-    least = float(lower_bound(count, n, alpha))
-    if count in (0, n) or coin >= 1.0:
-        return least
 
-    def excess(p: float) -> float:
-        more = special.betainc(count + 1, n - count, p)
-        return float(more + coin * (special.betainc(count, n - count + 1, p) - more)) - alpha
+    name = RADII
 
-    most = float(lower_bound(count + 1, n, alpha))
-    if excess(least) >= 0.0:
-        return least
-    # The root's own tolerance is taken off, so that the bound never errs upwards.
-    return most if excess(most) <= 0.0 else max(least, float(optimize.brentq(excess, least, most, xtol=1e-15)) - 1e-14)
+    def __init__(
+        self,
+        thresholds: Sequence[float],
+        looks: Sequence[int],
+        alpha: float,
+        worth: float = 1.0,
+        power: float = 0.5,
+        kept: float = 0.25,
+    ) -> None:
+        self.looks, self.thresholds = tuple(looks), tuple(thresholds)
+        part = np.array(self.looks) / self.looks[-1]
+        spent = alpha * np.where(part == 1, 1.0, (1 - kept) * part**power)
+        found = np.stack([boundary(p, self.looks, spent) for p in self.thresholds], axis=1)
+        # A count that rejects a threshold rejects those below it, except by the unevenness of whole counts.
+        self.boundaries = np.maximum.accumulate(found, axis=1)
+        worths = worth * self.looks[-1] * _worth(self.thresholds)
+        self._scores = give_up_scores(self.thresholds, self.looks, self.boundaries, worths)
+        self._claims = np.array([0.0, *self.thresholds])
+        self._pooled: dict[int, NDArray[np.float64]] = {}
+
+    def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
+        looks = len(path)
+        reached = (np.asarray(path)[:, None] >= self.boundaries[:looks]).any(axis=0)
+        claimed = int(reached.sum())
+        p_lower = float(self._claims[claimed])
+        if claimed == len(self.thresholds):
+            return Judgement(True, p_lower, "decided")
+        if looks == len(self.looks):
+            return Judgement(True, p_lower, "n")
+        if path[-1] + count0 < self._give_up(n0)[looks - 1, claimed]:
+            return Judgement(True, p_lower, "futile")
+        return _GO_ON
+
+    def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        paths = np.asarray(paths)
+        claimed = np.zeros(paths.shape, dtype=np.int64)
+        for r in range(len(self.thresholds)):  # boundaries rise with the threshold, so what is reached adds up
+            claimed += np.logical_or.accumulate(paths >= self.boundaries[:, r], axis=1)
+        give_up = np.pad(self._give_up(n0), ((0, 0), (0, 1)), constant_values=np.inf)  # all claimed: nothing left
+        stop = paths + np.asarray(counts0)[:, None] < give_up[np.arange(len(self.looks)), claimed]
+        return stop, self._claims[claimed]
+
+    def _give_up(self, n0: int) -> NDArray[np.float64]:
+        """Counts, selection draws included, below which a threshold is given up, (K, R); ``inf`` at the last look."""
+        if n0 not in self._pooled:
+            n = np.array(self.looks, dtype=np.float64)
+            found = np.empty_like(self._scores)
+            for r, p in enumerate(self.thresholds):
+                # The score asked for of n0 + m draws is that asked for at a look after as many.
+                scores = np.interp(np.log(n + n0), np.log(n), np.clip(self._scores[:, r], -30, 30))
+                found[:, r] = count_at(scores, n + n0, p)
+            found[-1] = np.inf
+            self._pooled[n0] = found
+        return self._pooled[n0]
 
 
-@lru_cache(maxsize=1 << 16)
-def lru_plain(count: int, n: int, alpha: float) -> float:
-    return float(lower_bound(count, n, alpha))
+class WidthRule(Rule):
+    """Stops where all n draws would hardly raise the radius by more than a tolerance.
 
+    At each look the Clopper-Pearson bound at that look's share of alpha; the claim is the largest so far. The shares
+    are fixed before the first estimation draw (`width.alpha_shares`, from the selection draws) and sum to alpha, so
+    by the union bound a claim is wrong, at any look at all, with probability at most alpha.
 
-lru_randomized = randomized_lower_bound
+    An image stops where all n draws, should they keep the share seen so far, would with the whole of alpha certify
+    a radius at most ``tolerance`` above its own, and where its chance of certifying anything is below
+    `width.HOPELESS`.
+    """
+
+    name = WIDTH
+
+    def __init__(self, looks: Sequence[int], alpha: float, sigma: float, tolerance: float) -> None:
+        self.looks = tuple(looks)
+        self._alpha, self._sigma, self._tolerance = alpha, sigma, tolerance
+        self._planned = lru_cache(maxsize=1024)(self._plan)
+        self._hopeless = lru_cache(maxsize=8)(lambda n0: width.hopeless_counts(self.looks, n0, alpha))
+
+    def _plan(self, n0: int, count0: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        shares = width.alpha_shares(self.looks, n0, count0, self._alpha, self._sigma, self._tolerance)
+        return shares, *width.stopping_counts(self.looks, shares, self._alpha, self._sigma, self._tolerance)
+
+    def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
+        looks, count = len(path), path[-1]
+        shares, some, enough = self._planned(n0, count0)
+        if looks == len(self.looks):
+            reason = "n"
+        elif some[looks - 1] <= count <= enough[looks - 1]:
+            reason = "width"
+        elif count + count0 < self._hopeless(n0)[looks - 1] and not np.any(np.asarray(path) >= some[:looks]):
+            reason = "futile"
+        else:
+            return _GO_ON
+        p = float(lower_bound(path, self.looks[:looks], shares[:looks]).max())
+        return Judgement(True, p if p > 0.5 else 0.0, reason)
+
+    def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        paths, counts0 = np.asarray(paths), np.asarray(counts0)
+        distinct, back = np.unique(counts0, return_inverse=True)
+        plans = zip(*(self._plan(n0, int(count)) for count in distinct), strict=True)
+        shares, some, enough = (np.stack(part)[back] for part in plans)
+        p = np.maximum.accumulate(lower_bound(paths, np.array(self.looks), shares), axis=1)
+        stop = (paths >= some) & (paths <= enough)
+        stop |= (p <= 0.5) & (paths + counts0[:, None] < self._hopeless(n0))
+        stop[:, -1] = True
+        return stop, np.where(p > 0.5, p, 0.0)
 
 
 def geometric_looks(n: int, first: int, ratio: float) -> tuple[int, ...]:
@@ -142,110 +252,31 @@ def geometric_looks(n: int, first: int, ratio: float) -> tuple[int, ...]:
 
 
 def claim_at(r: float, sigma: float) -> float:
-    """The smallest float p_lower whose radius, as computed, is at least r and above 0; 1.0 where there is none."""
-    p = float(special.ndtr(r / sigma))
-    p = max(p - 1e-15, math.nextafter(0.5, 1.0))
-    while p < 1.0 and not (float(radius(p, sigma)) >= r and float(radius(p, sigma)) > 0):
+    """The smallest p_lower whose radius, as computed, is at least r and above 0; 1.0 where no float is."""
+    p = max(float(special.ndtr(r / sigma)) - 1e-15, math.nextafter(0.5, 1.0))
+    while p < 1.0 and not float(radius(p, sigma)) >= max(r, math.ulp(0.0)):
         p = math.nextafter(p, 1.0)
     return p
 
 
-class RadiiRule(Rule):
-    """Answers certified accuracy on a grid of radii, and stops an image once its answer is decided.
+def _worth(thresholds: Sequence[float]) -> NDArray[np.float64]:
+    """What claiming a radius is worth, relative to radius 0: how much wider a radius's uncertainty is there.
 
-    To each radius r belongs the hypothesis "p_A <= Phi(r / sigma)", rejected as soon as the count reaches
-    `spending.boundary` for it at level alpha. The claim is the largest radius up to which all hypotheses are
-    rejected. **It is wrong with probability at most alpha:** the hypotheses are nested, so those that are true are
-    the ones from some radius r* up; a wrong claim is a radius >= r* and needs the rejection of r*'s hypothesis, which
-    is true and is rejected at any look with probability at most alpha. Nothing here depends on when or why an
-    image stops.
-
-    An image stops once the largest radius is claimed, or once the next one is not worth its draws
-    (`futility.give_up_scores`, which also uses the selection draws).
+    ``sqrt(p (1 - p)) / phi(Phi^-1(p))`` turns a standard error of p_A into one of the radius. Where images are spread
+    evenly over radii, as many more of them lie within reach of giving up wrongly.
     """
-
-    def __init__(
-        self,
-        thresholds: Sequence[float],
-        looks: Sequence[int],
-        alpha: float,
-        n0: int,
-        *,
-        worth: float,
-        power: float,
-        kept: float,
-    ) -> None:
-        self.name, self.looks, self.thresholds = RADII, tuple(looks), tuple(thresholds)
-        t = np.array(self.looks) / self.looks[-1]
-        spent = alpha * ((1 - kept) * t**power + kept * (t == 1))
-        self.boundaries = np.stack([boundary(p, self.looks, spent) for p in self.thresholds], axis=1)
-        self._scores = give_up_scores(self.thresholds, self.looks, self.boundaries, worth * self.looks[-1])
-        self._pooled: dict[int, NDArray[np.float64]] = {n0: self._give_up(n0)}
-
-    def _give_up(self, n0: int) -> NDArray[np.float64]:
-        """Pooled counts (selection and estimation) below which a threshold is given up, (K, R)."""
-        n, seen = np.array(self.looks, dtype=np.float64), np.array(self.looks, dtype=np.float64) + n0
-        found = np.empty_like(self._scores)
-        for r, p in enumerate(self.thresholds):
-            finite = np.clip(self._scores[:, r], -30, 30)
-            scores = np.interp(np.log(seen), np.log(n), finite)
-            found[:, r] = count_at(scores, seen, p)
-        found[-1] = np.inf
-        return found
-
-    def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
-        looks = len(path)
-        reached = (np.asarray(path)[:, None] >= self.boundaries[:looks]).any(axis=0)
-        claimed = len(reached) if reached.all() else int(np.argmin(reached))
-        p_lower = self.thresholds[claimed - 1] if claimed else 0.0
-        if claimed == len(self.thresholds):
-            return Judgement(True, p_lower, "decided")
-        if looks == len(self.looks):
-            return Judgement(True, p_lower, "n")
-        if n0 not in self._pooled:
-            self._pooled[n0] = self._give_up(n0)
-        if path[-1] + count0 < self._pooled[n0][looks - 1, claimed]:
-            return Judgement(True, p_lower, "futile")
-        return GO_ON
+    p = np.asarray(thresholds)
+    wide = np.sqrt(p * (1 - p)) * np.exp(special.ndtri(p) ** 2 / 2)
+    return wide / 0.5
 
 
 @lru_cache(maxsize=8)
-def _radii_rule(radii: tuple[float, ...], sigma: float, n: int, alpha: float, n0: int) -> RadiiRule:
-    claims = [claim_at(r, sigma) for r in radii]
-    ceiling = float(lower_bound(n, n, alpha))
-    reachable = [p for p in claims if p < ceiling] or claims[:1]
-    return RadiiRule(reachable, geometric_looks(n, 40, 1.066), alpha, n0, worth=1.0, power=0.5, kept=0.0)
-
-
-class WidthRule(Rule):
-    """Stops where more draws could hardly raise the radius by more than a tolerance.
-
-    At each look the Clopper-Pearson bound at its share of alpha; the shares sum to alpha, so by the union bound the
-    largest bound so far is wrong at any look with probability at most alpha.
-    """
-
-    def __init__(self, looks: Sequence[int], alpha: float, sigma: float, tolerance: float, kept: float) -> None:
-        self.name, self.looks = WIDTH, tuple(looks)
-        self._sigma, self._tolerance, self._alpha = sigma, tolerance, alpha
-        early = len(self.looks) - 1
-        self.shares = np.array([alpha * (1 - kept) / early] * early + [alpha * kept]) if early else np.array([alpha])
-
-    def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
-        looks, n = len(path), self.looks[-1]
-        held = max(lru_plain(int(c), m, float(a)) for c, m, a in zip(path, self.looks, self.shares, strict=False))
-        p_lower = held if held > 0.5 else 0.0
-        if looks == len(self.looks):
-            return Judgement(True, p_lower, "n")
-        share = path[-1] / self.looks[looks - 1]
-        last = lru_plain(int(share * n), n, float(self.shares[-1]))
-        gain = float(radius(last, self._sigma) - radius(held, self._sigma))
-        if held > 0.5 and gain <= self._tolerance:
-            return Judgement(True, p_lower, "width")
-        if held <= 0.5 and float(upper_bound(path[-1], self.looks[looks - 1], 0.01)) < 0.5:
-            return Judgement(True, 0.0, "futile")
-        return GO_ON
+def _radii_rule(radii: tuple[float, ...], sigma: float, n: int, alpha: float) -> RadiiRule:
+    # What n draws can't claim even if all agree would only cost draws; at least one threshold must remain.
+    claims = [p for p in (claim_at(r, sigma) for r in radii) if p <= lower_bound(n, n, alpha)]
+    return RadiiRule(claims or [claim_at(0.0, sigma)], geometric_looks(n, 20, 1.12), alpha)
 
 
 @lru_cache(maxsize=8)
-def _width_rule(sigma: float, n: int, alpha: float, tolerance: float) -> WidthRule:
-    return WidthRule(geometric_looks(n, 50, 1.35), alpha, sigma, tolerance, kept=0.85)
+def _width_rule(n: int, alpha: float, sigma: float, tolerance: float) -> WidthRule:
+    return WidthRule(geometric_looks(n, 100, 1.35), alpha, sigma, tolerance)
