@@ -60,6 +60,7 @@ class Trainer:
             self.module.parameters(), lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay
         )
         self.method = build_method(recipe)
+        self.identity = recipe.sha256  # of the checkpoints that this run writes, and reads unless told otherwise
         self.engine = SamplingEngine(self.module, len(images.class_names), t.sigma, device)
         self.progress = Progress()
         smallest = min(s.stop - s.start for s in steps(len(images), recipe.inputs_per_step))
@@ -70,14 +71,16 @@ class Trainer:
             )
 
     def save(self, folder: Path) -> None:
-        save_state(folder, self.module, self.optimizer, self.progress, self.recipe.sha256)
+        save_state(folder, self.module, self.optimizer, self.progress, self.identity)
 
-    def load(self, folder: Path) -> None:
-        self.progress = load_state(folder, self.module, self.optimizer, self.recipe.sha256)
+    def load(self, folder: Path, identity: str | None = None) -> None:
+        """Go on from a checkpoint of this run, or, to fork, of the run whose ``identity`` is given."""
+        self.progress = load_state(folder, self.module, self.optimizer, identity or self.identity)
 
-    def run(self, after_epoch: Callable[[Trainer], None] = lambda trainer: None) -> None:
-        """Train the epochs that are left; ``after_epoch`` is called on every worker after each."""
-        while self.progress.epoch < self.recipe.training.epochs:
+    def run(self, after_epoch: Callable[[Trainer], None] = lambda trainer: None, until: int | None = None) -> None:
+        """Train the epochs that are left, up to ``until`` where given; ``after_epoch`` is called on every worker."""
+        last = self.recipe.training.epochs if until is None else min(until, self.recipe.training.epochs)
+        while self.progress.epoch < last:
             record = self.epoch()
             self.progress.history.append(record)
             self.progress.epoch += 1
@@ -158,7 +161,8 @@ class Trainer:
         if epoch == t.e_t:
             self.progress.population = Population(everything, None) if reweigh.enabled else None
         if discard.enabled and epoch == t.e_t:
-            counts = self._counts(everything, discard.draws, f"discard/{epoch}", discard.view, discard.checkpoint)
+            counts = self.progress.p_a.get("discard")  # a fork brings what another of its trunk has estimated
+            counts = self.discard_counts() if counts is None else counts
             kept = everything[kept_by_p_a(counts, discard.draws, discard.p_t)]
             if len(kept) == 0:
                 raise TrainingStopped(
@@ -182,6 +186,12 @@ class Trainer:
             record |= _describe("reweigh", counts[kept], reweigh.draws)
             record |= {"reweigh_effective_share": effective}
         return record
+
+    def discard_counts(self) -> NDArray[np.int64]:
+        """Label counts of every training sample, as discarding at the epoch that comes next needs them."""
+        everything, discard = np.arange(len(self.images), dtype=np.int64), self.recipe.discard
+        purpose = f"discard/{self.progress.epoch}"
+        return self._counts(everything, discard.draws, purpose, discard.view, discard.checkpoint)
 
     def _counts(
         self, items: NDArray[np.int64], draws: int, purpose: str, view: str, checkpoint: str | None

@@ -1,0 +1,142 @@
+"""What a search asks for: numbers of a validation, each with its direction. numpy only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acr_ray.settings import UserError
+from acr_ray.smoothing.bounds import max_radius
+
+KINDS = ("acr", "certified_accuracy", "hard_share", "p_a_quantile")
+ALLOWED = "acr, certified_accuracy@RADIUS, hard_share, p_a_quantile@Q; several with commas between"
+QUANTILES = (0.1, 0.25, 0.5)  # of p_A, logged by every trial
+RADII = (0.0, 0.5, 1.0, 1.5, 2.0)  # in units of σ, certified accuracies logged by every trial
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number of a validation.
+
+    Attributes:
+        kind: one of `KINDS`.
+        at: the radius of ``certified_accuracy`` (input units), the q in [0, 1] of ``p_a_quantile``; else unused.
+    """
+
+    kind: str
+    at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}@{self.at:g}" if self.kind in ("certified_accuracy", "p_a_quantile") else self.kind
+
+    @property
+    def mode(self) -> str:
+        return "min" if self.kind == "hard_share" else "max"
+
+    @property
+    def sign(self) -> int:
+        """Larger ``sign * value`` is better."""
+        return -1 if self.mode == "min" else 1
+
+    @property
+    def worst(self) -> float:
+        """The value of a trial that could not be trained: of a classifier that is never right."""
+        return 1.0 if self.kind == "hard_share" else 0.0
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a validation drew.
+
+    Attributes:
+        right: int64 ``(K,)``, draws of each image that got its label.
+        draws: int64 ``(K,)`` >= 1.
+        radii: float64 ``(K,)``, radius that N draws certify or, where fewer were drawn, should certify; 0: none.
+        evaluations: noisy rows passed through the network.
+    """
+
+    right: NDArray[np.int64]
+    draws: NDArray[np.int64]
+    radii: NDArray[np.float64]
+    evaluations: int
+
+
+def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
+    """One or more names with commas between.
+
+    Args:
+        sigma, n, alpha: of the validation; a radius that it can never certify is refused.
+
+    Raises:
+        UserError: unknown, given twice, or out of range.
+    """
+    found = []
+    for part in (p.strip() for p in text.split(",")):
+        kind, marked, at = part.partition("@")
+        needs = kind in ("certified_accuracy", "p_a_quantile")
+        if kind not in KINDS or bool(marked) != needs:
+            raise UserError(f"--metric {part or '(nothing)'}: unknown; allowed: {ALLOWED}")
+        try:
+            objective = Objective(kind, float(at) if needs else 0.0)
+        except ValueError:
+            raise UserError(f"--metric {part}: {at} is not a number; allowed: {ALLOWED}") from None
+        ceiling = max_radius(sigma, n, alpha)
+        if kind == "certified_accuracy" and not 0 <= objective.at <= ceiling:
+            raise UserError(
+                f"--metric {part}: allowed: a radius from 0 to {ceiling:.3f}, "
+                f"the most that {n} draws at alpha = {alpha:g} can certify"
+            )
+        if kind == "p_a_quantile" and not 0 <= objective.at <= 1:
+            raise UserError(f"--metric {part}: allowed: q from 0 to 1")
+        if objective in found:
+            raise UserError(f"--metric {part}: given twice")
+        found.append(objective)
+    return tuple(found)
+
+
+def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
+    """What every trial logs: all kinds, and what was asked for."""
+    ceiling = max_radius(sigma, n, alpha)
+    fixed = [Objective("acr"), Objective("hard_share")]
+    fixed += [Objective("certified_accuracy", float(f"{r * sigma:.6g}")) for r in RADII if r * sigma <= ceiling]
+    fixed += [Objective("p_a_quantile", q) for q in QUANTILES]
+    return tuple(dict.fromkeys((*fixed, *asked)))
+
+
+def measure(tally: Tally, objectives: tuple[Objective, ...]) -> dict[str, float]:
+    """The objectives by name. The label is the class that is certified, so a wrong answer has radius 0."""
+    radii, p_a = tally.radii, tally.right / tally.draws
+    found = {}
+    for objective in objectives:
+        if objective.kind == "acr":
+            value = radii.mean()
+        elif objective.kind == "certified_accuracy":
+            value = ((radii > 0) & (radii >= objective.at)).mean()
+        elif objective.kind == "hard_share":
+            value = (p_a < 0.5).mean()
+        else:
+            value = np.quantile(p_a, objective.at)
+        found[objective.name] = float(value)
+    return found
+
+
+def failed(objectives: tuple[Objective, ...]) -> dict[str, float]:
+    """What counts for a trial that could not be trained."""
+    return {objective.name: objective.worst for objective in objectives}
+
+
+def pareto_front(values: NDArray[np.float64], signs: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which rows no other row beats: none is at least as good in every column and better in one.
+
+    Args:
+        values: ``(K, D)``; rows with NaN are not on the front and beat nobody.
+        signs: 1 for a column to maximise, -1 to minimise.
+    """
+    good = np.where(np.isnan(values).any(axis=1, keepdims=True), -math.inf, values * np.array(signs))
+    as_good = (good[None] >= good[:, None]).all(axis=2)
+    better = (good[None] > good[:, None]).any(axis=2)
+    return ~(as_good & better).any(axis=1) & np.isfinite(good).all(axis=1)

@@ -1,0 +1,196 @@
+"""One trial of a search: a training run that begins at its fork and is measured on held-out images. No Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acr_ray import __version__
+from acr_ray.data import ImageSet, open_images
+from acr_ray.models import ModelCard, save_checkpoint
+from acr_ray.settings import Recipe, UserError, digest
+from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.storage import Folder
+from acr_ray.training.group import Group
+from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.run import Workers
+from acr_ray.tuning.leases import Claims
+from acr_ray.tuning.objectives import Objective, failed, measure
+from acr_ray.tuning.space import Point
+from acr_ray.tuning.trunks import Trunks, passes_of
+from acr_ray.tuning.validation import ValidationSettings, held_out, validate
+
+TRIALS, RESULT, PROGRESS = "trials", "result.json", "trial.json"
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+SINCE_FORKS = "epochs_since_forks"  # epochs after the last E_t of the space: the time that schedulers go by
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all trials of a search share.
+
+    Attributes:
+        recipe: the trials' recipe but for the fields of the space.
+        seed: of training, validation images and validation noise.
+        out: URI of the search's folder.
+        validation: how trials are measured.
+        objectives: the numbers that every trial reports.
+        workers: hardware of a trial.
+        trunks: whether trials fork from trunks; else each is trained from the beginning.
+        forks: E_t values known beforehand.
+        rungs: epochs after which unfinished trials are measured, for a scheduler to compare.
+        checkpoint_every: epochs between a trial's checkpoints.
+        fingerprint: of the training images, as the driver sees them.
+    """
+
+    recipe: Recipe
+    seed: int
+    out: str
+    validation: ValidationSettings
+    objectives: tuple[Objective, ...]
+    workers: Workers
+    trunks: bool
+    forks: tuple[int, ...]
+    rungs: tuple[int, ...]
+    checkpoint_every: int
+    fingerprint: str
+
+    @property
+    def surroundings(self) -> dict[str, Any]:
+        """What decides a trial's weights beside its recipe."""
+        images = {"share": self.validation.share, "most": self.validation.most, "images": self.fingerprint}
+        hardware = {"workers": self.workers.count, "cpus": self.workers.cpus, "gpu": bool(self.workers.gpus)}
+        return {"seed": self.seed, **images, **hardware}
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.workers.gpus else "cpu"
+
+    def trial_id(self, point: Point) -> str:
+        """A trial's name: what decides its weights and how it is measured, so equal trials have the same."""
+        recipe = self.recipe.change(point, self.recipe.name)
+        return digest(recipe.identity() | self.surroundings | self.validation.flat())[:12]
+
+    def trunks_for(self, claims: Claims) -> Trunks:
+        return Trunks(Folder(self.out), self.forks, claims, self.surroundings, self.checkpoint_every)
+
+    def images(self) -> tuple[ImageSet, ImageSet]:
+        """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
+        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train")
+        if images.fingerprint() != self.fingerprint:
+            raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
+        return held_out(images, self.validation, self.seed)
+
+
+class TrialRun:
+    """A trial at work on one worker: `begin` or `load`, then `advance` until its report's ``status`` is no longer `RUNNING`.
+
+    Args:
+        work: what it shares with the others.
+        point: its own values.
+        images: ``work.images()``.
+        group, device: as for `Trainer`.
+    """
+
+    def __init__(
+        self, work: Work, point: Point, images: tuple[ImageSet, ImageSet], group: Group, device: str = "cpu"
+    ) -> None:
+        self.work, self.point, self.group = work, point, group
+        self.trial_id = work.trial_id(point)
+        self.training, self.validation = images
+        self.trainer = Trainer(work.recipe.change(point, work.recipe.name), self.training, work.seed, group, device)
+        # What goes with a checkpoint: the trunk, seconds so far, draws of all validations, the last measurement.
+        self.said: dict[str, Any] = {"trunk": "", "seconds": 0.0, "validation_passes": 0, "metrics": {}}
+
+    @property
+    def forked(self) -> bool:
+        """Whether the trial starts from a trunk. Where nothing acts from E_t on there is nothing to share."""
+        return self.work.trunks and self.trainer.recipe.adapts
+
+    def begin(self, claims: Claims) -> None:
+        """Start a trial that has no checkpoint of its own."""
+        if self.forked:
+            self.said["trunk"] = self.work.trunks_for(claims).fork(self.trainer)
+
+    def save(self, folder: Path) -> None:
+        self.trainer.save(folder)
+        (folder / PROGRESS).write_text(json.dumps(self.said))
+
+    def load(self, folder: Path) -> None:
+        self.trainer.load(folder)
+        self.said = json.loads((folder / PROGRESS).read_text())
+
+    def finished(self) -> dict[str, Any] | None:
+        """The report of this trial where it, or an equal one, has been finished before."""
+        folder = Folder(self.work.out) / TRIALS / self.trial_id
+        return folder.read_json(RESULT) if folder.is_file(RESULT) else None
+
+    def advance(self) -> dict[str, Any]:
+        """Train to the next checkpoint, rung or the end, and report. All workers call it and get the same report.
+
+        A trial that cannot be trained (it diverges, or discards everything) reports the worst values and ends.
+        """
+        started, epochs = time.monotonic(), self.trainer.recipe.training.epochs
+        stop = self._next_stop()
+        reason, measured = "", False
+        try:
+            self.trainer.run(until=stop)
+            if stop in self.work.rungs or stop == epochs:
+                self._measure()
+                measured = True
+        except (TrainingStopped, BrokenModelError, UserError) as error:
+            reason, self.said["metrics"] = str(error), failed(self.work.objectives)
+        self.said["seconds"] += time.monotonic() - started
+        report = self._report(stop, reason, measured)
+        if report["status"] != RUNNING and self.group.rank == 0:
+            self._keep(report)
+        return report
+
+    def _next_stop(self) -> int:
+        at, epochs = self.trainer.progress.epoch, self.trainer.recipe.training.epochs
+        every = self.work.checkpoint_every
+        return min([epochs, (at // every + 1) * every, *(rung for rung in self.work.rungs if rung > at)])
+
+    def _measure(self) -> None:
+        tally = validate(self.trainer.engine, self.validation, self.work.validation, self.work.seed, self.group)
+        self.trainer.passes.take()  # draws of a validation are no cost of the next epoch
+        self.said["validation_passes"] += tally.evaluations
+        self.said["metrics"] = measure(tally, self.work.objectives)
+
+    def _report(self, stop: int, reason: str, measured: bool) -> dict[str, Any]:
+        progress, recipe = self.trainer.progress, self.trainer.recipe
+        fork = recipe.training.e_t if self.forked else 0
+        own, over = passes_of(progress.history[fork:]), progress.epoch == recipe.training.epochs
+        # A scheduler compares what carries this key: measurements, at their own epochs.
+        rung = {SINCE_FORKS: stop - max(self.work.forks, default=0)} if measured or reason else {}
+        unknown = {objective.name: float("nan") for objective in self.work.objectives}
+        return unknown | self.said["metrics"] | rung | {
+            "trial": self.trial_id,
+            "epoch": progress.epoch,
+            "status": FAILED if reason else FINISHED if over else RUNNING,
+            "reason": reason,
+            "trunk": self.said["trunk"],
+            "forward_passes": own.forward,
+            "backward_passes": own.backward,
+            "validation_passes": self.said["validation_passes"],
+            "remaining": [r["remaining"] for r in progress.history[fork:]],
+            "attack_active": [r.get("attack_active", []) for r in progress.history[fork:]],
+            "seconds": round(self.said["seconds"], 3),
+        }  # fmt: skip
+
+    def _keep(self, report: dict[str, Any]) -> None:
+        """Leave the trial's report and, where it was trained to its end, its model."""
+        folder, recipe = Folder(self.work.out) / TRIALS / self.trial_id, self.trainer.recipe
+        if report["status"] == FINISHED:
+            images = self.training
+            card = ModelCard(
+                architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
+                mean=images.mean, std=images.std, class_names=images.class_names, sigma=recipe.training.sigma,
+                dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"),
+                data_fingerprint=images.fingerprint(), seed=self.work.seed, code_version=__version__,
+            )  # fmt: skip
+            report["model_sha256"] = save_checkpoint(folder / "checkpoint", self.trainer.module, card).sha256
+        folder.write_json(RESULT, report)
