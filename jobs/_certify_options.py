@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import copy
 
+from torch import nn
+
+from acr_ray.certification.run_plan import RunPlan
 from acr_ray.data import ImageSet, open_images, select
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 
@@ -22,7 +27,7 @@ def parser(about: str) -> Parser:
     found = Parser(prog="python -m jobs.certify", description=about)
     found.add_argument("checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID")
     found.add_argument(
-        "--actors", type=whole(1, 1_000_000), metavar="K", help="sampler actors [>= 1; default: all that fit]"
+        "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
     )
     found.add_argument(
         "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
@@ -50,3 +55,19 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
             f"CHECKPOINT {options.checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}"
         )
     return settings, images
+
+
+def plan_of(settings: CertifySettings, images: ImageSet, card: ModelCard, model: nn.Module) -> RunPlan:
+    """What the run sets out to do, with the arithmetic in words."""
+    norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
+    arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
+    return RunPlan(
+        settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=card.num_classes,
+        model_sha256=card.sha256, arithmetic=arithmetic, data=images.fingerprint(),
+    )  # fmt: skip
+
+
+def _actors(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    least = whole(1, 1_000_000)(low)
+    return least, whole(least, 1_000_000)(high) if high else least

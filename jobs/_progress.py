@@ -45,9 +45,10 @@ class CertifyLines:
         if not standing.rate or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
+        planned = f" of {standing.evaluations_planned:,}" if standing.evaluations_planned else ""
         print(
-            f"{standing.images_done}/{standing.images} images  "
-            f"{standing.evaluations:,} of {standing.evaluations_planned:,} noisy samples  "
+            f"{standing.images_done}/{standing.images} images  {standing.actors} actors  "
+            f"{standing.evaluations:,}{planned} noisy samples  "
             f"{standing.rate:,.0f}/s  {clock(standing.seconds_left)} left",
             flush=True,
         )

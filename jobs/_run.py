@@ -6,10 +6,12 @@ import argparse
 import logging
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from acr_ray.settings.errors import UserError
-from acr_ray.storage import Folder
+from acr_ray.storage import Folder, amend, claim
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 
 
@@ -41,6 +43,42 @@ def out_folder(options: argparse.Namespace) -> Folder:
 def open_tracker(options: argparse.Namespace, out: Folder) -> Tracker:
     quieten()
     return Tracker(None if options.no_tracking else tracking_uri(options, out), lambda text: print(text, flush=True))
+
+
+@dataclass
+class Begun:
+    """A run that owns its folder and is open in MLflow.
+
+    Attributes:
+        record: what ``run.json`` says.
+        done: an earlier process has computed everything; only MLflow has not been told yet.
+    """
+
+    out: Folder
+    record: dict[str, Any]
+    tracker: Tracker
+    done: bool
+
+    def end(self) -> None:
+        """Close the MLflow run; the folder remembers whether MLflow has everything."""
+        self.tracker.finish()
+        amend(self.out, self.record, tracked=self.tracker.ok)
+
+
+def begin(
+    options: argparse.Namespace, out: Folder, job: str, identity: dict[str, Any], owned: tuple[str, ...], name: str,
+    tags: dict[str, str] | None = None,
+) -> Begun | None:  # fmt: skip
+    """Make the folder this run's and open it in MLflow. None where everything is done already."""
+    record = claim(out, job, identity, overwrite=options.overwrite, owned=owned)
+    done = out.is_file("summary.json")
+    if done and record.get("tracked"):
+        return None
+    tracker = open_tracker(options, out)
+    tracker.start(job, options.run_name or name, record.get("mlflow_run_id"), tags or {})
+    if tracker.run_id:
+        record = amend(out, record, mlflow_run_id=tracker.run_id)
+    return Begun(out, record, tracker, done)
 
 
 def tracking_uri(options: argparse.Namespace, out: Folder) -> str:

@@ -11,17 +11,15 @@ from acr_ray.certification import certificates
 from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
-from acr_ray.smoothing.plan import phases
-from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
-from jobs._certify_options import parser, settings_for
+from jobs._certify_options import parser, plan_of, settings_for
 from jobs._main import JobFailed, entry
 from jobs._page import log_page
 from jobs._progress import CertifyLines
-from jobs._run import connect, open_tracker, out_folder, tracking_uri
+from jobs._run import begin, connect, out_folder, tracking_uri
 
 SCHEMA_VERSION = 1
-OWNED = ("ledger", certificates.PARQUET, certificates.TSV, "summary.json")
+OWNED = ("ledger", "plan.json", "images.parquet", certificates.PARQUET, certificates.TSV, "summary.json")
 
 
 def main(argv: list[str]) -> None:
@@ -30,62 +28,62 @@ def main(argv: list[str]) -> None:
     location, training_run = resolve_checkpoint(options.checkpoint, tracking_uri(options, out))
     model, card = load_checkpoint(location)
     settings, images = settings_for(card, options)
-    fingerprint = images.fingerprint()
-    identity = settings.identity() | {"model_sha256": card.sha256, "data": fingerprint}
-    record = claim(out, "certify", identity, overwrite=options.overwrite, owned=OWNED)
-    done = out.is_file("summary.json")
-    if done and record.get("tracked"):
+    plan = plan_of(settings, images, card, model)
+    name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
+    tags = {"acr_ray.training_run_id": training_run} if training_run else {}
+    run = begin(options, out, "certify", plan.identity(), OWNED, name, tags)
+    if run is None:
         print(f"done before: {out}/{certificates.PARQUET}")
         return
-    tracker = open_tracker(options, out)
-    name = options.run_name or f"certify {(card.recipe or {}).get('name', card.architecture)}"
-    tags = {"acr_ray.training_run_id": training_run} if training_run else {}
-    tracker.start("certify", name, record.get("mlflow_run_id"), tags)
-    if tracker.run_id:
-        record = amend(out, record, mlflow_run_id=tracker.run_id)
-    tracker.params(
-        {**identity, "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
+    run.tracker.params(
+        {**plan.identity(), "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
     )
-    tracker.dataset(f"{images.dataset}-{settings.split}", fingerprint, str(settings.root), "certification")
+    run.tracker.dataset(f"{images.dataset}-{settings.split}", plan.data, str(settings.root), "certification")
 
     def work() -> None:
-        if done:
+        if run.done:
             return
-        from acr_ray.certification.coordinator import Actors, Coordinator, SamplersLost
-        from acr_ray.certification.ledger import Ledger
+        from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
+        from acr_ray.certification.crew import Actors, RayCrew
+        from acr_ray.certification.sampler import Arithmetic
 
-        ledger = Ledger(out, list(images.names), phases(settings.n0, settings.n, settings.block), card.num_classes)
-        started, before = time.monotonic(), ledger.evaluations
+        plan.save(out)
+        ledger, tally = plan.open(out)
+        started, before = time.monotonic(), tally.evaluations
         if settings.sigma != card.sigma:
             print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
+        rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
         print(
-            f"certify {len(images)} images, n0 {settings.n0}, n {settings.n}, alpha {settings.alpha}, in {out}",
+            f"certify {len(images)} images, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}",
             flush=True,
         )
         if before:
             print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
         connect(options.verbose)
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
+        arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+        crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors)
+        coordinator = Coordinator(ledger, tally, images, crew, actors.low, actors.high, settings.block)
         try:
-            Coordinator(ledger, images, settings, card, state_bytes(model), actors).run(CertifyLines())
-        except SamplersLost as error:
+            coordinator.run(CertifyLines())
+        except (SamplersLost, StorageLost) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
-        certificates.write(out, certificates.certificate_table(ledger, images, settings, card.sha256))
+        certificates.write(out, certificates.certificate_table(plan, tally))
         row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
-        given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed")}
-        spent = {"evaluations": ledger.evaluations, "evaluations_this_time": ledger.evaluations - before}
+        given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
+        spent = {"evaluations": tally.evaluations, "evaluations_this_time": tally.evaluations - before}
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
-        summary |= {"seconds": round(time.monotonic() - started, 3), "model_sha256": card.sha256}
-        summary |= {"settings_sha256": settings.sha256, "data_fingerprint": fingerprint}
-        out.write_json("summary.json", summary | {"mlflow_run_id": tracker.run_id, "training_run_id": training_run})
+        summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
+        summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
+        summary |= {"bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
+        out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
-    with_run(tracker, work)
+    with_run(run.tracker, work)
     summary = out.read_json("summary.json")
-    tracker.metrics(numbers(summary))
-    tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
-    log_page(tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
-    tracker.finish()
-    amend(out, record, tracked=tracker.ok)
+    run.tracker.metrics(numbers(summary))
+    run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
+    log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
+    run.end()
     print(f"certified: ACR {summary['acr']:.4f}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)
 
 

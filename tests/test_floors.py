@@ -31,7 +31,7 @@ BELOW = {
         "reporting",
     },
 }
-RAY = {"tuning/search.py", "tuning/trial.py", "training/worker.py", "training/run.py", "certification/crew.py"}
+RAY = {"tuning/search.py", "tuning/trial.py", "tuning/placement.py", "training/worker.py", "training/run.py", "certification/crew.py"}
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
     "training/population.py",

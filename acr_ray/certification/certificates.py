@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acr_ray.certification.ledger import Ledger
-from acr_ray.data import ImageSet
-from acr_ray.settings import CertifySettings
-from acr_ray.smoothing.bounds import lower_bound, radius, round_down
-from acr_ray.smoothing.decide import certify
-from acr_ray.smoothing.plan import ESTIMATE, SELECT
+from acr_ray.certification.course import CERTIFIED
+from acr_ray.certification.run_plan import RunPlan
+from acr_ray.certification.tally import Tally
+from acr_ray.smoothing.bounds import radius, round_down
 from acr_ray.storage import Folder
 
 SCHEMA_VERSION = 1
@@ -43,66 +41,81 @@ SCHEMA = pa.schema(
         ("model_sha256", pa.string()),
         ("settings_sha256", pa.string()),
         ("seconds", pa.float64()),
+        ("p_lower", pa.float64()),
+        ("stopping", pa.string()),
+        ("reason", pa.string()),
     ]
 )
 
 
-def certificate_table(ledger: Ledger, images: ImageSet, settings: CertifySettings, model_sha256: str) -> pa.Table:
-    """One row an image, counts only: radius and accuracy are derived by who reads it. All images must be complete."""
-    rows = []
-    for position, name in enumerate(images.names):
-        counts = ledger.counts(position, ESTIMATE)
-        found = certify(ledger.counts(position, SELECT), counts, settings.sigma, settings.alpha)
-        label = int(images.labels[position])
+def certificate_table(run: RunPlan, tally: Tally) -> pa.Table:
+    """One row for each finished image, by position: counts, and the bound where the rule is not a function of them.
+
+    The table's metadata say how many images there should be, and whether some are missing.
+    """
+    settings, rows = run.settings, []
+    for position in sorted(tally.finished):
+        found = tally.finished[position]
+        label = int(run.labels[position])
+        dense = (
+            [found.counts.get(c, 0) for c in range(run.num_classes)] if run.num_classes <= KEEP_COUNTS_UP_TO else None
+        )
         rows.append(
             {
-                "image": name,
-                "idx": int(images.idx[position]),
+                "image": run.names[position],
+                "idx": int(run.idx[position]),
                 "label": label,
                 "predicted": found.predicted,
-                "outcome": "abstained" if found.abstained else "certified",
-                "count_top": found.count_top,
-                "count_label": int(counts[label]),
+                "outcome": found.outcome,
+                "count_top": found.counts.get(found.predicted, 0),
+                "count_label": found.counts.get(label, 0),
                 "n": found.n,
                 "n0": settings.n0,
-                "counts": counts.tolist() if len(counts) <= KEEP_COUNTS_UP_TO else None,
+                "counts": dense,
                 "sigma": settings.sigma,
                 "alpha": settings.alpha,
                 "seed": settings.seed,
-                "bound": "clopper-pearson",
-                "dtype": "float32",
+                "bound": tally.course.rule.name,
+                "dtype": settings.dtype,
                 "block": settings.block,
-                "model_sha256": model_sha256,
+                "model_sha256": run.model_sha256,
                 "settings_sha256": settings.sha256,
-                "seconds": ledger.seconds(position),
+                "seconds": tally.seconds(position),
+                "p_lower": found.p_lower,
+                "stopping": settings.stopping,
+                "reason": found.reason,
             }
         )
+    planned = len(run.names)
+    about = {"incomplete": len(rows) < planned, "planned_images": planned, "arithmetic": run.arithmetic}
+    about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
     metadata = {
         b"acr_ray.schema_version": str(SCHEMA_VERSION).encode(),
-        b"acr_ray.summary": json.dumps({"incomplete": False, "planned_images": len(images.names)}).encode(),
+        b"acr_ray.summary": json.dumps(about).encode(),
     }
     return pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata(metadata)
 
 
 def radii_of(table: pa.Table) -> np.ndarray:
-    """Certified radius of each row, ``(images,)``; 0 where it abstains."""
-    column = {name: table[name].to_numpy() for name in ("count_top", "n", "sigma", "alpha")}
-    if not len(table):
-        return np.zeros(0)
-    bound = lower_bound(column["count_top"], column["n"], float(column["alpha"][0]))
-    return radius(bound, column["sigma"])
+    """Certified radius of each row in input units, ``(images,)``; 0 where it abstains."""
+    return radius(table["p_lower"].to_numpy(), table["sigma"].to_numpy()) if len(table) else np.zeros(0)
+
+
+def content(table: pa.Table) -> bytes:
+    """The table as a Parquet file."""
+    stream = BytesIO()
+    pq.write_table(table, stream)
+    return stream.getvalue()
 
 
 def write(folder: Folder, table: pa.Table) -> None:
     """Write ``certificates.parquet`` and ``certificates.tsv`` (the field's columns, radii rounded down)."""
-    content = BytesIO()
-    pq.write_table(table, content)
-    folder.write_bytes(PARQUET, content.getvalue())
+    folder.write_bytes(PARQUET, content(table))
     lines = ["idx\tlabel\tpredict\tradius\tcorrect\ttime"]
     for row, r in zip(
         table.select(["idx", "label", "predicted", "outcome", "seconds"]).to_pylist(), radii_of(table), strict=True
     ):
-        predict = -1 if row["outcome"] == "abstained" else row["predicted"]
+        predict = row["predicted"] if row["outcome"] == CERTIFIED else -1
         time = timedelta(seconds=row["seconds"])
         lines.append(
             f"{row['idx']}\t{row['label']}\t{predict}\t{round_down(r, 6)}\t{int(predict == row['label'])}\t{time}"

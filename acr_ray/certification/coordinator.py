@@ -1,55 +1,38 @@
-"""Fans the drawing out over actors, keeps bounded work in flight, and writes what comes back to the ledger."""
+"""Hands out the drawing, keeps bounded work in flight, and writes what comes back to the ledger. No Ray in here."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayTaskError
 
-from acr_ray.certification.ledger import Ledger
-from acr_ray.certification.sampler import Draw, Sampler
-from acr_ray.certification.tasks import Span, TaskCutter, pending
+from acr_ray.certification.crew import READY, Crew, Hand, Lost
+from acr_ray.certification.ledger import Ledger, Line
+from acr_ray.certification.sampler import Draw
+from acr_ray.certification.tally import Tally
+from acr_ray.certification.tasks import Piece, Queue
 from acr_ray.data import ImageSet
-from acr_ray.models import ModelCard
-from acr_ray.settings import CertifySettings, UserError
-from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from acr_ray.smoothing.plan import SELECT
 
 AHEAD = 2  # tasks sent to an actor before its first result is back: one at work, one waiting
-TASK_SECONDS = 1.0  # what a task should take: short enough to lose little with an actor, long enough to cost nothing
+TASK_SECONDS = 1.0  # what a task should take at least: short enough to lose little with an actor
+TASKS_PER_SECOND = 25  # what the coordinator should have to handle at most, whatever the number of actors
+FLUSH_SECONDS = 1.0  # results wait at most so long for the ledger
+KEEP_IMAGES = 64  # images kept decoded
+STRAGGLER = 10.0  # times the usual time of a task, from which it is also given to somebody idle
+STRAGGLER_SECONDS = 30.0  # but never sooner than this
 
 
 class SamplersLost(RuntimeError):
     """Actors die again and again without a result."""
 
 
-@dataclass(frozen=True)
-class Actors:
-    """How many sampler actors, and what each is given."""
-
-    count: int
-    gpus: float = 0
-    cpus: float = 1
-
-    @classmethod
-    def fitting(cls, count: int | None, gpus: float) -> Actors:
-        """As many as asked for, or as the cluster holds. Raises UserError where they would never start."""
-        total = ray.cluster_resources()
-        # A GPU actor waits for its device most of the time; asking for a whole CPU each would leave GPUs unused.
-        actors = cls(1, gpus, 0.1 if gpus else 1)
-        rooms = [total.get(kind, 0) / share for kind, share in (("CPU", actors.cpus), ("GPU", gpus)) if share]
-        fit = int(min(rooms))
-        if fit < 1 or (count is not None and count > fit):
-            raise UserError(
-                f"--actors {count or 'all'}: the cluster has room for {fit} (each takes {actors.cpus:g} CPU"
-                + (f" and {gpus:g} GPU)" if gpus else ")")
-            )
-        return cls(count or fit, actors.gpus, actors.cpus)
+class StorageLost(RuntimeError):
+    """Results could not be written for so long that going on makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -59,122 +42,237 @@ class Standing:
     images_done: int
     images: int
     evaluations: int
-    evaluations_planned: int
+    evaluations_planned: int  # an estimate where images stop at their own time; 0 where nothing is known yet
     rate: float  # evaluations a second since the first result, all actors; 0 where that is not known yet
+    actors: int
 
     @property
     def seconds_left(self) -> float:
-        return (self.evaluations_planned - self.evaluations) / self.rate if self.rate > 0 else float("inf")
+        left = self.evaluations_planned - self.evaluations
+        return left / self.rate if self.rate > 0 and self.evaluations_planned else float("inf")
+
+
+@dataclass
+class _Task:
+    """Pieces under way with one sampler."""
+
+    pieces: list[Piece]
+    sent: float
+    copied: bool = False  # somebody else has it too
+
+
+@dataclass
+class _Worker:
+    """What is known of a sampler."""
+
+    ready: bool = False
+    tasks: dict[int, _Task] = field(default_factory=dict)  # by id of the list of draws
 
 
 class Coordinator:
-    """Draws all that the ledger does not have yet.
+    """Draws all that the tally does not have yet.
 
-    Actors that die are replaced and their tasks sent again: a span's counts depend on its seed alone, so nothing
-    but time is lost. What has come back is in the ledger before anything else is asked for.
+    Samplers that die are replaced and their tasks sent again: a span's counts depend on its seed alone, so nothing
+    but time is lost. A task that takes far too long is given to an idle sampler as well; whichever answer comes
+    first counts. Results go to the ledger at least every second; while the storage fails they are kept and tried
+    again.
+
+    Args:
+        ledger, tally: of the run, the tally as read from the ledger.
+        images: to draw from, by position.
+        crew: starts and talks to samplers.
+        low, high: how many samplers there should be: those that are not there yet are asked for, and what is not
+            needed any more at the end is given back, down to ``low``.
+        rows: rows of a forward pass, at most.
+        patience: seconds for which the storage may fail.
     """
 
     def __init__(
-        self, ledger: Ledger, images: ImageSet, settings: CertifySettings, card: ModelCard, state: bytes, actors: Actors
-    ) -> None:
-        self._ledger, self._images, self._settings, self._actors = ledger, images, settings, actors
-        # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
-        self._arguments = (card, ray.put(state), settings.sigma, settings.seed, settings.device)
-        environment = {"env_vars": WORKER_ENVIRONMENT}
-        self._actor_class = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, runtime_env=environment)(Sampler)
-        self.handles: list[ray.actor.ActorHandle] = []
-        self._in_flight: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, list[Span]]] = {}
-        self._again: deque[list[Span]] = deque()
-        self._task_size = 4 * settings.block
+        self, ledger: Ledger, tally: Tally, images: ImageSet, crew: Crew, low: int, high: int, rows: int,
+        patience: float = 600.0, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._ledger, self._tally, self._images, self._crew = ledger, tally, images, crew
+        self._low, self._high, self._patience, self._clock = low, high, patience, clock
+        self._queue = Queue(len(tally), tally.needs, tally.phases, rows, SELECT)
+        self.workers: dict[Hand, _Worker] = {}
+        self.wasted = 0  # evaluations that were drawn more than once
+        self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._unwritten: list[Line] = []
+        self._written = self._failing = self._clock()
+        self._task_size, self._rate = 4 * rows, 0.0
         self._fruitless = 0
-        self._complete = {i for i in range(len(images)) if ledger.complete(i)}
+        self._before, self._started = tally.evaluations, None
 
     def run(self, on_progress: Callable[[Standing], None] = lambda standing: None) -> None:
-        """Draw until every image is complete.
+        """Draw until every image is finished.
 
         Raises:
-            SamplersLost: more than three times as many actors as there should be died in a row without a result.
-            RayTaskError: the model itself failed, e.g. gave NaN.
+            SamplersLost: more than three times as many samplers as there should be died in a row without a result.
+            StorageLost: the ledger could not be written for ``patience`` seconds.
+            Exception: what a sampler raised, e.g. as the model answers NaN.
         """
-        phases = tuple(self._ledger.phases.values())
-        cutter = TaskCutter(pending(len(self._images), phases, self._ledger.done))
-        planned = len(self._images) * sum(phase.blocks * phase.block for phase in phases)
-        before, started = self._ledger.evaluations, None
-        self.handles = [self._start() for _ in range(self._actors.count)]
         try:
-            while True:
-                self._send(cutter)
-                if not self._in_flight:
-                    return
-                self._receive()
-                drawn = self._ledger.evaluations
-                if started is None and drawn > before:  # counted from the first result: actors take a while to start
-                    before, started = drawn, time.monotonic()
-                rate = (drawn - before) / (time.monotonic() - started) if drawn > before else 0.0
-                on_progress(Standing(len(self._complete), len(self._images), drawn, planned, rate))
+            if not self._all_finished():
+                for _ in range(self._high):
+                    self._hire()
+            while not self._all_finished():
+                self._send()
+                for hand, what, answer in self._crew.wait(0.2 if self._unwritten else 1.0):
+                    self._take_in(hand, what, answer)
+                self._flush(force=len(self._unwritten) > 10_000)
+                self._again_where_stuck()
+                on_progress(self._standing())
+            while self._unwritten:
+                self._crew.wait(0.5)
+                self._flush(force=True)
         finally:
-            for handle in self.handles:
-                ray.kill(handle)
+            for hand in list(self.workers):
+                self._dismiss(hand)
 
-    def _start(self) -> ray.actor.ActorHandle:
-        return self._actor_class.remote(*self._arguments)
+    def _all_finished(self) -> bool:
+        return len(self._tally.finished) == len(self._tally)
 
-    def _send(self, cutter: TaskCutter) -> None:
-        load = {handle: 0 for handle in self.handles}
-        for handle, _ in self._in_flight.values():
-            if handle in load:
-                load[handle] += 1
+    def _hire(self) -> None:
+        self.workers[self._crew.start()] = _Worker()
+
+    def _dismiss(self, hand: Hand) -> None:
+        self.workers.pop(hand, None)
+        self._crew.release(hand)
+
+    def _send(self) -> None:
+        """Give each sampler that is ready up to `AHEAD` tasks, those with the fewest first."""
+        at_work = sum(worker.ready for worker in self.workers.values())
+        size = self._size(max(at_work, 1))
         for level in range(AHEAD):
-            for handle in self.handles:
-                if load[handle] <= level:
-                    spans = self._again.popleft() if self._again else cutter.take(self._task_size)
-                    if not spans:
-                        return
-                    load[handle] += 1
-                    self._in_flight[handle.draw.remote(self._draws(spans))] = (handle, spans)
+            for hand, worker in self.workers.items():
+                if worker.ready and len(worker.tasks) == level:
+                    pieces = self._queue.take(size, AHEAD * max(at_work, 1))
+                    if not pieces:
+                        return self._shrink()
+                    self._hand_over(hand, pieces)
+        return None
 
-    def _draws(self, spans: list[Span]) -> list[Draw]:
-        wanted = sorted({span.image for span in spans})
-        pixels = dict(zip(wanted, self._images.load(wanted, None).numpy(), strict=True))
-        return [
-            Draw(self._images.names[s.image], pixels[s.image], self._ledger.phases[s.phase], s.first, s.stop)
-            for s in spans
+    def _size(self, at_work: int) -> int:
+        """Evaluations of a task: by the speed seen, so long that many samplers don't overrun the coordinator."""
+        seconds = max(TASK_SECONDS, at_work / TASKS_PER_SECOND)
+        return self._task_size if not self._rate else max(1, int(self._rate * seconds))
+
+    def _hand_over(self, hand: Hand, pieces: list[Piece]) -> None:
+        draws = [
+            Draw(tuple(self._images.names[i] for i in p.images), self._pixels_of(p.images), p.phase, p.first, p.stop)
+            for p in pieces
         ]
+        self.workers[hand].tasks[id(draws)] = _Task(pieces, self._clock())
+        self._crew.draw(hand, draws)  # which keeps the list, so its id stays its own
 
-    def _receive(self) -> None:
-        ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=1.0)
-        if ready:
-            # Whatever else has come in meanwhile goes into the same file of the ledger.
-            ready, _ = ray.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=0)
-        results: list[tuple[Span, NDArray[np.int64], float]] = []
-        for reference in ready:
-            handle, spans = self._in_flight.pop(reference)
-            try:
-                answers = ray.get(reference)
-            except RayTaskError:
-                raise
-            except RayActorError as error:
-                self._replace(handle, spans, error)
-                continue
-            self._fruitless = 0
-            results += [(span, *answer) for span, answer in zip(spans, answers, strict=True)]
-            self._adapt(spans, sum(seconds for _, seconds in answers))
-        if results:
-            self._ledger.append(results)
-            self._complete |= {span.image for span, *_ in results if self._ledger.complete(span.image)}
+    def _pixels_of(self, images: tuple[int, ...]) -> NDArray[np.float32]:
+        absent = [i for i in images if i not in self._pixels]
+        if absent:
+            loaded = self._images.load(absent, None).numpy()
+            self._pixels.update(zip(absent, loaded, strict=True))
+        for image in images:
+            self._pixels.move_to_end(image)
+        found = np.stack([self._pixels[image] for image in images])
+        while len(self._pixels) > KEEP_IMAGES:
+            self._pixels.popitem(last=False)
+        return found
 
-    def _replace(self, handle: ray.actor.ActorHandle, spans: list[Span], error: RayActorError) -> None:
-        self._again.append(spans)
-        if handle not in self.handles:  # its other task has already brought the news
+    def _shrink(self) -> None:
+        """Give back samplers that nothing is left for."""
+        if self._queue.all_begun:
+            idle = [hand for hand, worker in self.workers.items() if not worker.tasks]
+            for hand in idle[: max(0, len(self.workers) - self._low)]:
+                self._dismiss(hand)
+
+    def _take_in(self, hand: Hand, what: list[Draw] | str, answer: object) -> None:
+        worker = self.workers.get(hand)
+        if worker is None:  # dismissed or replaced meanwhile
             return
-        self._fruitless += 1
-        if self._fruitless > 3 * self._actors.count:
-            raise SamplersLost(f"sampler actors die without a result ({' '.join(str(error).split())[:300]})")
-        self.handles[self.handles.index(handle)] = self._start()
+        if isinstance(answer, Lost):
+            self._replace(hand, answer)
+        elif what == READY:
+            worker.ready = True
+        else:
+            self._fruitless = 0
+            task = worker.tasks.pop(id(what))
+            for piece, (counts, seconds) in zip(task.pieces, answer, strict=True):  # type: ignore[call-overload]
+                self._add(piece, counts, seconds)
+            self._adapt(task.pieces, sum(seconds for _, seconds in answer))  # type: ignore[attr-defined]
 
-    def _adapt(self, spans: list[Span], seconds: float) -> None:
-        """Size the next tasks by the speed seen; counts don't depend on it."""
-        evaluations = sum(span.blocks * self._ledger.phases[span.phase].block for span in spans)
-        target = evaluations * TASK_SECONDS / max(seconds, 1e-6)
+    def _add(self, piece: Piece, counts: NDArray[np.int64], seconds: float) -> None:
+        for span, row in zip(piece.spans(), counts, strict=True):
+            sparse = {int(c): int(row[c]) for c in np.flatnonzero(row)}
+            share = seconds / len(piece.images)
+            if self._tally.add(span, sparse, share):
+                self._unwritten.append((span, sparse, share))
+                if self._phase_is_whole(span.image, span.phase):
+                    self._queue.go_on(span.image)
+            else:
+                self.wasted += span.blocks * piece.phase.block
+
+    def _phase_is_whole(self, image: int, phase: str) -> bool:
+        """Whether an image is done with a phase, so that what it needs next is not under way yet."""
+        needs = self._tally.needs(image)
+        return bool(needs) and needs[0].phase != phase
+
+    def _replace(self, hand: Hand, lost: Lost) -> None:
+        worker = self.workers[hand]
+        self._dismiss(hand)
+        for task in worker.tasks.values():
+            if not task.copied:
+                self._queue.put(task.pieces, first=True)
+        self._fruitless += 1
+        if self._fruitless > 3 * self._high + 3:
+            raise SamplersLost(f"sampler actors die without a result ({lost.why})")
+        self._hire()
+
+    def _again_where_stuck(self) -> None:
+        """Give tasks that take far too long to samplers with nothing to do."""
+        idle = [hand for hand, worker in self.workers.items() if worker.ready and not worker.tasks]
+        if not idle or not self._rate or not self._queue.all_begun:
+            return
+        now = self._clock()
+        for worker in list(self.workers.values()):
+            for task in worker.tasks.values():
+                usual = sum(piece.evaluations for piece in task.pieces) / self._rate
+                late = now - task.sent > max(STRAGGLER_SECONDS, AHEAD * STRAGGLER * usual)
+                if late and not task.copied and idle:
+                    task.copied = True
+                    self._hand_over(idle.pop(), task.pieces)
+
+    def _flush(self, force: bool = False) -> None:
+        now = self._clock()
+        if not self._unwritten:
+            self._written = self._failing = now
+            return
+        if not force and now - self._written < FLUSH_SECONDS:
+            return
+        try:
+            self._ledger.append(self._unwritten)
+        except OSError as error:
+            if now - self._failing > self._patience:
+                raise StorageLost(f"the ledger could not be written for {self._patience:.0f} s ({error})") from error
+            self._written = now  # the next try in a second
+            return
+        self._unwritten = []
+        self._written = self._failing = self._clock()
+
+    def _adapt(self, pieces: list[Piece], seconds: float) -> None:
+        """One sampler's speed, by which tasks are sized; counts don't depend on it."""
+        rate = sum(piece.evaluations for piece in pieces) / max(seconds, 1e-6)
         # Half way there each time: the first task of an actor is slow, and one odd task should not matter.
-        self._task_size = max(1, int((self._task_size + min(target, 4 * self._task_size)) / 2))
+        self._rate = rate if not self._rate else (self._rate + min(rate, 4 * self._rate)) / 2
+
+    def _standing(self) -> Standing:
+        drawn, now, done = self._tally.evaluations, self._clock(), len(self._tally.finished)
+        if self._started is None and drawn > self._before:  # from the first result: actors take a while to start
+            self._before, self._started = drawn, now
+        rate = (drawn - self._before) / (now - self._started) if self._started and now > self._started else 0.0
+        ready = sum(worker.ready for worker in self.workers.values())
+        return Standing(done, len(self._tally), drawn, self._planned(drawn, done), rate, ready)
+
+    def _planned(self, drawn: int, done: int) -> int:
+        rule = self._tally.course.rule
+        if len(rule.looks) == 1 and not self._tally.course.stops_when_wrong:
+            return len(self._tally) * sum(p.blocks * p.block for p in self._tally.course.phases)
+        return round(drawn / done * len(self._tally)) if done else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from dataclasses import dataclass
 
@@ -11,19 +12,29 @@ import torch
 from numpy.typing import NDArray
 
 from acr_ray.models import ModelCard, build_model, load_state
+from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A span as an actor needs it: the image itself, its name, and the blocks."""
+    """Blocks of one phase of some images, as an actor needs them: the images themselves and their names."""
 
-    name: str
-    pixels: NDArray[np.float32]  # (C, H, W) in [0, 1]
+    names: tuple[str, ...]
+    pixels: NDArray[np.float32]  # (images, C, H, W) in [0, 1]
     phase: Phase
     first: int
     stop: int
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the network is computed; see `smoothing.arithmetic.prepare`."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    compiled: bool = False
 
 
 class Sampler:
@@ -34,27 +45,33 @@ class Sampler:
         state: its weights, as safetensors bytes.
         sigma: noise.
         seed: of the run.
-        device: ``"cpu"`` or ``"cuda"``.
+        arithmetic: device, precision.
     """
 
-    def __init__(self, card: ModelCard, state: bytes, sigma: float, seed: int, device: str) -> None:
+    def __init__(self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic) -> None:
         # One thread: with another number the last bits of a logit could differ between actors.
         torch.set_num_threads(1)
         model = build_model(card.architecture, card.num_classes, card.shape, card.mean, card.std, seed=0)
         load_state(model, state, "the model of this run")
-        model.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
-        self._engine = SamplingEngine(model, card.num_classes, sigma, device)
+        how = arithmetic
+        ready = prepare(model, device=how.device, dtype=how.dtype, compiled=how.compiled)
+        self._engine = SamplingEngine(ready, card.num_classes, sigma, how.device)
         self._seed = seed
 
     def pid(self) -> int:
         return os.getpid()
 
+    def device_name(self) -> str:
+        """What draws: the GPU's name, or the processor's kind."""
+        on_gpu = self._engine.device != "cpu"
+        return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+
     def draw(self, draws: list[Draw]) -> list[tuple[NDArray[np.int64], float]]:
-        """Class counts ``(num_classes,)`` and seconds for each span."""
+        """Class counts ``(images, num_classes)`` and seconds for each."""
         found = []
         for draw in draws:
             started = time.perf_counter()
-            image = torch.tensor(draw.pixels)
-            counts = self._engine.count(image, draw.name, self._seed, draw.phase, draw.first, draw.stop)
+            images = torch.tensor(draw.pixels)
+            counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
             found.append((counts, time.perf_counter() - started))
         return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from acr_ray.smoothing.plan import Phase
 
@@ -27,6 +28,23 @@ class Span:
         return self.stop - self.first
 
 
+@dataclass(frozen=True)
+class Piece:
+    """The same blocks of one phase of several images, drawn in common forward passes."""
+
+    images: tuple[int, ...]
+    phase: Phase
+    first: int
+    stop: int
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.images) * (self.stop - self.first) * self.phase.block
+
+    def spans(self) -> list[Span]:
+        return [Span(image, self.phase.name, self.first, self.stop) for image in self.images]
+
+
 def missing(blocks: int, done: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The intervals of ``range(blocks)`` that no interval of ``done`` (disjoint, half open) covers."""
     gaps, at = [], 0
@@ -37,38 +55,82 @@ def missing(blocks: int, done: Iterable[tuple[int, int]]) -> list[tuple[int, int
     return [*gaps, (at, blocks)] if at < blocks else gaps
 
 
-def pending(
-    images: int, phases: tuple[Phase, ...], done: dict[tuple[int, str], list[tuple[int, int]]]
-) -> Iterator[tuple[Span, Phase]]:
-    """What is left to draw, image by image and phase by phase, lazily."""
-    for image in range(images):
-        for phase in phases:
-            for first, stop in missing(phase.blocks, done.get((image, phase.name), ())):
-                yield Span(image, phase.name, first, stop), phase
+class Queue:
+    """What is to be drawn next, images that have begun before new ones, so that few are open at a time.
 
+    New images are begun in groups of neighbours whose selection draws share forward passes. The groups are cut from
+    the whole list, so who is in which does not depend on when it is drawn.
 
-class TaskCutter:
-    """Cuts what is left into tasks of about as many evaluations as asked for at the time.
-
-    A task holds whole small images, or a part of a large one; a block is never split.
+    Args:
+        images: how many images the run has.
+        needs: gives the missing `Span`s of an image's present phase; none where it is finished.
+        phases: by name.
+        rows: rows of a forward pass, at most, where several images share it.
+        select: name of the phase in which images share forward passes.
     """
 
-    def __init__(self, spans: Iterator[tuple[Span, Phase]]) -> None:
-        self._spans = spans
-        self._rest: tuple[Span, Phase] | None = None
+    def __init__(
+        self, images: int, needs: Callable[[int], list[Span]], phases: dict[str, Phase], rows: int, select: str
+    ) -> None:
+        self._needs, self._phases, self._select = needs, phases, select
+        self._images, self._next = images, 0
+        self._group = max(1, rows // phases[select].block)
+        self._ready: deque[Piece] = deque()
+        self._waiting = 0  # evaluations in _ready
 
-    def take(self, evaluations: int) -> list[Span]:
-        """The next spans, about ``evaluations`` noisy forward passes, at least one block; empty at the end."""
-        taken: list[Span] = []
+    @property
+    def all_begun(self) -> bool:
+        return self._next >= self._images
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to hand out now; begins images to find out."""
+        while not self._ready and not self.all_begun:
+            self._begin()
+        return not self._ready
+
+    def put(self, pieces: Iterable[Piece], *, first: bool = False) -> None:
+        """Pieces to be drawn; ``first``: before all others (they were lost)."""
+        for piece in pieces:
+            self._waiting += piece.evaluations
+            (self._ready.appendleft if first else self._ready.append)(piece)
+
+    def go_on(self, image: int) -> None:
+        """Queue what an image that has begun needs next."""
+        self.put(Piece((s.image,), self._phases[s.phase], s.first, s.stop) for s in self._needs(image))
+
+    def take(self, evaluations: int, hands: int = 1) -> list[Piece]:
+        """About as many noisy forward passes as asked for, at least one block; empty where there is nothing now.
+
+        Args:
+            hands: who else will ask. What is left at the end is shared out among them.
+        """
+        taken: list[Piece] = []
         left = evaluations
         while left > 0 or not taken:
-            span, phase = self._rest or next(self._spans, (None, None))
-            self._rest = None
-            if span is None:
+            if self.is_empty():
                 break
-            blocks = min(span.blocks, max(1, left // phase.block))
-            taken.append(Span(span.image, span.phase, span.first, span.first + blocks))
-            if blocks < span.blocks:
-                self._rest = (Span(span.image, span.phase, span.first + blocks, span.stop), phase)
-            left -= blocks * phase.block
+            if self.all_begun and not taken:
+                left = min(left, max(1, self._waiting // hands))
+            piece = self._ready.popleft()
+            self._waiting -= piece.evaluations
+            row = len(piece.images) * piece.phase.block
+            blocks = min(piece.stop - piece.first, max(1, left // row))
+            cut = piece.first + blocks
+            taken.append(replace(piece, stop=cut))
+            if cut < piece.stop:
+                self.put([replace(piece, first=cut)], first=True)
+            left -= blocks * row
         return taken
+
+    def _begin(self) -> None:
+        group = range(self._next, min(self._next + self._group, self._images))
+        self._next = group.stop
+        new: list[int] = []
+        for image in group:
+            spans = self._needs(image)
+            if spans and spans[0].phase == self._select:
+                new.append(image)
+            else:
+                self.put(Piece((image,), self._phases[s.phase], s.first, s.stop) for s in spans)
+        phase = self._phases[self._select]
+        self.put([Piece(tuple(new), phase, 0, phase.blocks)] if new else [])

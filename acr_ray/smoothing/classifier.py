@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase, phases
@@ -15,21 +16,33 @@ class SmoothedClassifier:
     """``g(x) = argmax_c P[f(x + N(0, sigma² I)) = c]``, estimated from seeded draws.
 
     Args:
-        model: the base classifier f; see `SamplingEngine`.
+        model: the base classifier f; see `SamplingEngine`. It is copied, and prepared by `arithmetic.prepare`: later
+            training does not change what is certified.
         num_classes: number of classes.
         sigma: noise in input units, > 0.
         seed: of all draws. The draws of an image also depend on its name: give different images different names,
             or their errors are not independent.
         block: draws of one forward pass.
         device: ``"cpu"`` or a CUDA device.
+        dtype, compiled: arithmetic of the network, see `arithmetic.prepare`.
 
     `certify` gives exactly the counts that a certification job gives for the same seed, name, n0, n and block.
     """
 
     def __init__(
-        self, model: nn.Module, num_classes: int, sigma: float, *, seed: int = 0, block: int = 500, device: str = "cpu"
+        self,
+        model: nn.Module,
+        num_classes: int,
+        sigma: float,
+        *,
+        seed: int = 0,
+        block: int = 500,
+        device: str = "cpu",
+        dtype: str = "float32",
+        compiled: bool = False,
     ) -> None:
-        self.engine = SamplingEngine(model, num_classes, sigma, device)
+        ready = prepare(model, device=device, dtype=dtype, compiled=compiled)
+        self.engine = SamplingEngine(ready, num_classes, sigma, device)
         self.seed, self.block = seed, block
 
     def counts(self, image: Tensor, phase: Phase, name: str) -> NDArray[np.int64]:

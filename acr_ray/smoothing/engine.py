@@ -19,15 +19,25 @@ class BrokenModelError(RuntimeError):
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module has the mode that it had, mixed modes included."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module has the mode that it had, mixed modes included.
+
+    Args:
+        modules: the model's modules where the caller has the list at hand: making it costs as much as a small block.
+    """
+    training = [module for module in (model.modules() if modules is None else modules) if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, mode in before:
-            module.training = mode
+        for module in training:
+            module.training = True
+
+
+def _check(finite: Tensor) -> None:
+    if not bool(finite):
+        raise BrokenModelError("the model answers with NaN or infinite logits")
 
 
 class SamplingEngine:
@@ -46,6 +56,8 @@ class SamplingEngine:
     def __init__(self, model: nn.Module, num_classes: int, sigma: float, device: str = "cpu") -> None:
         self.model, self.num_classes, self.sigma, self.device = model, num_classes, sigma, device
         self.evaluations = 0  # noisy forward passes since the engine was made, surplus of last blocks included
+        self._modules = list(model.modules())
+        self._buffer: Tensor | None = None  # one block of noise: a new one each time would fault its pages in again
 
     def predictions(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
         """The classes of ``draws`` noisy copies of each image.
@@ -62,17 +74,24 @@ class SamplingEngine:
             BrokenModelError: a logit is not finite.
             ValueError: the model's output has another shape.
         """
-        with torch.inference_mode(), evaluating(self.model):
-            noisy = standard_normal(seeds, draws, tuple(images.shape[1:]), self.device).mul_(self.sigma)
-            copies = noisy.unflatten(0, (len(seeds), draws))
-            copies += images.to(self.device)[:, None]
-            logits = self.model(noisy)
-            if logits.shape != (len(noisy), self.num_classes):
-                raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noisy), self.num_classes)}")
-            if not torch.isfinite(logits).all():
-                raise BrokenModelError("the model answers with NaN or infinite logits")
-            self.evaluations += len(noisy)
-            return logits.argmax(1).unflatten(0, (len(seeds), draws))
+        classes, finite = self._predict(images.to(self.device), seeds, draws)
+        _check(finite)
+        return classes
+
+    def _predict(self, images: Tensor, seeds: Sequence[int], draws: int) -> tuple[Tensor, Tensor]:
+        """As `predictions`, with whether all logits are finite as a tensor: reading it would wait for the device."""
+        with torch.inference_mode(), evaluating(self.model, self._modules):
+            rows = (len(seeds), draws, images.shape[2], images.shape[3], images.shape[1])
+            if self._buffer is None or self._buffer.shape != rows:
+                self._buffer = torch.empty(rows, dtype=torch.float32, device=self.device)
+            noise = standard_normal(seeds, draws, tuple(images.shape[1:]), self.device, self._buffer)
+            copies = noise.unflatten(0, (len(seeds), draws))
+            torch.add(images[:, None], copies, alpha=self.sigma, out=copies)
+            logits = self.model(noise)
+            if logits.shape != (len(noise), self.num_classes):
+                raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noise), self.num_classes)}")
+            self.evaluations += len(noise)
+            return logits.argmax(1).unflatten(0, (len(seeds), draws)), torch.isfinite(logits).all()
 
     def count(self, image: Tensor, name: str, run_seed: int, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
         """Class counts of the blocks ``first`` to ``stop - 1`` of one image.
@@ -83,12 +102,37 @@ class SamplingEngine:
 
         Returns:
             int64 ``(num_classes,)``, summing to the counted draws of those blocks.
+
+        Raises:
+            BrokenModelError: a logit is not finite.
         """
-        total = torch.zeros(self.num_classes, dtype=torch.int64, device=self.device)
+        return self.count_images(image[None], [name], run_seed, phase, first, stop)[0]
+
+    def count_images(
+        self, images: Tensor, names: Sequence[str], run_seed: int, phase: Phase, first: int, stop: int
+    ) -> NDArray[np.int64]:
+        """The same for several images, ``len(images) * phase.block`` rows in each forward pass.
+
+        The device is not waited for before the last block, so it never idles between two.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            names: B stable names.
+
+        Returns:
+            int64 ``(B, num_classes)``.
+        """
+        images = images.to(self.device)
+        total = torch.zeros(len(images), self.num_classes, dtype=torch.int64, device=self.device)
+        one = torch.ones((), dtype=torch.int64, device=self.device)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for block in range(first, stop):
-            seed = phase.seed(run_seed, name, block)
-            classes = self.predictions(image[None], [seed], phase.block)[0, : phase.counted(block)]
-            total += torch.bincount(classes, minlength=self.num_classes)
+            seeds = [phase.seed(run_seed, name, block) for name in names]
+            classes, fine = self._predict(images, seeds, phase.block)
+            classes = classes[:, : phase.counted(block)]
+            total.scatter_add_(1, classes, one.expand_as(classes))
+            finite &= fine
+        _check(finite)
         return total.cpu().numpy()
 
     def count_label(

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 
-def standard_normal(seeds: Sequence[int], draws: int, shape: tuple[int, int, int], device: str = "cpu") -> Tensor:
+def standard_normal(
+    seeds: Sequence[int], draws: int, shape: tuple[int, int, int], device: str = "cpu", out: Tensor | None = None
+) -> Tensor:
     """Independent N(0, 1) noise, one stream of draws for each seed.
 
     Args:
@@ -22,6 +24,7 @@ def standard_normal(seeds: Sequence[int], draws: int, shape: tuple[int, int, int
         draws: noise samples for each seed, >= 1.
         shape: ``(C, H, W)`` of an image.
         device: ``"cpu"`` or a CUDA device.
+        out: float32 ``(len(seeds), draws, H, W, C)`` on that device to draw into, contiguous; None: new memory.
 
     Returns:
         float32 ``(len(seeds) * draws, C, H, W)`` in channels-last memory order, seed by seed. A seed's rows depend
@@ -29,13 +32,11 @@ def standard_normal(seeds: Sequence[int], draws: int, shape: tuple[int, int, int
     """
     channels, height, width = shape
     rows = (len(seeds), draws, height, width, channels)
-    if torch.device(device).type == "cpu":
-        values = np.empty(rows, dtype=np.float32)
-        for row, seed in zip(values, seeds, strict=True):
+    noise = torch.empty(rows, dtype=torch.float32, device=device) if out is None else out
+    if noise.device.type == "cpu":
+        for row, seed in zip(noise.numpy(), seeds, strict=True):
             np.random.Generator(np.random.PCG64(int(seed))).standard_normal(dtype=np.float32, out=row)
-        noise = torch.from_numpy(values)
     else:
-        noise = torch.empty(rows, dtype=torch.float32, device=device)
         generator = torch.Generator(device)
         for row, seed in zip(noise, seeds, strict=True):
             row.normal_(generator=generator.manual_seed(int(seed)))

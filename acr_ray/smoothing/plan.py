@@ -6,6 +6,7 @@ them, so blocks can be spread over actors, repeated after a fault and added in a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acr_ray.settings.seeds import derive_seed
@@ -44,3 +45,20 @@ class Phase:
 def phases(n0: int, n: int, block: int) -> tuple[Phase, Phase]:
     """The two phases of CERTIFY. Selection, which is short, uses a block of its own size where that is smaller."""
     return Phase(SELECT, n0, min(n0, block)), Phase(ESTIMATE, n, min(n, block))
+
+
+def staged(n0: int, looks: Sequence[int], block: int) -> tuple[Phase, ...]:
+    """The phases of a stopping rule: selection, then one phase for the draws up to each look.
+
+    With one look these are the phases of CERTIFY. With more, the draws between two looks are cut into blocks as
+    equal as can be, so that a surplus is smaller than the number of blocks.
+
+    Args:
+        looks: cumulative estimation draws, increasing.
+    """
+    if len(looks) == 1:
+        return phases(n0, looks[0], block)
+    between = [b - a for a, b in zip((0, *looks[:-1]), looks, strict=True)]
+    sizes = [-(-draws // -(-draws // block)) for draws in between]
+    stages = (Phase(f"{ESTIMATE}/{i}", d, size) for i, (d, size) in enumerate(zip(between, sizes, strict=True), 1))
+    return (phases(n0, 1, block)[0], *stages)

@@ -1,35 +1,55 @@
-"""Cutting work, and the ledger that remembers it."""
+"""Cutting work, adding up what comes back, and the ledger that remembers it."""
 
 import json
 
 import numpy as np
 import pytest
 
+from acr_ray.certification import ledger as ledger_module
+from acr_ray.certification.course import ABSTAINED, CERTIFIED, STOPPED_WRONG, Course
 from acr_ray.certification.ledger import COMPACT_AT, Ledger
-from acr_ray.certification.tasks import Span, TaskCutter, missing, pending
-from acr_ray.settings import UserError
-from acr_ray.smoothing.plan import phases
+from acr_ray.certification.tally import Overlap, Tally
+from acr_ray.certification.tasks import Piece, Queue, Span, missing
+from acr_ray.settings import CertifySettings, UserError
+from acr_ray.smoothing.decide import certify, select_class
+from acr_ray.smoothing.plan import SELECT, staged
 from acr_ray.storage import Folder
 
-NAMES = ["a/0", "a/1", "b/0"]
-PHASES = phases(30, 250, 100)  # one block of 30; blocks of 100, 100 and 50 of 100
+NAMES, LABELS = ["a/0", "a/1", "b/0"], [1, 1, 0]
+SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n0=30, n=250, block=100)
+PHASES = Course(SETTINGS).phases  # one block of 30; blocks of 100, 100 and 50 of 100
 
 
-def result(span, phase, seed=0):
+def counts_of(span, phase, seed=0):
     counted = sum(phase.counted(block) for block in range(span.first, span.stop))
-    counts = np.random.default_rng([seed, span.image, span.first]).multinomial(counted, [0.2, 0.5, 0.3])
-    return span, counts, 0.25
+    drawn = np.random.default_rng([seed, span.image, span.first]).multinomial(counted, [0.1, 0.7, 0.2])
+    return {int(c): int(drawn[c]) for c in np.flatnonzero(drawn)}
 
 
-def everything(size):
-    by_name = {phase.name: phase for phase in PHASES}
-    cutter = TaskCutter(pending(3, PHASES, {}))
-    while spans := cutter.take(size):
-        yield [result(span, by_name[span.phase]) for span in spans]
+def result(image, phase, first, stop):
+    span = Span(image, phase.name, first, stop)
+    return span, counts_of(span, phase), 0.25
 
 
-def open_ledger(folder):
-    return Ledger(folder, NAMES, PHASES, 3)
+def new_tally(settings=SETTINGS, names=NAMES, labels=LABELS):
+    return Tally(Course(settings), names, labels)
+
+
+def queue_of(tally, rows=100):
+    return Queue(len(tally), tally.needs, tally.phases, rows, SELECT)
+
+
+def draw_all(tally, size, rows=100, hands=1):
+    """Take tasks and answer them one by one, as one sampler would; yields the lines of each task."""
+    queue = queue_of(tally, rows)
+    while pieces := queue.take(size, hands):
+        lines = [(s, counts_of(s, piece.phase), 0.25) for piece in pieces for s in piece.spans()]
+        for span, counts, seconds in lines:
+            assert tally.add(span, counts, seconds)
+            needs = tally.needs(span.image)
+            if needs and needs[0].phase != span.phase:
+                queue.go_on(span.image)
+        yield lines
 
 
 def slow_missing(blocks, done):
@@ -49,66 +69,158 @@ def test_missing_equals_a_slow_reference():
 
 @pytest.mark.parametrize("size", [1, 50, 130, 350, 10_000])
 def test_tasks_cover_every_block_once_and_hold_about_what_was_asked(size):
-    cutter, taken = TaskCutter(pending(3, PHASES, {})), []
-    while spans := cutter.take(size):
-        cost = sum(span.blocks * (30 if span.phase == "select" else 100) for span in spans)
+    tally, taken = new_tally(), []
+    for lines in draw_all(tally, size):
+        cost = sum(span.blocks * (30 if span.phase == "select" else 100) for span, *_ in lines)
         assert cost <= size + 100
-        taken += spans
+        taken += [span for span, *_ in lines]
     blocks = [(span.image, span.phase, b) for span in taken for b in range(span.first, span.stop)]
     assert sorted(blocks) == sorted((i, p.name, b) for i in range(3) for p in PHASES for b in range(p.blocks))
+    assert len(tally.finished) == 3 and tally.evaluations == 3 * (30 + 300)
+
+
+def test_what_is_left_at_the_end_is_shared_out():
+    tally = new_tally()
+    for image in range(3):
+        tally.add(*result(image, PHASES[0], 0, 1))
+    queue = queue_of(tally)
+    first = queue.take(100_000, hands=1)
+    assert sum(piece.evaluations for piece in first) == 900
+    queue.put(first)
+    assert sum(piece.evaluations for piece in queue.take(100_000, hands=3)) == 300
+
+
+def test_selection_draws_of_neighbours_share_forward_passes_whatever_is_done_already():
+    names = [f"i/{i}" for i in range(8)]
+    tally = new_tally(names=names, labels=[0] * 8)
+    assert [piece.images for piece in queue_of(tally).take(1) + queue_of(tally).take(10_000)][:2] == [(0, 1, 2)] * 2
+    tally.add(*result(1, PHASES[0], 0, 1))
+    pieces = queue_of(tally).take(10_000)
+    assert [p.images for p in pieces if p.phase.name == "select"] == [(0, 2), (3, 4, 5), (6, 7)]
 
 
 def test_what_is_done_is_not_cut_again():
-    done = {(0, "select"): [(0, 1)], (0, "estimate"): [(1, 2)], (2, "estimate"): [(0, 3)]}
-    left = [span for span, _ in pending(3, PHASES, done)]
-    assert left == [
-        Span(0, "estimate", 0, 1), Span(0, "estimate", 2, 3), Span(1, "select", 0, 1), Span(1, "estimate", 0, 3),
-        Span(2, "select", 0, 1),
-    ]  # fmt: skip
+    tally = new_tally()
+    for image, phase, first, stop in [(0, 0, 0, 1), (0, 1, 1, 2), (2, 1, 0, 3)]:
+        tally.add(*result(image, PHASES[phase], first, stop))
+    assert tally.needs(0) == [Span(0, "estimate", 0, 1), Span(0, "estimate", 2, 3)]
+    assert tally.needs(1) == [Span(1, "select", 0, 1)] and tally.needs(2) == [Span(2, "select", 0, 1)]
+
+
+def test_planning_a_million_images_takes_no_memory_for_them():
+    import tracemalloc
+
+    phases = {phase.name: phase for phase in PHASES}
+    names = range(1_000_000)
+    queue = Queue(len(names), lambda i: [Span(i, "select", 0, 1)], phases, 100, SELECT)
+    queue.take(10_000)
+    tracemalloc.start()
+    while queue.take(10_000):
+        pass
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [100, 270])
 def test_read_back_equals_what_was_written(tmp_path, size):
     folder = Folder(tmp_path)
-    ledger = open_ledger(folder)
-    batches = list(everything(size))
-    for batch in batches:
-        ledger.append(batch)
-    for found in (ledger, open_ledger(folder)):
-        assert all(found.complete(image) for image in range(3))
-        assert found.evaluations == 3 * (30 + 300)
+    tally, written = new_tally(), Ledger(folder, NAMES, 3)
+    everything = []
+    for lines in draw_all(tally, size):
+        written.append(lines)
+        everything += lines
+    again = new_tally()
+    Ledger(folder, NAMES, 3).read(again)
+    for found in (tally, again):
+        assert found.evaluations == 3 * (30 + 300) and len(found.finished) == 3
         for image in range(3):
-            rows = [r for batch in batches for r in batch if r[0].image == image]
+            rows = [line for line in everything if line[0].image == image]
+            dense = np.zeros((2, 3), dtype=int)
+            for span, counts, _ in rows:
+                for label, count in counts.items():
+                    dense[int(span.phase == "estimate"), label] += count
+            expected = certify(dense[0], dense[1], 0.5, 0.001)
+            verdict = found.finished[image]
             assert found.seconds(image) == pytest.approx(sum(seconds for *_, seconds in rows))
-            for phase in PHASES:
-                expected = sum(counts for span, counts, _ in rows if span.phase == phase.name)
-                assert found.counts(image, phase.name).tolist() == expected.tolist()
-                assert expected.sum() == phase.draws
+            assert [verdict.counts.get(c, 0) for c in range(3)] == dense[1].tolist() and verdict.n == 250
+            assert verdict.predicted == expected.predicted
+            assert verdict.outcome == (ABSTAINED if expected.abstained else CERTIFIED)
+            assert verdict.p_lower == (0.0 if expected.abstained else expected.p_lower)
+
+
+def test_ties_of_the_selection_are_decided_as_everywhere():
+    course = Course(SETTINGS)
+    for select in ({2: 15, 0: 15}, {1: 10, 2: 20}, {2: 10, 1: 10, 0: 10}):
+        dense = [select.get(c, 0) for c in range(3)]
+        verdict = course.verdict([select, {0: 250}], "a/0", 0)
+        assert verdict.predicted == select_class(dense)
+
+
+def test_an_image_whose_selected_class_is_wrong_ends_where_asked_to():
+    settings = SETTINGS.change({"stop_when_wrong": True})
+    verdict = Course(settings).verdict([{1: 20, 2: 10}], "a/0", 2)
+    assert (verdict.outcome, verdict.n, verdict.counts, verdict.p_lower) == (STOPPED_WRONG, 30, {1: 20, 2: 10}, 0.0)
+    assert Course(settings).verdict([{1: 20, 2: 10}], "a/0", 1) is None
+    assert Course(SETTINGS).verdict([{1: 20, 2: 10}], "a/0", 2) is None
+
+
+@pytest.mark.parametrize("stopping", ["radii", "width"])
+def test_a_course_of_looks_asks_for_no_more_than_its_rule_wants(stopping):
+    settings = SETTINGS.change({"stopping": stopping, "n": 5000, "radii": (0.0, 0.25), "tolerance": 0.05})
+    course, found, total = Course(settings), [{1: 30}], 0
+    assert [sum(p.draws for p in course.phases[1:i]) for i in range(2, len(course.phases) + 1)] == list(
+        course.rule.looks
+    )
+    while (verdict := course.verdict(found, "a/0", 1)) is None:
+        phase = course.phases[len(found)]
+        found.append({1: phase.draws - phase.draws // 5, 2: phase.draws // 5})
+        total += phase.draws
+    path = np.cumsum([c[1] for c in found[1:]]).tolist()
+    assert verdict.n == total == course.rule.looks[len(path) - 1] < 5000
+    judged = [course.rule.judge(path[: i + 1], 30, 30) for i in range(len(path))]
+    assert [j.stop for j in judged] == [False] * (len(path) - 1) + [True]
+    assert verdict.p_lower == judged[-1].p_lower > 0.5 and verdict.reason == judged[-1].reason
+
+
+def test_stages_cut_the_draws_between_looks_with_little_surplus():
+    phases = staged(100, (50, 120, 1000, 1001), 100)
+    assert [(p.name, p.draws, p.block) for p in phases] == [
+        ("select", 100, 100), ("estimate/1", 50, 50), ("estimate/2", 70, 70), ("estimate/3", 880, 98),
+        ("estimate/4", 1, 1),
+    ]  # fmt: skip
+    assert sum(p.blocks * p.block - p.draws for p in phases) == 2
+    assert [p.name for p in staged(100, (1000,), 100)] == ["select", "estimate"]
 
 
 def test_half_a_ledger_says_what_is_missing(tmp_path):
-    ledger = open_ledger(Folder(tmp_path))
-    for batch in list(everything(130))[:3]:
-        ledger.append(batch)
-    again = open_ledger(Folder(tmp_path))
-    assert again.complete(0) and not again.complete(2)
-    left = [span for span, _ in pending(3, PHASES, again.done)]
-    assert left and all(span.image > 0 for span in left)
+    ledger = Ledger(Folder(tmp_path), NAMES, 3)
+    for number, lines in enumerate(draw_all(new_tally(), 130)):
+        if number < 4:
+            ledger.append(lines)
+    again = new_tally()
+    Ledger(Folder(tmp_path), NAMES, 3).read(again)
+    assert 0 in again.finished and 2 not in again.finished
+    assert again.needs(0) == [] and again.needs(2)
 
 
-def test_many_files_become_one_and_a_cut_short_merge_harms_nothing(tmp_path):
-    names = [f"i/{i}" for i in range(COMPACT_AT + 5)]
-    select = PHASES[0]
-    ledger = Ledger(Folder(tmp_path), names, PHASES, 3)
+@pytest.mark.parametrize("sealed", [10**9, 6000])
+def test_many_files_become_one_and_a_cut_short_merge_harms_nothing(tmp_path, monkeypatch, sealed):
+    monkeypatch.setattr(ledger_module, "SEALED", sealed)
+    names = [f"i/{i}" for i in range(2 * COMPACT_AT)]
+    ledger = Ledger(Folder(tmp_path), names, 3)
     for image in range(len(names)):
         if image == COMPACT_AT - 1:
             before = {file.name: file.read_bytes() for file in (tmp_path / "ledger").iterdir()}
-        ledger.append([result(Span(image, "select", 0, 1), select)])
-    assert len(list((tmp_path / "ledger").iterdir())) == 6
+        ledger.append([result(image, PHASES[0], 0, 1)])
+    files = sorted((tmp_path / "ledger").iterdir())
+    assert len(files) < COMPACT_AT
+    if sealed == 6000:
+        assert max(file.stat().st_size for file in files) < 40_000, "what is large enough is not merged again"
     for name, content in list(before.items())[:7]:
         (tmp_path / "ledger" / name).write_bytes(content)
-    again = Ledger(Folder(tmp_path), names, PHASES, 3)
-    assert again.evaluations == ledger.evaluations == 30 * len(names)
+    again = new_tally(names=names, labels=[0] * len(names))
+    Ledger(Folder(tmp_path), names, 3).read(again)
+    assert again.evaluations == 30 * len(names)
 
 
 def spoil(text, **changes):
@@ -123,6 +235,7 @@ def spoil(text, **changes):
         lambda t: spoil(t, image="z/9"),
         lambda t: spoil(t, phase="other"),
         lambda t: spoil(t, first=-1),
+        lambda t: spoil(t, first=None),
         lambda t: spoil(t, stop=9),
         lambda t: spoil(t, counts={"0": 31}),
         lambda t: spoil(t, counts={"0": 60, "1": -30}),
@@ -133,17 +246,39 @@ def spoil(text, **changes):
     ],
 )
 def test_a_spoilt_ledger_is_refused_by_file_and_line(tmp_path, change):
-    ledger = open_ledger(Folder(tmp_path))
-    ledger.append([result(Span(0, "select", 0, 1), PHASES[0])])
+    Ledger(Folder(tmp_path), NAMES, 3).append([result(0, PHASES[0], 0, 1)])
     file = tmp_path / "ledger" / "00000000.jsonl"
     file.write_text(change(file.read_text()))
     with pytest.raises(UserError, match=r"00000000\.jsonl line \d"):
-        open_ledger(Folder(tmp_path))
+        Ledger(Folder(tmp_path), NAMES, 3).read(new_tally())
 
 
 def test_overlapping_lines_are_refused(tmp_path):
-    ledger = open_ledger(Folder(tmp_path))
-    ledger.append([result(Span(0, "estimate", 0, 2), PHASES[1])])
-    ledger.append([result(Span(0, "estimate", 1, 3), PHASES[1])])
+    ledger = Ledger(Folder(tmp_path), NAMES, 3)
+    ledger.append([result(0, PHASES[1], 0, 2)])
+    ledger.append([result(0, PHASES[1], 1, 3)])
     with pytest.raises(UserError, match="another line already has"):
-        open_ledger(Folder(tmp_path))
+        Ledger(Folder(tmp_path), NAMES, 3).read(new_tally())
+
+
+def test_a_tally_counts_no_block_twice():
+    """Against a slow reference: any order of any spans, duplicates and partial overlaps included."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        tally, covered = new_tally(), set()
+        for _ in range(6):
+            first, stop = sorted(rng.choice(4, size=2, replace=False).tolist())
+            wanted = set(range(first, stop))
+            if wanted & covered and not wanted <= covered:
+                with pytest.raises(Overlap):
+                    tally.add(*result(0, PHASES[1], first, stop))
+            else:
+                assert tally.add(*result(0, PHASES[1], first, stop)) == (not wanted <= covered)
+                covered |= wanted
+        assert tally.evaluations == 100 * len(covered)
+
+
+def test_a_piece_knows_its_cost():
+    piece = Piece((0, 2), PHASES[1], 1, 3)
+    assert piece.evaluations == 400
+    assert piece.spans() == [Span(0, "estimate", 1, 3), Span(2, "estimate", 1, 3)]

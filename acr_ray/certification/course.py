@@ -1,0 +1,87 @@
+"""What an image needs next, and what is said of it in the end. Pure functions of counts: no torch, no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from acr_ray.settings import CertifySettings
+from acr_ray.smoothing.plan import Phase, staged
+from acr_ray.smoothing.stopping import coin, rule_for
+
+CERTIFIED, ABSTAINED, STOPPED_WRONG = "certified", "abstained", "stopped_wrong"
+
+Counts = dict[int, int]  # draws by class; classes that never came are absent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of an image's course.
+
+    Attributes:
+        outcome: `CERTIFIED`, `ABSTAINED`, or `STOPPED_WRONG`: not drawn further, as the selected class is not the
+            label (``stop_when_wrong``); nothing is claimed.
+        predicted: the class selected by the n0 draws.
+        p_lower: lower bound on its probability, 0 where nothing is claimed.
+        counts: of the draws behind the bound; the selection draws' where it stopped before any other.
+        n: how many draws those are.
+        reason: why it ended.
+    """
+
+    outcome: str
+    predicted: int
+    p_lower: float
+    counts: Counts
+    n: int
+    reason: str
+
+
+class Course:
+    """The phases that an image goes through one by one: selection, then the looks of the stopping rule.
+
+    The next phase is drawn only once the one before is whole, so where an image ends depends on its counts alone,
+    not on who drew what when.
+    """
+
+    def __init__(self, settings: CertifySettings) -> None:
+        self._settings, self.rule = settings, rule_for(settings)
+        self.stops_when_wrong = settings.stop_when_wrong
+        self.phases: tuple[Phase, ...] = staged(settings.n0, self.rule.looks, settings.block)
+
+    def verdict(self, found: Sequence[Counts], image: str, label: int) -> Verdict | None:
+        """What the whole phases so far say; None where the next is needed.
+
+        Args:
+            found: counts of the first ``len(found)`` phases.
+            image: stable name.
+            label: true class.
+        """
+        if not found:
+            return None
+        select, looks = found[0], found[1:]
+        # As `decide.select_class`: the lowest number among equals.
+        predicted = min(select, key=lambda c: (-select[c], c))
+        if self.stops_when_wrong and predicted != label:
+            return Verdict(STOPPED_WRONG, predicted, 0.0, dict(select), self._settings.n0, "wrong")
+        if not looks:
+            return None
+        path, total = [], 0
+        for counts in looks:
+            total += counts.get(predicted, 0)
+            path.append(total)
+        chance = coin(self._settings.seed, image) if self._settings.bound == "randomized" else 1.0
+        judged = self.rule.judge(path, self._settings.n0, select[predicted], chance)
+        if not judged.stop and len(looks) < len(self.rule.looks):
+            return None
+        outcome = CERTIFIED if judged.p_lower > 0.5 else ABSTAINED
+        n = self.rule.looks[len(looks) - 1]
+        return Verdict(outcome, predicted, judged.p_lower, added(looks), n, judged.reason or "n")
+
+
+def added(parts: Sequence[Counts]) -> Counts:
+    """The sum of sparse counts."""
+    total: Counts = {}
+    for part in parts:
+        for label, count in part.items():
+            total[label] = total.get(label, 0) + count
+    return total
