@@ -99,12 +99,12 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
 
 
 def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
-    """What every trial logs: all kinds, and what was asked for."""
+    """What every trial logs: what was asked for, then all kinds."""
     ceiling = max_radius(sigma, n, alpha)
     fixed = [Objective("acr"), Objective("hard_share")]
     fixed += [Objective("certified_accuracy", float(f"{r * sigma:.6g}")) for r in RADII if r * sigma <= ceiling]
     fixed += [Objective("p_a_quantile", q) for q in QUANTILES]
-    return tuple(dict.fromkeys((*fixed, *asked)))
+    return tuple(dict.fromkeys((*asked, *fixed)))
 
 
 def measure(tally: Tally, objectives: tuple[Objective, ...]) -> dict[str, float]:

@@ -182,13 +182,13 @@ def default_space(recipe: Recipe) -> Space:
 def check_space(space: Space, recipe: Recipe) -> None:
     """Raises UserError where a point of the space is no recipe: each value alone, then the extremes together."""
     for domain in space.domains:
-        section = "training.e_t" if domain.field == "training.e_t" else domain.field.partition(".")[0]
-        if section in PARTS and not any(f"{part}.enabled" in space.fields for part in PARTS[section]):
-            if not any(getattr(recipe, part).enabled for part in PARTS[section]):
-                raise UserError(
-                    f"--space {domain.field}: changes nothing in {recipe.name}; switch its part on first, "
-                    f"e.g. --{PARTS[section][0]}.enabled true"
-                )
+        parts = PARTS.get(domain.field) or PARTS.get(domain.field.partition(".")[0], ())
+        acts = any(f"{part}.enabled" in space.fields or getattr(recipe, part).enabled for part in parts)
+        if parts and not acts and domain.field != f"{parts[0]}.enabled":
+            raise UserError(
+                f"--space {domain.field}: changes nothing in {recipe.name}; switch its part on first, "
+                f"e.g. --{parts[0]}.enabled true"
+            )
         for value in domain.every():
             _allowed(recipe, {domain.field: value}, space, domain.field)
     corners = itertools.product(*(domain.extremes() for domain in space.domains))

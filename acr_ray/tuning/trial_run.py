@@ -37,7 +37,8 @@ class Work:
         seed: of training, validation images and validation noise.
         out: URI of the search's folder.
         validation: how trials are measured.
-        objectives: the numbers that every trial reports.
+        objectives: the numbers that every trial reports, those asked for first.
+        count: how many of them were asked for.
         workers: hardware of a trial.
         trunks: whether trials fork from trunks; else each is trained from the beginning.
         forks: E_t values known beforehand.
@@ -51,12 +52,18 @@ class Work:
     out: str
     validation: ValidationSettings
     objectives: tuple[Objective, ...]
+    count: int
     workers: Workers
     trunks: bool
     forks: tuple[int, ...]
     rungs: tuple[int, ...]
     checkpoint_every: int
     fingerprint: str
+
+    @property
+    def asked(self) -> tuple[Objective, ...]:
+        """The objectives of the search."""
+        return self.objectives[: self.count]
 
     @property
     def surroundings(self) -> dict[str, Any]:
@@ -86,7 +93,7 @@ class Work:
 
 
 class TrialRun:
-    """A trial at work on one worker: `begin` or `load`, then `advance` until its report's ``status`` is no longer `RUNNING`.
+    """A trial at work on one worker: `begin` or `load`, then `advance` until a report's status isn't `RUNNING`.
 
     Args:
         work: what it shares with the others.

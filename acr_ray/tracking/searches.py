@@ -1,0 +1,78 @@
+"""What a search looks like in MLflow: a parent run, and nested ones for its trials and their trunks."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from acr_ray.storage import Folder
+from acr_ray.tracking.tracker import Tracker
+
+TRACKED = "tracked.json"  # names of trials and trunks that MLflow has
+OVER = ("finished", "stopped", "failed")
+NUMBERS = ("epochs", "forward_passes", "backward_passes", "validation_passes", "seconds")
+
+
+class SearchLog:
+    """Logs each trial once, when it ends; `finish` adds the trunks and what could not be logged before.
+
+    Parameters of a trial are the fields of the space alone, and its metrics single numbers: what the UI's parallel
+    coordinates draw.
+
+    Args:
+        tracker: the search's own run.
+        out: the search's folder.
+        metrics: names of the numbers that trials report.
+    """
+
+    def __init__(self, tracker: Tracker, out: Folder, metrics: list[str]) -> None:
+        self._tracker, self._out, self._metrics = tracker, out, metrics
+        self._known: dict[str, str] = out.read_json(TRACKED) if tracker.ok and out.is_file(TRACKED) else {}
+
+    def __call__(self, point: dict[str, Any], report: dict[str, Any]) -> None:
+        """A report of a trial, as Ray Tune hands it on."""
+        if report["status"] in OVER:
+            self._trial(report["trial"], report["status"], point, {**report, "epochs": report["epoch"]})
+
+    def finish(self, table: str = "trials.parquet", trunks: str = "trunks") -> None:
+        """Log what is missing, from the files of a search that is over."""
+        if not self._tracker.ok or not self._out.is_file(table):
+            return
+        rows = pq.read_table(io.BytesIO(self._out.read_bytes(table)))
+        names = rows.column_names
+        fields = names[names.index("reason") + 1 : names.index(self._metrics[0])]
+        for row in rows.to_pylist():
+            self._trial(row["trial"], row["status"], {f: row[f] for f in fields}, row)
+        for sha in dict.fromkeys(row["trunk"] for row in rows.to_pylist() if row["trunk"]):
+            self._trunk(sha, self._out / trunks / sha)
+
+    def _trial(self, trial: str, status: str, point: dict[str, Any], values: dict[str, Any]) -> None:
+        numbers = {name: values.get(name) for name in (*self._metrics, *NUMBERS)}
+        numbers = {n.replace("@", "."): v for n, v in numbers.items() if v is not None and not math.isnan(v)}
+        failed = {} if status in ("finished", "stopped") else {"acr_ray.reason": str(values.get("reason", ""))[:500]}
+        tags = {"acr_ray.trial": trial, "acr_ray.status": status, "acr_ray.trunk": values.get("trunk") or ""} | failed
+        self._nested("trial", trial, point, numbers, tags, "FAILED" if failed else "FINISHED")
+
+    def _trunk(self, sha: str, folder: Folder) -> None:
+        if not folder.is_file("trunk.json"):
+            return
+        entries = [folder.read_json(n) for n in folder.names(".json") if n.startswith(("epoch_", "p_a_"))]
+        numbers = {name: sum(e[name] for e in entries) for name in ("forward_passes", "backward_passes")}
+        numbers["epochs"] = max((e["epoch"] for e in entries), default=0)
+        tags = {"acr_ray.trunk": sha}
+        self._nested("trunk", sha, folder.read_json("trunk.json"), numbers, tags, "FINISHED")
+
+    def _nested(self, kind: str, name: str, params: dict, numbers: dict, tags: dict, status: str) -> None:
+        if name in self._known or not self._tracker.ok:
+            return
+        nested = Tracker(self._tracker.uri, lambda text: None)
+        run_id = nested.start(kind, f"{kind}-{name[:12]}", tags=tags | {"mlflow.parentRunId": self._tracker.run_id})
+        nested.params(params)
+        nested.metrics(numbers)
+        nested.finish(status)
+        if nested.ok:
+            self._known[name] = run_id
+            self._out.write_json(TRACKED, self._known)

@@ -1,0 +1,123 @@
+"""The search's report: ACR against the share of hard images, as a picture and as a page of its own."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from acr_ray.storage import Folder
+from acr_ray.tuning.results import ACR, HARD, Report, best_of, front_of, hidden_by_acr, measured
+from acr_ray.tuning.trial_run import Work
+
+PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
+_STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+          "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}  # fmt: skip
+_BEST, _FRONT, _OTHER = "#c2571a", "#2563a8", "#8a8a8a"
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }} img {{ max-width: 100%; height: auto }}
+.scroll {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 13px }}
+th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }}
+th {{ text-align: right; border-bottom: 1px solid #888 }} td:first-child, th:first-child {{ text-align: left }}
+tr.front td {{ background: #eef4fb }} tr.best td {{ background: #fdf1e7; font-weight: 600 }}
+</style></head><body>
+"""
+
+
+def draw(reports: list[Report]) -> bytes:
+    """A PNG: every measured trial, the Pareto front of ACR and hard images, and the trial that ACR alone would take."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        stopped = [r for r in measured(reports, finished_only=False) if r["status"] == "stopped"]
+        done, front, best = measured(reports), front_of(reports, (ACR, HARD)), best_of(reports, ACR)
+        _points(axes, stopped, color=_OTHER, marker="x", s=24, linewidths=0.9, label="stopped early, as last measured")
+        _points(axes, done, color=_OTHER, s=26, label="trained to the end")
+        axes.plot(*_coordinates(front), color=_FRONT, linewidth=1.2, drawstyle="steps-post")
+        _points(axes, front, color=_FRONT, s=34, zorder=3, label="Pareto front")
+        _points(axes, [best] if best else [], color=_BEST, s=70, marker="*", zorder=4, label="highest ACR")
+        axes.set_xlabel("hard images, $p_A$ < 0.5 (%)")
+        axes.set_ylabel("ACR on validation images")
+        axes.set_title("What ACR costs", loc="left", fontsize=10, fontweight="bold")
+        if done or stopped:
+            axes.legend(loc="best", fontsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def write_page(out: Folder, work: Work, reports: list[Report], summary: dict[str, Any]) -> None:
+    """Leaves the picture and ``report.html``, which needs no other file."""
+    picture = draw(reports)
+    out.write_bytes(PICTURE, picture)
+    title = f"Search over {work.recipe.name}: {len(reports)} trials"
+    front = {r["trial"] for r in front_of(reports, (ACR, HARD))}
+    best = best_of(reports, work.asked[0])
+    parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
+    parts.append(f"<p>{html.escape(hidden_by_acr(reports) or 'No trial was trained to its end.')}</p>")
+    image = base64.b64encode(picture).decode()
+    parts.append(
+        f'<img alt="ACR against the share of hard images, a point a trial" src="data:image/png;base64,{image}">'
+    )
+    v = work.validation
+    parts.append(
+        f"<p>Measured on {summary['validation_images']} images held out from training, at most {v.n} noise draws each "
+        f"(alpha = {v.alpha:g}, {'fewer where the rank does not need them' if v.stopping == 'rank' else 'all drawn'}); "
+        "the test images had no part in it. Radii of images that stopped early are estimates, no certificates: "
+        "certify what you choose.</p>"
+    )
+    parts.append("<h2>Trials</h2>" + _table(work, reports, front, best["trial"] if best else ""))
+    passes = summary["passes"]
+    parts.append(
+        f"<h2>Cost</h2><p>{passes['total']:,} rows through the network: {passes['trials']:,} in the trials, "
+        f"{passes['trunks']:,} in {len(summary['trunks'])} trunks that they share, "
+        f"{passes['validation']:,} in validation.</p></body></html>\n"
+    )
+    out.write_text(PAGE, "\n".join(parts))
+
+
+def _table(work: Work, reports: list[Report], front: set[str], best: str) -> str:
+    fields = list(reports[0]["point"]) if reports else []
+    shown = list(dict.fromkeys((*work.asked, ACR, HARD)))
+    head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]
+    rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+    order = sorted(reports, key=lambda r: (r["status"] != "finished", -shown[0].sign * _sortable(r, shown[0])))
+    for report in order:
+        passes = report.get("forward_passes", 0) + report.get("backward_passes", 0)
+        cells = [report["trial"], report["status"], *(_value(report["point"][field]) for field in fields)]
+        cells += [_value(report.get(o.name, float("nan"))) for o in shown]
+        cells += [str(report.get("epoch", 0)), f"{passes / 1e6:.2f}", f"{report.get('seconds', 0):.0f}"]
+        kind = "best" if report["trial"] == best else "front" if report["trial"] in front else ""
+        tip = f' title="{html.escape(report["reason"], quote=True)}"' if report.get("reason") else ""
+        rows.append(f'<tr class="{kind}"{tip}>' + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
+    legend = "<p>Orange: the best by what was asked for. Blue: on the front of ACR against hard images.</p>"
+    return f'<div class="scroll"><table>{"".join(rows)}</table></div>{legend}'
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def _sortable(report: Report, objective: Any) -> float:
+    value = report.get(objective.name, float("nan"))
+    return -objective.sign * float("inf") if value != value else value
+
+
+def _coordinates(reports: list[Report]) -> tuple[list[float], list[float]]:
+    ordered = sorted(reports, key=lambda r: r["hard_share"])
+    return [100 * r["hard_share"] for r in ordered], [r["acr"] for r in ordered]
+
+
+def _points(axes: Any, reports: list[Report], **style: Any) -> None:
+    if reports:
+        axes.scatter(*_coordinates(reports), **style)

@@ -1,0 +1,161 @@
+"""What a search has found: a row a trial, the best, the Pareto front, what it cost. No Ray."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acr_ray.settings import Recipe
+from acr_ray.storage import Folder
+from acr_ray.tuning.objectives import Objective, pareto_front
+from acr_ray.tuning.space import Space
+from acr_ray.tuning.trial_run import FINISHED, Work
+from acr_ray.tuning.trunks import TRUNKS, Passes, TrunkFiles
+
+SCHEMA_VERSION = 1
+TABLE, BEST, SUMMARY = "trials.parquet", "best.json", "summary.json"
+ACR, HARD = Objective("acr"), Objective("hard_share")
+
+Report = dict[str, Any]
+
+
+def measured(reports: list[Report], finished_only: bool = True) -> list[Report]:
+    """The reports of trials that were measured; unless told otherwise only of those trained to their end."""
+    return [
+        r for r in reports
+        if (r["status"] == FINISHED or (r["status"] == "stopped" and not finished_only)) and not np.isnan(r["acr"])
+    ]  # fmt: skip
+
+
+def best_of(reports: list[Report], objective: Objective) -> Report | None:
+    """The finished trial with the best value, the earliest of equal ones."""
+    return max(measured(reports), key=lambda r: objective.sign * r[objective.name], default=None)
+
+
+def front_of(reports: list[Report], objectives: tuple[Objective, ...]) -> list[Report]:
+    """The finished trials that none of the others beats in all of these objectives, best first one first."""
+    rows = list({r["trial"]: r for r in measured(reports)}.values())
+    if not rows:
+        return []
+    values = np.array([[r[o.name] for o in objectives] for r in rows], dtype=np.float64)
+    on_front = pareto_front(values, tuple(o.sign for o in objectives))
+    chosen = [r for r, on in zip(rows, on_front, strict=True) if on]
+    return sorted(chosen, key=lambda r: -objectives[0].sign * r[objectives[0].name])
+
+
+def trunk_files(out: Folder, reports: list[Report]) -> list[TrunkFiles]:
+    """The trunks that these trials fork from, each once."""
+    return [TrunkFiles(out, sha) for sha in dict.fromkeys(r.get("trunk", "") for r in reports) if sha]
+
+
+def costs(out: Folder, reports: list[Report]) -> dict[str, int]:
+    """Rows through the network that the results took; what faults had repeated is not in them.
+
+    ``trials`` (their own epochs), ``trunks`` (with the p_A estimates that trials share), both forward and backward,
+    ``validation`` (forward), and their sum. Equal trials count once.
+    """
+    rows = {r["trial"]: r for r in reports if "forward_passes" in r}.values()
+    trials = sum((Passes(r["forward_passes"], r["backward_passes"]) for r in rows), Passes())
+    trunks = sum((files.passes() for files in trunk_files(out, reports)), Passes())
+    validation = sum(r["validation_passes"] for r in rows)
+    found = {"trials": trials.total, "trunks": trunks.total, "validation": validation}
+    found |= {"forward": trials.forward + trunks.forward + validation, "backward": trials.backward + trunks.backward}
+    return found | {"total": trials.total + trunks.total + validation}
+
+
+def best_recipe(work: Work, report: Report) -> Recipe:
+    """The recipe of a trial, under a name of its own, for `jobs.train`."""
+    return work.recipe.change({**report["point"], "name": f"{work.recipe.name}-{report['trial']}"}, work.recipe.name)
+
+
+def write_table(out: Folder, work: Work, space: Space, reports: list[Report]) -> None:
+    """``trials.parquet``: one row a trial in the order of their creation; metrics of unmeasured trials are null."""
+    columns: dict[str, list[Any]] = {
+        "number": list(range(len(reports))),
+        "trial": [r["trial"] for r in reports],
+        "status": [r["status"] for r in reports],
+        "reason": [r.get("reason", "") for r in reports],
+    }
+    columns |= {field: [r["point"][field] for r in reports] for field in space.fields}
+    columns |= {o.name: [_number(r, o) for r in reports] for o in work.objectives}
+    for name in ("epoch", "forward_passes", "backward_passes", "validation_passes", "seconds"):
+        columns["epochs" if name == "epoch" else name] = [r.get(name) for r in reports]
+    columns["trunk"] = [r.get("trunk", "") for r in reports]
+    buffer = io.BytesIO()
+    table = pa.table({name: _column(values) for name, values in columns.items()})
+    pq.write_table(table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)}), buffer)
+    out.write_bytes(TABLE, buffer.getvalue())
+
+
+def summary_of(out: Folder, work: Work, space: Space, reports: list[Report], settings: dict[str, Any]) -> Report:
+    """``summary.json``: what was asked, the best, the fronts, the costs."""
+    best = best_of(reports, work.asked[0])
+    counts = {status: sum(r["status"] == status for r in reports) for status in dict.fromkeys(_statuses(reports))}
+    found: Report = {"schema_version": SCHEMA_VERSION, "recipe": work.recipe.name, "space": space.text(), **settings}
+    found |= {"metric": [o.name for o in work.asked], "trials": len(reports), "statuses": counts}
+    found["best"] = None if best is None else about(work, best)
+    if len(work.asked) > 1:
+        found["pareto"] = [about(work, r) for r in front_of(reports, work.asked)]
+    found["acr_against_hard_share"] = [about(work, r) for r in front_of(reports, (ACR, HARD))]
+    found["passes"] = costs(out, reports)
+    found["trunks"] = [files.sha for files in trunk_files(out, reports)]
+    return found
+
+
+def about(work: Work, report: Report) -> Report:
+    """A trial in a few numbers."""
+    metrics = {o.name: report[o.name] for o in work.objectives}
+    found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
+    return found | {"model": f"trials/{report['trial']}/checkpoint", "trunk": report.get("trunk", "")}
+
+
+def hidden_by_acr(reports: list[Report]) -> str:
+    """What a search for ACR alone would not have said, in a sentence or two; empty where nothing was measured."""
+    best = best_of(reports, ACR)
+    if best is None:
+        return ""
+    front = front_of(reports, (ACR, HARD))
+    fairest = front[-1]
+    said = f"The trial with the highest ACR, {best['acr']:.4f}, gives up {_percent(best)} of the images (p_A < 0.5)."
+    if fairest["trial"] == best["trial"]:
+        return f"{said} Of the trials trained to their end none has fewer hard images: here ACR hides nothing."
+    lost = best["acr"] - fairest["acr"]
+    return (
+        f"{said} {len(front)} trials lie on the front of ACR against hard images: at its other end "
+        f"{_percent(fairest)} are hard, for {lost:.4f} less ACR ({100 * lost / best['acr']:.1f} %). "
+        "A search for ACR alone would have returned the first and not shown the others."
+    )
+
+
+def _percent(report: Report) -> str:
+    return f"{100 * report['hard_share']:.1f} %"
+
+
+def _statuses(reports: list[Report]) -> list[str]:
+    return [r["status"] for r in reports]
+
+
+def _number(report: Report, objective: Objective) -> float | None:
+    value = report.get(objective.name)
+    unknown = value is None or np.isnan(value) or report["status"] == "failed"
+    return None if unknown else float(value)
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """As it is where all values are of one kind; as text where they are not (a field that may be none, say)."""
+    kinds = {type(v) for v in values if v is not None}
+    if kinds <= {int, float} and len(kinds) == 2:
+        values = [None if v is None else float(v) for v in values]
+    elif len(kinds) > 1 or kinds & {tuple, list, dict}:
+        values = [str(v) for v in values]
+    return pa.array(values)
+
+
+__all__ = [
+    "BEST", "SUMMARY", "TABLE", "TRUNKS", "best_of", "best_recipe", "costs", "front_of", "hidden_by_acr", "summary_of",
+    "write_table",
+]  # fmt: skip

@@ -1,0 +1,230 @@
+"""The search as its driver sees it: Ray Tune's tuner over trials, begun or gone on with."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+
+from acr_ray.settings import Recipe
+from acr_ray.storage import Folder
+from acr_ray.training.run import Workers
+from acr_ray.tuning.placement import free_leaked
+from acr_ray.tuning.rungs import REDUCTION, Rungs
+from acr_ray.tuning.space import Domain, Point, Space, trial_list
+from acr_ray.tuning.trial import POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
+from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, Work
+
+TUNE = "tune"  # Ray Tune's own folder
+SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
+OWNED = (TUNE, TRAIN, TRIALS)
+
+Event = Callable[[Point, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search goes about it.
+
+    Attributes:
+        space: what is searched.
+        search: one of `SEARCHES`.
+        scheduler: one of `SCHEDULERS`.
+        trials: how many; a grid has no more than its points.
+        rungs: where ASHA looks.
+        concurrent: most trials at once; None: as many as fit the cluster.
+        max_failures: times that a trial's process or node may be lost.
+    """
+
+    space: Space
+    search: str
+    scheduler: str
+    trials: int
+    rungs: Rungs
+    concurrent: int | None = None
+    max_failures: int = 8
+
+
+class Watcher(tune.Callback):
+    """Hands on what trials report. Tune pickles its callbacks, so what listens is found here, not in the object."""
+
+    event: Event = staticmethod(lambda point, report: None)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        Watcher.event(point_of(trial.config), result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        report = trial.last_result or {}
+        if report.get("status") == RUNNING:
+            Watcher.event(point_of(trial.config), {**report, "status": "stopped"})
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        free_leaked()
+
+
+def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None) -> int:
+    """How many trials a cluster holds at once, at least one.
+
+    Trials of several workers take their CPUs through Ray Train, where Tune does not see them: without a limit all of
+    them would wait for the rest of their workers.
+    """
+    fits = [int(resources.get("CPU", 0) // (workers.count * workers.cpus))]
+    if workers.gpus:
+        fits.append(int(resources.get("GPU", 0) // (workers.count * workers.gpus)))
+    return max(1, min(*fits, asked or fits[0]) if len(fits) > 1 or asked else fits[0])
+
+
+def run_search(work: Work, search: Search, on_event: Event = lambda point, report: None) -> list[dict[str, Any]]:
+    """Run all trials, or those that are left, and return the last report of each in the order of their creation.
+
+    A report also has its ``point``; its status is ``stopped`` where the scheduler ended a trial early, and ``lost``
+    where its processes were lost too often. The same search in the same folder goes on: trials that Tune has down as
+    finished are not run, one that was finished after Tune last wrote is found by its own report.
+
+    Args:
+        on_event: called with every report, in the driver.
+
+    Raises:
+        UserError: the cluster can never hold a trial.
+    """
+    work.workers.check_fits()
+    _quieten()
+    trainable = _trainable(work)
+    place = f"{work.out}/{TUNE}"
+    folder = Folder(place)
+    Watcher.event = staticmethod(on_event)
+    # Tune writes its tuner first and what trials did later; killed in between, it has nothing to go on from.
+    if tune.Tuner.can_restore(place) and any(n.startswith("experiment_state") for n in folder.names(".json")):
+        tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
+    else:
+        Folder(work.out).delete(TUNE)
+        tuner = _tuner(work, search, trainable)
+    try:
+        results = tuner.fit()
+    finally:
+        free_leaked(at_end=True)
+    return [_record(work, result) for result in results]
+
+
+def _record(work: Work, result: Any) -> dict[str, Any]:
+    report, point = dict(result.metrics or {}), point_of(result.config or {})
+    status = report.get("status", "lost")
+    if result.error is not None:
+        status = "lost"
+        report["reason"] = " ".join(str(result.error).split())[-300:]
+    elif status == RUNNING:
+        status = "stopped"
+    return {**report, "trial": work.trial_id(point), "point": point, "status": status}
+
+
+def _trainable(work: Work) -> Any:
+    """What Tune runs, with what it holds while it runs."""
+    shared = {"work": work, "claims": RemoteClaims()}
+    if work.workers.count == 1:
+        held = {"CPU": work.workers.cpus} | ({"GPU": work.workers.gpus} if work.workers.gpus else {})
+        return tune.with_resources(tune.with_parameters(OneWorkerTrial, **shared), held)
+    # A driver with a CPU of its own would keep it from the workers that it waits for, and none at all is refused.
+    return tune.with_resources(tune.with_parameters(group_trial, **shared), {"memory": 1_000_000})
+
+
+def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
+    first = work.objectives[0]
+    # With several objectives ASHA goes by the first.
+    scheduler = FIFOScheduler() if search.scheduler == "fifo" else AsyncHyperBandScheduler(
+        time_attr=SINCE_FORKS, metric=first.name, mode=first.mode, max_t=search.rungs.most,
+        grace_period=search.rungs.first, reduction_factor=REDUCTION,
+    )  # fmt: skip
+    space, suggesting, samples = {}, None, search.trials
+    if search.search == "optuna":
+        suggesting = _optuna(work, search)
+    else:
+        points = trial_list(search.space, work.recipe, search.search, search.trials, work.seed)
+        space, samples = {POINT: tune.grid_search(points)}, 1
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            search_alg=suggesting,
+            scheduler=scheduler,
+            num_samples=samples,
+            max_concurrent_trials=at_once(work.workers, ray.cluster_resources(), search.concurrent),
+            reuse_actors=work.workers.count == 1,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=TUNE,
+            storage_path=work.out,
+            failure_config=tune.FailureConfig(max_failures=search.max_failures),
+            # Trials of several workers have Ray Train's checkpoints, not Tune's.
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_frequency=1 if work.workers.count == 1 else 0
+            ),
+            callbacks=[Watcher()],
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial_{trial.trial_id}"
+
+
+def _optuna(work: Work, search: Search) -> Any:
+    """TPE, with the Pareto front in view where there are several objectives; begins with the recipe's own point."""
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    asked = work.asked
+    sampler = optuna.samplers.TPESampler(
+        seed=work.seed % 2**32,
+        multivariate=True,
+        constant_liar=True,  # several trials at once: don't propose one beside a trial that is still running
+        # Random points before the model is trusted: ten by Optuna's default, fewer where there are few in all.
+        n_startup_trials=max(4, min(10, search.trials // 3)),
+    )
+    own = search.space.own_point(work.recipe)
+    several = len(asked) > 1
+    return OptunaSearch(
+        space={domain.field: _distribution(domain) for domain in search.space.domains},
+        metric=[objective.name for objective in asked] if several else asked[0].name,
+        mode=[objective.mode for objective in asked] if several else asked[0].mode,
+        sampler=sampler,
+        points_to_evaluate=[own] if own else None,
+    )
+
+
+def _distribution(domain: Domain) -> Any:
+    from optuna import distributions
+
+    if domain.values:
+        return distributions.CategoricalDistribution(domain.values)
+    if domain.whole:
+        return distributions.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def recipe_of(recipe: Recipe, point: Point, name: str) -> Recipe:
+    """A trial's point as a recipe of its own."""
+    return recipe.change({**point, "name": name}, recipe.name)
+
+
+def _quieten() -> None:
+    """Files and lines of Tune's that nobody reads here; snapshots often enough to lose little with the driver."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # data.root may be relative
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,56 @@
+"""A search's progress as lines."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from acr_ray.tuning.space import Point
+from acr_ray.tuning.trial_run import RUNNING, Work
+from jobs._progress import SECONDS, clock
+
+
+class TrialLines:
+    """A line for every trial that ends, with the best so far and the time left; between them one now and then."""
+
+    def __init__(self, work: Work, trials: int) -> None:
+        self._objective, self._epochs, self._trials = work.asked[0], work.recipe.training.epochs, trials
+        self._started = self._printed = time.monotonic()
+        self._ended: dict[str, float] = {}
+        self._epoch: dict[str, int] = {}
+
+    def __call__(self, point: Point, report: dict[str, Any]) -> None:
+        trial, now = report["trial"], time.monotonic()
+        self._epoch[trial] = report["epoch"]
+        if report["status"] == RUNNING:
+            if now - self._printed > 3 * SECONDS:
+                self._printed = now
+                print(f"trial {trial}: epoch {report['epoch']}/{self._epochs}  {self._left(now)}", flush=True)
+            return
+        if trial in self._ended:
+            return
+        value = report[self._objective.name]
+        self._ended[trial] = value if report["status"] == "finished" else float("nan")
+        self._printed = now
+        values = " ".join(f"{field.rpartition('.')[2]}={_short(v)}" for field, v in point.items())
+        line = f"{len(self._ended)}/{self._trials}  {trial}  {values}  {report['status']}"
+        line += f" at epoch {report['epoch']}" if report["status"] == "stopped" else ""
+        if report["status"] == "failed":
+            line += f": {report['reason'][:100]}"
+        else:
+            line += f"  {self._objective.name} {value:.4f}"
+        known = [v for v in self._ended.values() if v == v]
+        if known:
+            best = max(known) if self._objective.sign > 0 else min(known)
+            line += f"  best {best:.4f}"
+        print(f"{line}  {self._left(now)}", flush=True)
+
+    def _left(self, now: float) -> str:
+        """By the trials that have ended, each weighed alike; what runs now counts for the share it has done."""
+        running = [epoch / self._epochs for trial, epoch in self._epoch.items() if trial not in self._ended]
+        done = len(self._ended) + sum(running)
+        return f"{clock((now - self._started) / done * max(0.0, self._trials - done))} left" if done else ""
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,110 @@
+"""The options of jobs.tune: its own, and every field of the recipe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
+from acr_ray.tuning.objectives import ALLOWED, Objective, logged, parse_objectives
+from acr_ray.tuning.rungs import Rungs, place
+from acr_ray.tuning.space import Space, default_space, grid_points, parse_space
+from acr_ray.tuning.validation import ValidationSettings
+from jobs._main import Parser, given, number, whole
+from jobs._run import add_run_options
+from jobs._train_options import method_in
+
+SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
+VALIDATION = {
+    "share": "validation", "most": "validation-images", "n": "validation-n", "alpha": "validation-alpha",
+    "stopping": "validation-stopping", "tolerance": "validation-tolerance",
+}  # fmt: skip
+
+
+class Asked:
+    """What the user asked for, checked as far as it goes without data and cluster.
+
+    Attributes:
+        options: the job's own options.
+        recipe, space, objectives (all that trials log; the first ``count`` were asked for), validation, rungs.
+    """
+
+    def __init__(self, recipe: Recipe, options: argparse.Namespace) -> None:
+        self.options, self.recipe = options, recipe
+        own = {k.removeprefix("validation:"): v for k, v in vars(options).items() if k.startswith("validation:")}
+        values = {name: value for name, value in own.items() if value is not None}
+        self.validation = ValidationSettings.build(values, "--validation")
+        v, sigma = self.validation, recipe.training.sigma
+        asked = parse_objectives(options.metric, sigma, v.n, v.alpha)
+        self.objectives: tuple[Objective, ...] = logged(asked, sigma, v.n, v.alpha)
+        self.count = len(asked)
+        self.space: Space = parse_space(options.space, recipe) if options.space else default_space(recipe)
+        self._check_workers()
+        self.forks = self.space.forks(recipe) if recipe.adapts else ()
+        self.rungs: Rungs = place(self.forks, self.space.epochs(recipe))
+        self.trials = options.trials
+        if options.search == "grid":
+            self.trials = min(options.trials, len(grid_points(self.space)))
+
+    def _check_workers(self) -> None:
+        workers, fields = self.options.workers, self.recipe.flat()
+        domains = {domain.field: domain.every() for domain in self.space.domains}
+        most = max(domains.get("training.m", (fields["training.m"],)))
+        least = min(domains.get("training.batch_size", (fields["training.batch_size"],))) // most
+        if least < workers:
+            raise UserError(
+                f"--workers {workers}: a step has only {least} inputs to share at training.m = {most}; "
+                f"allowed: 1 to {least}, or a smaller training.m"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """How the search goes, for its identity and its summary."""
+        o = self.options
+        return {
+            "search": o.search, "scheduler": o.scheduler, "seed": o.seed, "no_trunk": o.no_trunk,
+            "validation": self.validation.flat(), "workers": o.workers, "cpus_per_worker": o.cpus_per_worker,
+            "gpu": bool(o.gpus_per_worker),
+        }  # fmt: skip
+
+
+def parse(argv: list[str], about: str) -> Asked:
+    """Raises UserError naming the option or field, and what is allowed."""
+    named = argv[0] if argv and not argv[0].startswith("-") else None
+    recipe = load_recipe(named or "digits")
+    if (method := method_in(argv)) is not None:
+        recipe = recipe.change({"method.name": method}, recipe.name)
+    options = parser(recipe, about).parse_args(argv)
+    if named is None:
+        raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
+    return Asked(recipe.change(given(recipe, options), recipe.name), options)
+
+
+def parser(recipe: Recipe, about: str) -> Parser:
+    found = Parser(prog="python -m jobs.tune", description=f"{about}\nOptions of the recipe {recipe.name}:")
+    add = found.add_argument
+    add("recipe", metavar="RECIPE", nargs="?", help="name or file")
+    add("--trials", type=whole(1, 100_000), default=12, metavar="K", help="how many [>= 1; default: 12]")
+    add("--metric", default="acr", metavar="M,M,…", help=f"{ALLOWED} [default: acr]")
+    add("--search", choices=SEARCHES, default="optuna", help="optuna: TPE [default: optuna]")
+    add("--scheduler", choices=SCHEDULERS, default="asha", help="asha: end poor trials early [default: asha]")
+    add(
+        "--space", action="append", default=[], metavar="FIELD=…",
+        help="a,b,c or low..high or log:low..high of a recipe's field; may be repeated, then only these are searched "
+        "[default: m, E_t, p_t, T and ε around the recipe's values]",
+    )  # fmt: skip
+    add("--no-trunk", action="store_true", help="train every trial from the beginning")
+    add("--workers", type=whole(1, 100_000), default=1, metavar="N", help="DDP workers of a trial [>= 1; default: 1]")
+    add("--gpus-per-worker", type=number(0), default=0, metavar="G", help="0: CPU and gloo; else NCCL [default: 0]")
+    add("--cpus-per-worker", type=whole(1, 1024), default=1, metavar="C", help="cores and torch threads [default: 1]")
+    add("--concurrent", type=whole(1, 100_000), metavar="C", help="trials at once [default: all that fit]")
+    add("--seed", type=whole(0), default=0, metavar="S", help="of trials, validation images, search [default: 0]")
+    add("--checkpoint-every", type=whole(1), default=5, metavar="K", help="epochs between checkpoints [default: 5]")
+    add("--max-failures", type=whole(0), default=8, metavar="K", help="lost processes of a trial survived [default: 8]")
+    for field, option in VALIDATION.items():
+        info = ValidationSettings.model_fields[field]
+        text = f"{info.description} [default: {info.default}]".replace("%", "%%")
+        add(f"--{option}", dest=f"validation:{field}", metavar="VALUE", help=text)
+    add_run_options(found)
+    fields = recipe.flat()
+    found.add_settings(recipe, {name: name for name in fields if name != "name"}, fields)
+    return found

@@ -1,0 +1,105 @@
+"""Search hyperparameters: python -m jobs.tune RECIPE --out DIR --trials K [--metric M] [--space FIELD=…]
+
+Trials run on Ray Tune and fork from trunks: what they have in common before epoch E_t is trained once. They are
+measured on images held out from training. The same command again goes on where it was. Leaves trials.parquet,
+best.json (a recipe for jobs.train), report.html and summary.json.
+"""
+
+from __future__ import annotations
+
+import time
+
+from acr_ray import __version__
+from acr_ray.data import open_images
+from acr_ray.models import build_model
+from acr_ray.storage import amend, claim
+from acr_ray.training.methods import build_method
+from acr_ray.training.run import Workers
+from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, hidden_by_acr, summary_of, write_table
+from acr_ray.tuning.trial_run import Work
+from acr_ray.tuning.validation import held_out
+from jobs._main import JobFailed, entry
+from jobs._run import connect, open_tracker, out_folder
+from jobs._trial_lines import TrialLines
+from jobs._tune_options import parse
+
+
+def main(argv: list[str]) -> None:
+    asked = parse(argv, __doc__)
+    options, recipe = asked.options, asked.recipe
+    recipe.check_complete()
+    out = out_folder(options)
+
+    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    training, validation = held_out(images, asked.validation, options.seed)
+    build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
+    build_method(recipe)
+    # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
+    from acr_ray.tracking.runs import with_run
+    from acr_ray.tracking.searches import SearchLog
+    from acr_ray.tuning.page import PAGE, PICTURE, write_page
+    from acr_ray.tuning.search import OWNED, Search, run_search
+    from acr_ray.tuning.trunks import TRUNKS
+
+    work = Work(
+        recipe=recipe, seed=options.seed, out=out.uri, validation=asked.validation, objectives=asked.objectives,
+        count=asked.count, workers=Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker),
+        trunks=not options.no_trunk, forks=asked.forks, fingerprint=images.fingerprint(),
+        rungs=asked.rungs.epochs if options.scheduler == "asha" else (), checkpoint_every=options.checkpoint_every,
+    )  # fmt: skip
+    search = Search(
+        asked.space, options.search, options.scheduler, asked.trials, asked.rungs, options.concurrent,
+        options.max_failures,
+    )  # fmt: skip
+    settings = asked.settings()
+    identity = {"recipe": recipe.name, **recipe.identity(), "space": asked.space.text(), **settings}
+    identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
+    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
+    record = claim(out, "tune", identity, overwrite=options.overwrite, owned=(*OWNED, TRUNKS, *results))
+    done = out.is_file(SUMMARY)
+    if done and record.get("tracked"):
+        print(f"done before: {out}/{BEST}")
+        return
+    tracker = open_tracker(options, out)
+    tracker.start("tune", options.run_name or f"search-{recipe.name}", record.get("mlflow_run_id"))
+    if tracker.run_id:
+        record = amend(out, record, mlflow_run_id=tracker.run_id)
+    tracker.params({**identity, "code_version": __version__})
+    tracker.dataset(f"{images.dataset}-train", work.fingerprint, str(recipe.data.root), "tuning")
+    log = SearchLog(tracker, out, [o.name for o in work.objectives])
+
+    def run() -> None:
+        if done:
+            return
+        print(
+            f"tune {recipe.name}: {asked.trials} trials, {len(training)} images to train on, {len(validation)} to "
+            f"measure, results in {out}", flush=True,
+        )  # fmt: skip
+        lines, started = TrialLines(work, asked.trials), time.monotonic()
+        connect(options.verbose)
+        reports = run_search(work, search, lambda point, report: (lines(point, report), log(point, report)))
+        best = best_of(reports, work.asked[0])
+        write_table(out, work, asked.space, reports)
+        if best is None:
+            raise JobFailed(f"no trial was trained to its end ({_reasons(reports)}); {out}/{TABLE} lists them")
+        out.write_json(BEST, best_recipe(work, best).model_dump(mode="json"))
+        summary = summary_of(out, work, asked.space, reports, settings)
+        summary |= {"validation_images": len(validation), "seconds": round(time.monotonic() - started, 3)}
+        write_page(out, work, reports, summary)
+        out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
+        print(f"\n{hidden_by_acr(reports)}\n", flush=True)
+
+    with_run(tracker, run)
+    log.finish()
+    tracker.files(out, list(results))
+    tracker.finish()
+    amend(out, record, tracked=tracker.ok)
+    print(f"best: {out}/{BEST} (python -m jobs.train {out}/{BEST} --out DIR)\nreport: {out}/{PAGE}", flush=True)
+
+
+def _reasons(reports: list) -> str:
+    return "; ".join(dict.fromkeys(r.get("reason") or r["status"] for r in reports))[:300]
+
+
+if __name__ == "__main__":
+    entry(main)
