@@ -10,9 +10,10 @@ import numpy as np
 from acr_ray.reporting.pairing import Pairing, pair
 from acr_ray.reporting.source import Source
 from acr_ray.smoothing.bounds import max_radius, round_down
+from acr_ray.smoothing.stopping import RADII
 
 #: What must agree between sources, as shown and as the attribute of `Source`.
-SETTINGS = (("sigma", "sigma"), ("N", "n"), ("alpha", "alpha"))
+SETTINGS = (("sigma", "sigma"), ("N", "n"), ("alpha", "alpha"), ("bound", "bound"))
 #: Budgets that papers of the field use; tried to explain radii above the ceiling.
 _USUAL_N = (10_000, 100_000, 1_000_000)
 _USUAL_ALPHA = (0.001, 0.01, 0.05)
@@ -89,13 +90,19 @@ def _explained(source: Source, largest: float) -> str:
 def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
     found = []
     for shown, attribute in SETTINGS:
-        by_value: dict[float, list[str]] = {}
+        by_value: dict[float | str, list[str]] = {}
         for source in sources:
             by_value.setdefault(getattr(source, attribute), []).append(source.name)
         if len(by_value) > 1:
-            listed = "; ".join(f"{value:.10g} in {', '.join(names)}" for value, names in by_value.items())
-            found.append((f"{shown} differs: {listed}", frozenset(range(len(sources)))))
+            listed = "; ".join(f"{_shown(value)} in {', '.join(names)}" for value, names in by_value.items())
+            lower = "; ACR of radii stopping is a lower value, compare certified accuracy at its radii"
+            told = lower if attribute == "bound" and RADII in by_value else ""
+            found.append((f"{shown} differs: {listed}{told}", frozenset(range(len(sources)))))
     return found
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.10g}"
 
 
 def _images(sources: Sequence[Source], pairings: Pairings) -> list[tuple[str, frozenset[int]]]:

@@ -12,6 +12,7 @@ from acr_ray.reporting.read_parquet import read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
+from acr_ray.smoothing.stopping import PLAIN
 from acr_ray.storage import Folder
 
 #: What a folder of results is searched for, in this order.
@@ -93,6 +94,11 @@ def open_source(
     first = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
     if "idx" in first.split("\t") or "radius" in first.split("\t"):
         said = summary or {}
+        if said.get("bound", PLAIN) != PLAIN:
+            raise UserError(
+                f"{where}: its radii come from the bound {said['bound']}, from which p_A cannot be read back;"
+                f" give the {CERTIFICATE_FILES[0]} beside it"
+            )
         return read_tsv(content, where, name, **{o: v if v is not None else said.get(o) for o, v in assumed.items()})
     if re.fullmatch(r"x[\t,]y", first):
         return read_ecdf(content, where, name, **assumed)

@@ -1,4 +1,4 @@
-"""Reads ``certificates.parquet``: counts in, radii derived."""
+"""Reads ``certificates.parquet``: counts in, radii derived; from stored bounds where counts alone don't give them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
+from acr_ray.reporting.stopped import BOUNDS, CERTIFIED, OUTCOMES, STOPPED_WRONG, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
+from acr_ray.smoothing.stopping import PLAIN
 
 SCHEMA_VERSION = "1"
 COLUMNS = ("image", "idx", "label", "predicted", "outcome", "count_top", "count_label", "n", "sigma", "alpha", "bound")
+P_LOWER = "p_lower"  # the bound on stopping; absent in files of runs that knew fixed N only
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 
 
@@ -30,7 +33,8 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
 
     Raises:
         UserError: not Parquet, a column is missing, a value is out of its range, an image appears twice,
-            or rows differ in sigma or alpha. Names the file and the row (from 0).
+            rows differ in sigma, alpha or bound, or a stored bound contradicts its counts. Names the file and the
+            row (from 0).
     """
     table, summary = _table(content, where)
     if table.num_rows == 0:
@@ -40,21 +44,26 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     _check(sigma > 0 and np.isfinite(sigma), f"{where}: sigma is {sigma}, must be positive")
     _check(0 < alpha < 1, f"{where}: alpha is {alpha}, must lie in (0, 1)")
     _check_rows(columns, where)
-    certified = _outcome(table, where)
+    bound = _bound(table, where)
+    certified, wrong = _outcome(table, columns, where)
     _check_unique(table["image"], columns["idx"], where)
 
     n, count_top, count_label = columns["n"], columns["count_top"], columns["count_label"]
-    radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
+    if P_LOWER in table.column_names:
+        p_lower = _numbers(table, P_LOWER, where)
+        check_bounds(p_lower, certified, count_top, n, alpha, bound, where)
+    if bound == PLAIN:
+        radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
+    else:
+        radii = radius(p_lower, sigma)
     contradiction = np.flatnonzero(certified & (radii <= 0))
     if contradiction.size:
         row = int(contradiction[0])
         raise UserError(f"{where} row {row}: outcome is certified, but {count_top[row]} of {n[row]} certify no radius")
     p_a = count_label / n
+    said = {**(run_summary or {}), **(summary or {})}
     summary = summary if summary is not None else run_summary or {}
     planned = int(summary["planned_images"]) if summary.get("planned_images") else None
-    notes = ()
-    if n.min() != n.max():
-        notes = (f"the number of draws differs between images ({n.min()} to {n.max()})",)
     rows = Rows(
         idx=columns["idx"],
         label=columns["label"],
@@ -64,19 +73,22 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         count=count_label,
         draws=n,
         image=table["image"].combine_chunks(),
+        selected=columns["predicted"],
+        count_top=count_top,
     )
     return Source(
         name,
         "certificates",
         where,
         sigma,
-        int(n.max()),
+        _planned_draws(said, n),
         alpha,
         Distribution.of_images(p_a),
         rows,
         planned,
         partial=bool(summary.get("incomplete")),
-        notes=notes,
+        notes=notes(bound, n, wrong, _grid(said)),
+        bound=bound,
     )
 
 
@@ -88,12 +100,25 @@ def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float)
     return radius(lower_bound(key % base, key // base, alpha), sigma)[back]
 
 
+def _planned_draws(said: dict, n: np.ndarray) -> int:
+    """The run's N where it says so: with early stopping it may be that no image needed all of them."""
+    given = said.get("n")
+    return max(int(n.max()), given if isinstance(given, int) else 0)
+
+
+def _grid(said: dict) -> list[float]:
+    """The radii that the run asked for, where it says them as numbers."""
+    given = said.get("radii")
+    return [float(r) for r in given if isinstance(r, int | float)] if isinstance(given, list) else []
+
+
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["outcome", "bound"])
         missing = [c for c in COLUMNS if c not in file.schema_arrow.names]
         _check(not missing, f"{where}: column {', '.join(missing)} is missing; this is no certificates file")
-        table = file.read(columns=list(COLUMNS), use_threads=False)
+        stored = [c for c in (*COLUMNS, P_LOWER) if c in file.schema_arrow.names]
+        table = file.read(columns=stored, use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({error})") from error
     metadata = file.schema_arrow.metadata or {}
@@ -140,15 +165,28 @@ def _check_rows(columns: dict[str, np.ndarray], where: str) -> None:
         raise UserError(f"{where} row {int(np.argmin(agree))}: predicted is the label, but their counts differ")
 
 
-def _outcome(table: pa.Table, where: str) -> np.ndarray:
-    bounds = pc.unique(table["bound"].cast(pa.string())).to_pylist()
-    if bounds != ["clopper-pearson"]:
-        raise UserError(f"{where}: bound is {', '.join(map(str, bounds))}; radii are derived by clopper-pearson only")
+def _bound(table: pa.Table, where: str) -> str:
+    bounds = sorted(map(str, pc.unique(table["bound"].cast(pa.string())).to_pylist()))
+    if len(bounds) > 1:
+        raise UserError(f"{where}: bounds of {len(bounds)} kinds ({', '.join(bounds)}); one source has one bound")
+    if bounds[0] not in BOUNDS:
+        raise UserError(f"{where}: bound is {bounds[0]}; this release reads {', '.join(BOUNDS)}")
+    if bounds[0] != PLAIN and P_LOWER not in table.column_names:
+        raise UserError(f"{where}: bound is {bounds[0]}, but column {P_LOWER} is missing; counts alone don't give it")
+    return bounds[0]
+
+
+def _outcome(table: pa.Table, columns: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are certified, and which ended because their selected class is wrong."""
     outcome = table["outcome"].cast(pa.string())
-    unknown = pc.index(pc.is_in(outcome, value_set=pa.array(["certified", "abstained"])), False).as_py()
+    unknown = pc.index(pc.is_in(outcome, value_set=pa.array(OUTCOMES)), False).as_py()
     if unknown >= 0:
-        raise UserError(f"{where} row {unknown}: outcome is {outcome[unknown]}, not certified or abstained")
-    return pc.equal(outcome, "certified").to_numpy()
+        raise UserError(f"{where} row {unknown}: outcome is {outcome[unknown]}, not one of {', '.join(OUTCOMES)}")
+    wrong = pc.equal(outcome, STOPPED_WRONG).to_numpy()
+    right = np.flatnonzero(wrong & (columns["predicted"] == columns["label"]))
+    if right.size:
+        raise UserError(f"{where} row {right[0]}: outcome is {STOPPED_WRONG}, but the selected class is the label")
+    return pc.equal(outcome, CERTIFIED).to_numpy(), wrong
 
 
 def _check_unique(image: pa.ChunkedArray, idx: np.ndarray, where: str) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.smoothing.bounds import max_radius
+from acr_ray.smoothing.stopping import PLAIN
 
 #: ``predicted`` of an image on which the classifier abstained.
 ABSTAINED = -1
@@ -28,6 +29,8 @@ class Rows:
             certified to exceed 1/2.
         count, draws: the counts behind ``p_a`` where the source holds them, int64; else ``None``.
         image: stable names of the images, a pyarrow string array; ``None`` where the source has none.
+        selected: class that the selection draws chose, int64, certified or not; ``None`` where unknown.
+        count_top: how many of ``draws`` gave ``selected``, int64; ``None`` where unknown.
     """
 
     idx: NDArray[np.int64]
@@ -38,6 +41,8 @@ class Rows:
     count: NDArray[np.int64] | None = None
     draws: NDArray[np.int64] | None = None
     image: Any = None
+    selected: NDArray[np.int64] | None = None
+    count_top: NDArray[np.int64] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -67,6 +72,7 @@ class Source:
         notes: what the reader has to say about the file, one sentence each.
         assumed: which of sigma, n and alpha are assumptions, not read from the file.
         base_name: the name before it was set apart from another source's; "" where it was not.
+        bound: the lower bound behind the radii, as certificates name it (`acr_ray.smoothing.stopping`).
     """
 
     name: str
@@ -82,6 +88,7 @@ class Source:
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     base_name: str = ""
+    bound: str = PLAIN
 
     @property
     def images(self) -> int | None:

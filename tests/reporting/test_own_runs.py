@@ -22,13 +22,15 @@ def table(images: int = 60) -> pa.Table:
         counts = rng.multinomial(N, rng.dirichlet([6 if i % 3 == c else 0.4 for c in range(3)]))
         counts, label = np.roll(counts, i % 5 == 0), i % 3  # every fifth image is mostly wrong
         top = int(np.argmax(counts))
+        bound = float(lower_bound(counts[top], N, ALPHA))
         rows.append(
             dict.fromkeys(SCHEMA.names)
             | {"image": f"digits/test/{i}", "idx": 4 * i, "label": label, "predicted": top, "seed": 0, "n": N}
-            | {"outcome": "certified" if lower_bound(counts[top], N, ALPHA) > 0.5 else "abstained", "n0": 100}
+            | {"outcome": "certified" if bound > 0.5 else "abstained", "n0": 100}
             | {"count_top": int(counts[top]), "count_label": int(counts[label]), "counts": counts.tolist()}
             | {"sigma": SIGMA, "alpha": ALPHA, "bound": "clopper-pearson", "dtype": "float32", "block": 500}
             | {"model_sha256": "m", "settings_sha256": "s", "seconds": 0.25}
+            | {"p_lower": bound if bound > 0.5 else 0.0, "stopping": "fixed", "reason": "n"}
         )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
