@@ -31,9 +31,18 @@ BELOW = {
         "reporting",
     },
 }
-RAY = {"tuning/search.py", "tuning/trial.py", "tuning/placement.py", "training/worker.py", "training/run.py", "certification/crew.py"}
+RAY = {
+    "benchmarks/certify_job.py",
+    "tuning/search.py",
+    "tuning/trial.py",
+    "tuning/placement.py",
+    "training/worker.py",
+    "training/run.py",
+    "certification/crew.py",
+}
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
+    "certification/statement.py",
     "training/population.py",
 }
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
@@ -75,7 +84,9 @@ def test_what_computes_does_without_ray_and_mlflow(module):
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("module", ["smoothing.bounds", "smoothing.decide", "reporting", "settings"])
+@pytest.mark.parametrize(
+    "module", ["smoothing.decide", "smoothing.stopping", "certification.statement", "reporting", "settings"]
+)
 def test_pure_mathematics_does_without_torch(module):
     code = f"import sys, acr_ray.{module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
