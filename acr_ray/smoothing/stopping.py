@@ -25,6 +25,7 @@ from acr_ray.smoothing.spending import boundary
 
 PLAIN, RANDOMIZED = "clopper-pearson", "clopper-pearson-randomized"
 RADII, WIDTH = "sequential-radii/1", "clopper-pearson-split/1"
+MOST_LOOKS = 110
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ class RadiiRule(Rule):
         looks: see `Rule`.
         alpha: error probability of an image's claim.
         worth: what a claim is worth, in units of n; see `_worth`.
-        power, kept: alpha spent by draw m is ``alpha * (1 - kept) * (m / n)**power``, the rest at n. All three, and
-            the looks, were chosen by measured efficiency (`acr_ray.benchmarks.simulate`).
+        power, kept: alpha spent by draw m is ``alpha * (1 - k) * (m / n)**power``, the rest at n; k rises from ``kept``
+            to 1 as a threshold nears what n agreeing draws can just reject. All three, and the looks, were chosen by
+            measured efficiency (`acr_ray.benchmarks.simulate`).
     """
 
     name = RADII
@@ -141,14 +143,19 @@ class RadiiRule(Rule):
         thresholds: Sequence[float],
         looks: Sequence[int],
         alpha: float,
-        worth: float = 1.0,
-        power: float = 0.5,
-        kept: float = 0.25,
+        worth: float = 1.15,
+        power: float = 0.4,
+        kept: float = 0.1,
     ) -> None:
         self.looks, self.thresholds = tuple(looks), tuple(thresholds)
         part = np.array(self.looks) / self.looks[-1]
-        spent = alpha * np.where(part == 1, 1.0, (1 - kept) * part**power)
-        found = np.stack([boundary(p, self.looks, spent) for p in self.thresholds], axis=1)
+        found = np.empty((len(self.looks), len(self.thresholds)), dtype=np.int64)
+        for r, p in enumerate(self.thresholds):
+            soonest = min(
+                math.log(alpha) / math.log(p) / self.looks[-1], 1.0
+            )  # part of n: agreeing draws that reject p
+            early = (1 - kept) * (1 - math.sqrt(soonest))
+            found[:, r] = boundary(p, self.looks, alpha * np.where(part == 1, 1.0, early * part**power))
         # A count that rejects a threshold rejects those below it, except by the unevenness of whole counts.
         self.boundaries = np.maximum.accumulate(found, axis=1)
         worths = worth * self.looks[-1] * _worth(self.thresholds)
@@ -274,7 +281,9 @@ def _worth(thresholds: Sequence[float]) -> NDArray[np.float64]:
 def _radii_rule(radii: tuple[float, ...], sigma: float, n: int, alpha: float) -> RadiiRule:
     # What n draws can't claim even if all agree would only cost draws; at least one threshold must remain.
     claims = [p for p in (claim_at(r, sigma) for r in radii) if p <= lower_bound(n, n, alpha)]
-    return RadiiRule(claims or [claim_at(0.0, sigma)], geometric_looks(n, 20, 1.12), alpha)
+    # Looks cost rounds of work; beyond N = 5 000 000 they get sparser rather than more.
+    looks = geometric_looks(n, 20, max(1.12, (n / 20) ** (1 / MOST_LOOKS)))
+    return RadiiRule(claims or [claim_at(0.0, sigma)], looks, alpha)
 
 
 @lru_cache(maxsize=8)

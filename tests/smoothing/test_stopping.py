@@ -231,7 +231,7 @@ def test_radii_out_of_reach_cost_nothing():
 
 
 @pytest.mark.parametrize("stopping", ["fixed", "radii", "width"])
-@pytest.mark.parametrize("n", [10, 11, 19, 21, 100, 101, 1_000_000])
+@pytest.mark.parametrize("n", [10, 11, 19, 21, 100, 101, 10_000_000])
 def test_looks_end_with_n_whatever_n_is(stopping, n):
     rule = rule_for(settings(stopping, n=n))
     assert rule.looks[-1] == n and list(rule.looks) == sorted(set(rule.looks)) and len(rule.looks) <= 120
