@@ -14,10 +14,12 @@ from typing import Any
 from acr_ray import __version__
 from acr_ray.settings.errors import UserError
 from jobs._main import Parser, entry
+from jobs._run import connect
 
 # A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
 BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
+    "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 
 
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> None:
     if module is None:
         raise UserError(f"BENCHMARK: missing; allowed: {', '.join(BENCHMARKS)}")
     _check_device(options.device)
+    if getattr(module, "needs_cluster", lambda options: False)(options):
+        connect()
     found = module.run(options)
     settings = {"benchmark": name, **vars(options)}
     print(json.dumps({**found, "device": _device(options.device), "versions": _versions(), "settings": settings}))

@@ -7,20 +7,22 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
-from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
+from acr_ray.training.group import Group
 from acr_ray.training.run import Workers
+from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.placement import free_leaked
 from acr_ray.tuning.rungs import REDUCTION, Rungs
 from acr_ray.tuning.space import Domain, Point, Space, trial_list
 from acr_ray.tuning.trial import POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, Work
+from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, TrialRun, Work
 
 TUNE = "tune"  # Ray Tune's own folder
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
@@ -134,13 +136,41 @@ def _trainable(work: Work) -> Any:
     return tune.with_resources(tune.with_parameters(group_trial, **shared), {"memory": 1_000_000})
 
 
-def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
-    first = work.objectives[0]
-    # With several objectives ASHA goes by the first.
-    scheduler = FIFOScheduler() if search.scheduler == "fifo" else AsyncHyperBandScheduler(
+def scheduler_of(work: Work, search: Search) -> Any:
+    """Tune's scheduler; with several objectives ASHA goes by the first."""
+    if search.scheduler == "fifo":
+        return FIFOScheduler()
+    first = work.asked[0]
+    return AsyncHyperBandScheduler(
         time_attr=SINCE_FORKS, metric=first.name, mode=first.mode, max_t=search.rungs.most,
         grace_period=search.rungs.first, reduction_factor=REDUCTION,
     )  # fmt: skip
+
+
+def run_here(work: Work, search: Search) -> list[dict[str, Any]]:
+    """The same search without a cluster: trial after trial in this process, with Tune's scheduler deciding.
+
+    For lists of points (grid, random). Reports are those of `run_search` with one trial at a time.
+    """
+    scheduler, images, claims = scheduler_of(work, search), work.images(), Leases()
+    found = []
+    for number, point in enumerate(trial_list(search.space, work.recipe, search.search, search.trials, work.seed)):
+        trial = SimpleNamespace(trial_id=str(number))
+        scheduler.on_trial_add(None, trial)
+        run = TrialRun(work, point, images, Group(), work.device)
+        report = run.finished()
+        if report is None:
+            run.begin(claims)
+        while report is None or report["status"] == RUNNING:
+            report = run.advance()
+            if report["status"] == RUNNING and scheduler.on_trial_result(None, trial, report) == scheduler.STOP:
+                report["status"] = "stopped"
+        scheduler.on_trial_complete(None, trial, report)
+        found.append({**report, "point": point})
+    return found
+
+
+def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
     space, suggesting, samples = {}, None, search.trials
     if search.search == "optuna":
         suggesting = _optuna(work, search)
@@ -152,7 +182,7 @@ def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=suggesting,
-            scheduler=scheduler,
+            scheduler=scheduler_of(work, search),
             num_samples=samples,
             max_concurrent_trials=at_once(work.workers, ray.cluster_resources(), search.concurrent),
             reuse_actors=work.workers.count == 1,
@@ -211,11 +241,6 @@ def _distribution(domain: Domain) -> Any:
     if domain.whole:
         return distributions.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
     return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
-
-
-def recipe_of(recipe: Recipe, point: Point, name: str) -> Recipe:
-    """A trial's point as a recipe of its own."""
-    return recipe.change({**point, "name": name}, recipe.name)
 
 
 def _quieten() -> None:

@@ -1,0 +1,132 @@
+"""What trials cost, planned from their list. Pure arithmetic, no network.
+
+Exact where nothing depends on the data. Two things do: how many samples discarding keeps (p_A estimates for weights
+are drawn for them alone), and how many draws are still correct at each step of the attack, which alone are passed.
+Without a trial's record of them the plan is the most that can be: all samples kept, all draws attacked to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from acr_ray.data.sampling import steps
+from acr_ray.settings import Recipe
+from acr_ray.training.methods import build_method
+from acr_ray.tuning.trunks import Passes, estimate_key, trunk_identity
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a trial's epochs say about themselves, from its first own epoch on.
+
+    Attributes:
+        remaining: samples left in each epoch.
+        active: share of the draws still correct before each step of the attack, an empty list where none was made.
+    """
+
+    remaining: Sequence[int]
+    active: Sequence[Sequence[float]]
+
+
+def epoch_passes(recipe: Recipe, images: int, epoch: int, record: tuple[int, Sequence[float]] | None) -> Passes:
+    """One epoch without the discard estimate.
+
+    Args:
+        images: training images.
+        record: samples left and shares of active draws in this epoch; None: unknown.
+    """
+    t, reweigh = recipe.training, recipe.reweigh
+    method = build_method(recipe)
+    found = Passes()
+    for cut in steps(images, recipe.inputs_per_step):
+        found += Passes(*method.passes(cut.stop - cut.start, t.m))
+    if not recipe.adapts or epoch < t.e_t:
+        return found
+    if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
+        found += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
+    if recipe.attack.enabled:
+        copies, count = images * t.m, recipe.attack.steps
+        active = [1.0] * count if record is None else list(record[1])
+        # Step t passes what step t - 1 found correct; all draws come to the first.
+        rows = copies + sum(round(share * copies) for share in active[: count - 1])
+        found += Passes(rows, rows)
+    return found
+
+
+def discard_passes(recipe: Recipe, images: int) -> Passes:
+    """The p_A estimate that discards. One by another checkpoint is not passed through the network trained."""
+    own = recipe.discard.enabled and recipe.discard.checkpoint is None
+    return Passes(_whole_blocks(recipe.discard.draws) * images if own else 0, 0)
+
+
+def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record: Record | None = None) -> Passes:
+    """A trial's own passes up to the end of ``epochs``: without its trunk and the shared estimate where it forks."""
+    begin = recipe.training.e_t if forked else 0
+    found = Passes()
+    for epoch in range(begin, epochs):
+        known = None if record is None else (record.remaining[epoch - begin], record.active[epoch - begin])
+        found += epoch_passes(recipe, images, epoch, known)
+    estimates = not forked and recipe.adapts and recipe.training.e_t < epochs
+    return found + (discard_passes(recipe, images) if estimates else Passes())
+
+
+def trunk_passes(recipes: Sequence[Recipe], images: int) -> Passes:
+    """All trunks that these forked trials need: each as long as its latest fork, each estimate once.
+
+    Trunks differ in whatever acts before E_t; estimates in the trunk, E_t and how they are drawn.
+    """
+    latest: dict[str, Recipe] = {}
+    estimates: dict[tuple[str, str], Recipe] = {}
+    for recipe in recipes:
+        trunk = repr(sorted(trunk_identity(recipe, {}).items()))
+        if trunk not in latest or latest[trunk].training.e_t < recipe.training.e_t:
+            latest[trunk] = recipe
+        if recipe.discard.enabled:
+            estimates[trunk, estimate_key(recipe)] = recipe
+    found = Passes()
+    for recipe in latest.values():
+        for epoch in range(recipe.training.e_t):
+            found += epoch_passes(recipe, images, epoch, None)
+    for recipe in estimates.values():
+        found += discard_passes(recipe, images)
+    return found
+
+
+def search_passes(
+    recipes: Sequence[Recipe], images: int, trunks: bool, records: Sequence[Record] | None = None,
+    epochs: Sequence[int] | None = None,
+) -> Passes:  # fmt: skip
+    """Training passes of a search: its trials and, where they fork, their trunks.
+
+    Args:
+        recipes: one a trial.
+        images: training images.
+        records: of each trial; None: the most that can be.
+        epochs: to which each trial was trained; None: all to their end.
+    """
+    found = trunk_passes([r for r in recipes if r.adapts], images) if trunks else Passes()
+    for number, recipe in enumerate(recipes):
+        last = recipe.training.epochs if epochs is None else epochs[number]
+        record = None if records is None else records[number]
+        found += trial_passes(recipe, images, trunks and recipe.adapts, last, record)
+    return found
+
+
+def validation_passes(images: int, n: int, looks: Sequence[int], rows: int) -> int:
+    """The most that validating once can pass: every image all draws.
+
+    Args:
+        images: validation images.
+        n: draws of an image.
+        looks: cumulative draws after which images may stop; the last is n.
+        rows: most draws of one block; a look's last block is drawn whole.
+    """
+    fresh = [b - a for a, b in zip((0, *looks), looks, strict=False)]
+    return images * sum(-(-f // min(f, rows)) * min(f, rows) for f in fresh)
+
+
+def _whole_blocks(draws: int, rows: int = 500) -> int:
+    """Draws of an estimate with its last block drawn whole."""
+    block = min(draws, rows)
+    return -(-draws // block) * block
