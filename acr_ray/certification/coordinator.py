@@ -126,6 +126,7 @@ class Coordinator:
                 self._crew.wait(0.5)
                 self._flush(force=True)
         finally:
+            self._flush(force=True)  # also on the way out after a stop or a failure
             for hand in list(self.workers):
                 self._dismiss(hand)
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from acr_ray.certification.certificates import certificate_table, content
+from acr_ray.certification.ledger import FOLDER as LEDGER
+from acr_ray.certification.run_plan import RunPlan, holds_run
 from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
@@ -79,6 +82,8 @@ def open_source(
 ) -> Source:
     """Opens one source: a certify folder, ``certificates.parquet``, a TSV of the field or an ECDF file.
 
+    Of a certify folder whose run has not ended the ledger is read: its images are there, and it counts as incomplete.
+
     What a file is, is told by its first bytes, not by its ending.
     """
     name, location = split_name(source) if isinstance(source, str) else source
@@ -87,11 +92,11 @@ def open_source(
         if resolve_run is None:
             raise UserError(f"{location}: MLflow runs cannot be opened here")
         location = resolve_run(location)
-    content, where, summary = _read(location)
+    data, where, summary = _read(location)
     assumed = (assumptions or Assumptions()).of(name)
-    if content[:4] == b"PAR1":
-        return read_certificates(content, where, name, summary)
-    first = content.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
+    if data[:4] == b"PAR1":
+        return read_certificates(data, where, name, summary)
+    first = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
     if "idx" in first.split("\t") or "radius" in first.split("\t"):
         said = summary or {}
         if said.get("bound", PLAIN) != PLAIN:
@@ -99,10 +104,10 @@ def open_source(
                 f"{where}: its radii come from the bound {said['bound']}, from which p_A cannot be read back;"
                 f" give the {CERTIFICATE_FILES[0]} beside it"
             )
-        return read_tsv(content, where, name, **{o: v if v is not None else said.get(o) for o, v in assumed.items()})
+        return read_tsv(data, where, name, **{o: v if v is not None else said.get(o) for o, v in assumed.items()})
     if re.fullmatch(r"x[\t,]y", first):
-        return read_ecdf(content, where, name, **assumed)
-    shown = repr(first[:40]) if content else "nothing, it is empty"
+        return read_ecdf(data, where, name, **assumed)
+    shown = repr(first[:40]) if data else "nothing, it is empty"
     raise UserError(f"{where} line 1: neither certificates.parquet nor a TSV or ECDF header, but {shown}")
 
 
@@ -133,12 +138,21 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
         for name in CERTIFICATE_FILES:
             if folder.is_file(name):
                 return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", _run_summary(folder)
-        if folder.exists("ledger"):
-            raise UserError(f"{location}: this run is not finished; the same certify command goes on where it was")
+        if holds_run(folder):
+            return _unfinished(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
     held = ", ".join(folder.names()[:6]) or "nothing"
     raise UserError(f"{location}: holds no {' or '.join(CERTIFICATE_FILES)}, but {held}")
+
+
+def _unfinished(folder: Folder, location: str) -> bytes:
+    """What a run's ledger holds so far, as the certificates file that it would leave now."""
+    plan = RunPlan.load(folder)
+    _, tally = plan.open(folder)
+    if not tally.finished:
+        raise UserError(f"{location}: this run is not finished, and none of its {len(tally)} images is either")
+    return content(certificate_table(plan, tally))
 
 
 def _run_summary(folder: Folder) -> dict | None:
