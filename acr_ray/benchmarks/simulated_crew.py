@@ -34,7 +34,9 @@ class SimulatedCrew:
         fails: Callable[[int, float], bool] = lambda hand, now: False,
         slows: Callable[[int], float] = lambda hand: 1.0,
     ) -> None:
-        self.now, self.started, self.tasks, self.blocks = 0.0, 0, 0, 0
+        self.now, self.started, self.tasks = 0.0, 0, 0
+        self.blocks = self.lost_blocks = 0  # sent; and of those, under way with samplers when they were released
+        self._under_way: dict[int, dict[int, int]] = {}
         self._num_classes, self._block_seconds, self._start_seconds = num_classes, block_seconds, start_seconds
         self._fails, self._slows = fails, slows
         self._events: list[tuple[float, int, int, Any, Any]] = []
@@ -55,6 +57,7 @@ class SimulatedCrew:
         self.tasks += 1
         blocks = sum(len(d.names) * (d.stop - d.first) for d in draws)
         self.blocks += blocks
+        self._under_way.setdefault(hand, {})[id(draws)] = blocks
         seconds = blocks * self._block_seconds * self._slows(hand)
         if self._fails(hand, self.now):
             self._push(self._busy_until[hand] + seconds / 2, hand, draws, Lost("simulated"))
@@ -73,10 +76,13 @@ class SimulatedCrew:
             _, _, hand, what, answer = heapq.heappop(self._events)
             if hand in self._busy_until:
                 found.append((hand, what, answer))
+                if not isinstance(answer, Lost):
+                    self._under_way.get(hand, {}).pop(id(what), None)
         return found
 
     def release(self, hand: int) -> None:
         self._busy_until.pop(hand, None)
+        self.lost_blocks += sum(self._under_way.pop(hand, {}).values())
 
     def _push(self, at: float, hand: int, what: Any, answer: Any) -> None:
         self._serial += 1

@@ -92,3 +92,7 @@ class Tally:
     def seconds(self, image: int) -> float:
         """Device seconds spent on an image."""
         return self._seconds.get(image, 0.0)
+
+    def restore(self, finished: Mapping[int, Verdict], seconds: Mapping[int, float], evaluations: int) -> None:
+        """Take over verdicts that were found elsewhere."""
+        self.finished, self._seconds, self.evaluations = dict(finished), dict(seconds), evaluations

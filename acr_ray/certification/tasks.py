@@ -74,7 +74,7 @@ class Queue:
     ) -> None:
         self._needs, self._phases, self._select = needs, phases, select
         self._images, self._next = images, 0
-        self._group = max(1, rows // phases[select].block)
+        self._rows = rows
         self._ready: deque[Piece] = deque()
         self._waiting = 0  # evaluations in _ready
 
@@ -123,7 +123,7 @@ class Queue:
         return taken
 
     def _begin(self) -> None:
-        group = range(self._next, min(self._next + self._group, self._images))
+        group = group_of(self._next, self._images, self._phases[self._select], self._rows)
         self._next = group.stop
         new: list[int] = []
         for image in group:
@@ -134,3 +134,10 @@ class Queue:
                 self.put(Piece((image,), self._phases[s.phase], s.first, s.stop) for s in spans)
         phase = self._phases[self._select]
         self.put([Piece(tuple(new), phase, 0, phase.blocks)] if new else [])
+
+
+def group_of(image: int, images: int, select: Phase, rows: int) -> range:
+    """The neighbours that an image's selection draws share forward passes with, itself among them."""
+    size = max(1, rows // select.block)
+    first = image // size * size
+    return range(first, min(first + size, images))

@@ -74,6 +74,8 @@ def test_samplers_lost_at_random_change_nothing(alone, tmp_path, stopping, seed)
     tally, _ = certify(tmp_path, crew, SETTINGS.change({"stopping": stopping}), high=4)
     assert tally.finished == alone[stopping]
     assert crew.started > 4, "the lost ones were replaced"
+    needed = sum(phase.blocks for phase in tally.course.phases) * 12 if stopping == "fixed" else 0
+    assert crew.blocks - needed <= crew.lost_blocks or stopping != "fixed", "only what was in flight is drawn again"
 
 
 def test_a_sampler_that_hardly_moves_is_overtaken(alone, tmp_path):

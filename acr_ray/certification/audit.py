@@ -1,0 +1,194 @@
+"""What can be said again from ledgers alone: other error probabilities, several runs together, blocks drawn anew.
+
+No torch, no Ray: `redraw` is given what draws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acr_ray.certification.course import ABSTAINED, CERTIFIED, Counts, Course, Verdict, added
+from acr_ray.certification.ledger import FOLDER
+from acr_ray.certification.run_plan import RunPlan
+from acr_ray.certification.tally import Tally
+from acr_ray.certification.tasks import Span
+from acr_ray.settings import UserError
+from acr_ray.smoothing.bounds import lower_bound
+from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.storage import Folder
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A run read from its ledger.
+
+    Attributes:
+        where: its folder.
+        plan: what it set out to do; with another alpha or bound where that was asked for.
+        tally: its counts, judged by that plan.
+    """
+
+    where: str
+    plan: RunPlan
+    tally: Tally
+
+
+def read_run(folder: Folder, alpha: float | None = None, bound: str | None = None) -> Audited:
+    """A run from its ledger, judged anew with another alpha or bound where one is given.
+
+    The draws of a fixed run do not depend on either, so any alpha chosen *before looking* is as good as one chosen
+    before drawing. A sequential rule stops by its alpha; its runs can only be read with their own.
+
+    Raises:
+        UserError: no run is there, it is damaged, or it stopped by another alpha.
+    """
+    plan = RunPlan.load(folder)
+    changes = {
+        k: v for k, v in {"alpha": alpha, "bound": bound}.items() if v is not None and v != getattr(plan.settings, k)
+    }
+    if changes and plan.settings.stopping != "fixed":
+        raise UserError(
+            f"{folder}: its images stopped by {plan.settings.stopping} at alpha {plan.settings.alpha:g}; "
+            f"{' and '.join(f'--{name}' for name in changes)} can be changed for runs with --stopping fixed only"
+        )
+    plan = replace(plan, settings=plan.settings.change(changes, str(folder))) if changes else plan
+    _, tally = plan.open(folder)
+    return Audited(str(folder), plan, tally)
+
+
+def merge(runs: Sequence[Audited]) -> Audited:
+    """Several runs of one classifier as one: other images, or more draws of the same.
+
+    An image that is in several runs gets the sum of their estimation draws. Its class is the one that the first of
+    them selected: those selection draws are independent of all estimation draws, so the sum is a binomial count of
+    fresh draws. Of draws that two runs share (the same seed: the smaller n is the beginning of the larger) only
+    one copy is counted.
+
+    Raises:
+        UserError: the runs differ in what is certified (sigma, model, arithmetic), in alpha or bound, disagree on a
+            label, don't stop at a fixed n, or share noise in part (the same seed with other blocks).
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        _check_alike(first, other)
+    images: dict[str, list[tuple[Audited, int]]] = {}
+    for run in runs:
+        for position in run.tally.finished:
+            images.setdefault(run.plan.names[position], []).append((run, position))
+    names = sorted(images, key=lambda name: images[name][0][0].plan.idx[images[name][0][1]])
+    planned = {name for run in runs for name in run.plan.names}
+    missing = planned - set(names)
+    labels, idx, verdicts, seconds = [], [], {}, {}
+    for at, name in enumerate(names):
+        sources = images[name]
+        run, position = sources[0]
+        labels.append(int(run.plan.labels[position]))
+        idx.append(int(run.plan.idx[position]))
+        for other, place in sources[1:]:
+            if (int(other.plan.labels[place]), int(other.plan.idx[place])) != (labels[-1], idx[-1]):
+                raise UserError(f"{name}: {run.where} and {other.where} disagree on its label or its place in the data")
+        verdicts[at] = _together(name, sources)
+        seconds[at] = sum(r.tally.seconds(p) for r, p in sources)
+    # Images that no run has finished come last: the plan counts them, the tally does not have them.
+    for run in runs:
+        for name, label, place in zip(run.plan.names, run.plan.labels, run.plan.idx, strict=True):
+            if name in missing:
+                missing.discard(name)
+                names.append(name)
+                labels.append(int(label))
+                idx.append(int(place))
+    plan = replace(first.plan, names=names, idx=idx, labels=labels)
+    tally = Tally(Course(plan.settings), names, labels)
+    tally.restore(verdicts, seconds, sum(run.tally.evaluations for run in runs))
+    return Audited(" + ".join(run.where for run in runs), plan, tally)
+
+
+def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
+    distinct: dict[int, tuple[Audited, Verdict]] = {}
+    for run, position in sources:
+        verdict, seed = run.tally.finished[position], run.plan.settings.seed
+        if seed in distinct:
+            known, before = distinct[seed]
+            if known.plan.settings.block != run.plan.settings.block:
+                raise UserError(
+                    f"{name}: {known.where} and {run.where} drew it with the same seed {seed} in other blocks, so they "
+                    "share a part of their noise; merge runs with different seeds"
+                )
+            if before.n >= verdict.n:
+                continue
+        distinct[seed] = (run, verdict)
+    verdicts = [verdict for _, verdict in distinct.values()]
+    if len(verdicts) == 1:
+        return verdicts[0]
+    predicted = sources[0][0].tally.finished[sources[0][1]].predicted
+    counts: Counts = added([verdict.counts for verdict in verdicts])
+    n, alpha = sum(verdict.n for verdict in verdicts), sources[0][0].plan.settings.alpha
+    p_lower = float(lower_bound(counts.get(predicted, 0), n, alpha))
+    outcome = CERTIFIED if p_lower > 0.5 else ABSTAINED
+    return Verdict(outcome, predicted, p_lower if p_lower > 0.5 else 0.0, counts, n, "merged")
+
+
+def _check_alike(first: Audited, other: Audited) -> None:
+    for run in (first, other):
+        s = run.plan.settings
+        if s.stopping != "fixed" or s.stop_when_wrong or run.tally.course.rule.name != PLAIN:
+            raise UserError(f"{run.where}: only runs with a fixed n and the Clopper-Pearson bound can be merged")
+    for what, a, b in [
+        ("sigma", first.plan.settings.sigma, other.plan.settings.sigma),
+        ("alpha", first.plan.settings.alpha, other.plan.settings.alpha),
+        ("model_sha256", first.plan.model_sha256, other.plan.model_sha256),
+        ("arithmetic", first.plan.arithmetic, other.plan.arithmetic),
+        ("dataset", first.plan.settings.dataset, other.plan.settings.dataset),
+        ("split", first.plan.settings.split, other.plan.settings.split),
+    ]:
+        if a != b:
+            raise UserError(f"{other.where}: {what} is {b}, but {a} in {first.where}; such runs cannot be merged")
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """A line of a ledger and what came out when its blocks were drawn again."""
+
+    image: str
+    span: Span
+    written: Counts
+    drawn: Counts
+
+    @property
+    def agrees(self) -> bool:
+        return self.written == self.drawn
+
+
+def redraw(
+    run: Audited, folder: Folder, count: int, seed: int, draw: Callable[[str, Any, int, int], NDArray[np.int64]]
+) -> list[Redrawn]:
+    """Draw some lines of a ledger again, chosen at random.
+
+    Args:
+        count: how many, or all there are.
+        seed: of the choice.
+        draw: ``(image, phase, first, stop)`` to class counts ``(num_classes,)``.
+    """
+    lines: list[tuple[Span, Counts]] = []
+    names = run.plan.names
+    position = {name: i for i, name in enumerate(names)}
+    ledger = folder / FOLDER
+    for file in ledger.names(".jsonl"):
+        for line in ledger.read_text(file).splitlines():
+            record = json.loads(line)
+            span = Span(position[record["image"]], record["phase"], record["first"], record["stop"])
+            lines.append((span, {int(c): n for c, n in record["counts"].items()}))
+    chosen = np.random.default_rng(seed).permutation(len(lines))[:count]
+    found = []
+    for i in sorted(chosen.tolist()):
+        span, written = lines[i]
+        counts = draw(names[span.image], run.tally.phases[span.phase], span.first, span.stop)
+        drawn = {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
+        found.append(Redrawn(names[span.image], span, written, drawn))
+    return found
