@@ -55,7 +55,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
 
 def method_in(argv: list[str]) -> str | None:
     """The value of ``--method.name`` where it is given."""
-    for option, value in zip(argv, [*argv[1:], None], strict=True):
+    for option, value in zip(argv, [*argv[1:], None], strict=False):  # argv may be empty
         if option == "--method.name":
             return value
         if option.startswith("--method.name="):

@@ -8,7 +8,7 @@ from typing import Any
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.tuning.objectives import ALLOWED, Objective, logged, parse_objectives
 from acr_ray.tuning.rungs import Rungs, place
-from acr_ray.tuning.space import Space, default_space, grid_points, parse_space
+from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
 from acr_ray.tuning.validation import ValidationSettings
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
@@ -44,7 +44,7 @@ class Asked:
         self.rungs: Rungs = place(self.forks, self.space.epochs(recipe))
         self.trials = options.trials
         if options.search == "grid":
-            self.trials = min(options.trials, len(grid_points(self.space)))
+            self.trials = len(trial_list(self.space, recipe, "grid", options.trials, options.seed))
 
     def _check_workers(self) -> None:
         workers, fields = self.options.workers, self.recipe.flat()

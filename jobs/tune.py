@@ -36,10 +36,9 @@ def main(argv: list[str]) -> None:
     build_method(recipe)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.tracking.runs import with_run
-    from acr_ray.tracking.searches import SearchLog
+    from acr_ray.tracking.searches import TRACKED, SearchLog
     from acr_ray.tuning.page import PAGE, PICTURE, write_page
     from acr_ray.tuning.search import OWNED, Search, run_search
-    from acr_ray.tuning.trunks import TRUNKS
 
     work = Work(
         recipe=recipe, seed=options.seed, out=out.uri, validation=asked.validation, objectives=asked.objectives,
@@ -55,7 +54,8 @@ def main(argv: list[str]) -> None:
     identity = {"recipe": recipe.name, **recipe.identity(), "space": asked.space.text(), **settings}
     identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
     results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
-    record = claim(out, "tune", identity, overwrite=options.overwrite, owned=(*OWNED, TRUNKS, *results))
+    # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
+    record = claim(out, "tune", identity, overwrite=options.overwrite, owned=(*OWNED, TRACKED, *results))
     done = out.is_file(SUMMARY)
     if done and record.get("tracked"):
         print(f"done before: {out}/{BEST}")

@@ -14,7 +14,7 @@ from acr_ray.storage import Folder
 from acr_ray.tuning.objectives import Objective, pareto_front
 from acr_ray.tuning.space import Space
 from acr_ray.tuning.trial_run import FINISHED, Work
-from acr_ray.tuning.trunks import TRUNKS, Passes, TrunkFiles
+from acr_ray.tuning.trunks import Passes, TrunkFiles
 
 SCHEMA_VERSION = 1
 TABLE, BEST, SUMMARY = "trials.parquet", "best.json", "summary.json"
@@ -153,9 +153,3 @@ def _column(values: list[Any]) -> pa.Array:
     elif len(kinds) > 1 or kinds & {tuple, list, dict}:
         values = [str(v) for v in values]
     return pa.array(values)
-
-
-__all__ = [
-    "BEST", "SUMMARY", "TABLE", "TRUNKS", "best_of", "best_recipe", "costs", "front_of", "hidden_by_acr", "summary_of",
-    "write_table",
-]  # fmt: skip

@@ -217,7 +217,7 @@ def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int
 
     The recipe's own point comes first where it lies in the space. ``grid``: the grid in an order drawn by the seed,
     for neighbours in a grid share a trunk and would wait for it, and ASHA compares early trials with early ones; the
-    first ``trials`` of them. ``random``: drawn by the seed, none twice as long as there are others.
+    first ``trials`` of them. A range's grid may pass the recipe's own point by, which then is one more. ``random``: drawn by the seed, none twice as long as there are others.
     """
     own = space.own_point(recipe)
     found = [own] if own else []
@@ -225,7 +225,7 @@ def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int
         points = grid_points(space)
         keys = [derive_seed(seed, "grid", number) for number in range(len(points))]
         shuffled = [point for _, point in sorted(zip(keys, points, strict=True), key=lambda pair: pair[0])]
-        return (([own] if own in points else []) + [point for point in shuffled if point != own])[:trials]
+        return (found + [point for point in shuffled if point != own])[:trials]
     attempt = 0
     while len(found) < trials:
         words = np.random.PCG64(derive_seed(seed, "random", attempt)).random_raw(len(space.domains))

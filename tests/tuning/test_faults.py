@@ -1,0 +1,124 @@
+"""Searches that are really killed, and what a search with trunks and ASHA saves; minutes long."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from acr_ray.benchmarks import search as bench
+from acr_ray.settings import load_recipe
+from acr_ray.storage import Folder
+from acr_ray.tuning.results import costs
+from tests.fakes.jobs import below, run, start
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+GIVEN = (
+    "tune", "digits", "--trials", 8, "--scheduler", "fifo", "--search", "random", "--seed", 5, "--concurrent", 2,
+    "--training.epochs", 16, "--training.e_t", 5, "--training.milestones", "10", "--reweigh.every", 4,
+    "--space", "training.m=2,4", "--space", "training.e_t=5,8", "--space", "discard.p_t=0.3..0.6",
+    "--space", "attack.steps=1..3", "--validation-n", 300, "--checkpoint-every", 4, "--no-tracking",
+)  # fmt: skip
+KILLS = 10
+
+
+def rows(out):
+    table = pq.read_table(out / "trials.parquet").to_pylist()
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in table]
+
+
+def models(out):
+    found = {p.parent.name: json.loads(p.read_text())["model_sha256"] for p in out.glob("trials/*/result.json")}
+    return dict(sorted(found.items()))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(head, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    run(*GIVEN, "--out", out, head=head)
+    return out
+
+
+def kill(process):
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, psutil.Error):
+        return False
+    return True
+
+
+def test_kills_at_random_moments_change_neither_the_trials_nor_the_best(head, undisturbed, tmp_path):
+    """Trials, those that make a trunk among them, and the driver."""
+    out, chance = tmp_path / "search", random.Random(7)
+    killed = {"trial": 0, "trunk": 0, "driver": 0}
+    seen_finished: dict[str, float] = {}
+    process = start(*GIVEN, "--out", out, head=head)
+    limit = time.monotonic() + 900
+    while sum(killed.values()) < KILLS and time.monotonic() < limit:
+        until = time.monotonic() + chance.uniform(0.5, 9.0)
+        while time.monotonic() < until and process.poll() is None:
+            time.sleep(0.05)
+        finished = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("trials/*/result.json")}
+        assert all(finished[name] == at for name, at in seen_finished.items()), "a finished trial was done again"
+        seen_finished = finished
+        if process.poll() is not None:
+            break
+        trials = below(head.pid, "OneWorkerTrial")
+        at_trunk = bool(list(out.glob("trunks/*/trunk.json"))) and not list(out.glob("trials/*/result.json"))
+        if trials and chance.random() < 0.7:
+            if kill(chance.choice(trials)):
+                killed["trunk" if at_trunk else "trial"] += 1
+        else:
+            kill(process)
+            process.communicate()
+            killed["driver"] += 1
+            process = start(*GIVEN, "--out", out, head=head)
+    printed, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, f"{killed}\n{printed[-2000:]}\n{errors[-3000:]}"
+    assert rows(out) == rows(undisturbed) and models(out) == models(undisturbed), killed
+    assert (out / "best.json").read_text() == (undisturbed / "best.json").read_text()
+    assert costs(Folder(out), rows_as_reports(out)) == costs(Folder(undisturbed), rows_as_reports(undisturbed))
+    assert sum(killed.values()) >= KILLS and killed["driver"] and killed["trial"] + killed["trunk"], killed
+
+
+def rows_as_reports(out):
+    return [row | {"epoch": row["epochs"]} for row in rows(out)]
+
+
+def test_trunks_are_used_again_by_a_later_search(head, undisturbed, tmp_path):
+    """What a search leaves under trunks/ spares another, with other settings of the parts after E_t, the training."""
+    out = tmp_path / "later"
+    shutil.copytree(undisturbed, out)
+
+    def made():
+        return {p: p.stat().st_mtime_ns for p in out.glob("trunks/*/*.json") if p.name != "trunk.json"}
+
+    before, later = made(), [*GIVEN, "--out", out]
+    later[later.index("--trials") + 1] = 2
+    run(*later, "--attack.epsilon", 0.4, "--overwrite", head=head)
+    assert before and made() == before, "a trunk or an estimate was made again"
+    assert len(rows(out)) == 2
+
+
+@pytest.mark.timeout(900)
+def test_the_grid_costs_what_was_planned_and_trunks_and_asha_save_what_they_should(tmp_path, monkeypatch):
+    """The 24-trial grid at a quarter of its length: 15 epochs for 60, and draws in proportion."""
+    scaled = {
+        "training.epochs": 15, "training.milestones": (8, 12), "training.e_t": 5, "discard.draws": 25,
+        "reweigh.draws": 8, "reweigh.every": 3,
+    }  # fmt: skip
+    monkeypatch.setattr(bench, "SHORT", scaled)
+    monkeypatch.setattr(
+        bench, "QUICK", ("training.m=2,4", "training.e_t=5,7,10", "discard.p_t=0.4,0.5", "attack.steps=1,3")
+    )
+    assert load_recipe("digits").change(scaled).training.epochs == 15
+    found = bench._measure(tmp_path, quick=True)
+    assert found["trials"] == 24 and found["planned_equals_counted"]
+    assert found["passes_ratio"]["median"] <= 0.75, found["passes_ratio"]
+    assert found["search_ratio"]["median"] <= 0.4, found["search_ratio"]
