@@ -87,7 +87,12 @@ def certificate_table(run: RunPlan, tally: Tally) -> pa.Table:
             }
         )
     planned = len(run.names)
-    about = {"incomplete": len(rows) < planned, "planned_images": planned, "arithmetic": run.arithmetic}
+    about = {
+        "incomplete": len(rows) < planned,
+        "planned_images": planned,
+        "n": settings.n,
+        "arithmetic": run.arithmetic,
+    }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
     metadata = {
         b"acr_ray.schema_version": str(SCHEMA_VERSION).encode(),

@@ -30,8 +30,11 @@ class CertifySettings(Settings):
     stopping: Literal["fixed", "radii", "width"] = Field(
         "fixed", description="fixed: n draws an image; radii: until the radii's answers are known; width: see tolerance"
     )
-    tolerance: float = Field(
-        0.01, gt=0, le=100, description="width: stop where n draws could not raise the radius by more, input units"
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="width: stop where n draws could not raise the radius by more; none: 0.012 sigma",
     )
     stop_when_wrong: bool = Field(False, description="draw no more for an image whose selected class is not its label")
     bound: Literal["clopper-pearson", "randomized"] = Field(
@@ -50,8 +53,13 @@ class CertifySettings(Settings):
         later = ("stopping", "stop_when_wrong", "bound", "dtype", "compile")
         chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "tolerance", *later)}
         chosen |= {k: getattr(self, k) for k in later if getattr(self, k) != type(self).model_fields[k].default}
-        deciding = {"radii": ("radii",), "width": ("tolerance",)}.get(self.stopping, ())
-        return chosen | {k: getattr(self, k) for k in deciding}
+        deciding = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
+        return chosen | deciding.get(self.stopping, {})
+
+    @property
+    def radius_tolerance(self) -> float:
+        """Input units. The default loses 0.4 % of ACR and under 0.2 points of certified accuracy on CIFAR-10."""
+        return 0.012 * self.sigma if self.tolerance is None else self.tolerance
 
     @property
     def sha256(self) -> str:

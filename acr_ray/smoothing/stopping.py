@@ -88,7 +88,7 @@ def rule_for(settings: CertifySettings) -> Rule:
     if settings.stopping == "radii":
         return _radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha)
     if settings.stopping == "width":
-        return _width_rule(settings.n, settings.alpha, settings.sigma, settings.tolerance)
+        return _width_rule(settings.n, settings.alpha, settings.sigma, settings.radius_tolerance)
     return FixedRule(settings.n, settings.alpha, settings.bound == "randomized")
 
 

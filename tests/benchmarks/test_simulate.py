@@ -37,7 +37,7 @@ def test_targets_on_the_released_certificates(method, per_radius):
     # The bound as it was computed independently before this rule was written: 15 and 81 to 94.
     assert measured["radii"].bound == pytest.approx(15, abs=0.5)
     assert 80 < measured["radii:0.5"].bound < 95
-    fine = measured[f"width:{simulate.FINE:g}"]
+    fine = measured["width"]
     assert np.median(fine.saved) > 1.25 and np.median(fine.acr_lost) < 0.5 and np.median(fine.lost) <= 0.2
 
 
@@ -105,7 +105,7 @@ def test_run_returns_figures_and_prints_the_table(tmp_path, capsys):
     options = parser.parse_args(["--simulate", "--sources", f"made={path}"])
     options.quick = True
     found = json.loads(json.dumps(simulate.run(options)))
-    rules = ["radii", "radii:0.5", "width", "width:0.003"]
+    rules = ["radii", "radii:0.5", "width", "width:0.01"]
     rules = {r + end for r in rules for end in ("", "+stop-when-wrong")}
     for key in ("evaluations_saved", "points_lost", "bound"):
         assert set(found[key]) == {"made"} and set(found[key]["made"]) == rules
