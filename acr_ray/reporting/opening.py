@@ -140,6 +140,8 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
                 return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", _run_summary(folder)
         if holds_run(folder):
             return _unfinished(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
+        if folder.exists(LEDGER):  # of a version that kept no plan
+            raise UserError(f"{location}: this run is not finished; the same certify command goes on where it was")
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
     held = ", ".join(folder.names()[:6]) or "nothing"
