@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from acr_ray.reporting import write_report
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker
+from acr_ray.tracking.runs import metric_name, numbers
+from jobs._run import open_tracker
 
 NOTE = "mlflow.note.content"  # the description that the UI shows first on a run's page
 PAGE = ("report.html", "table.md", "table.csv", "table.tex", "summary.json")
@@ -27,3 +31,32 @@ def log_page(tracker: Tracker, sources: Sequence[tuple[str, str]], radii: Sequen
         write_report(list(sources), folder, radii=radii)
         tracker.files(folder, page_files(folder), "report")
         tracker.tags({NOTE: folder.read_text("table.md")})
+
+
+def log_comparison(options: argparse.Namespace, out: Folder) -> None:
+    """A report as an MLflow run: page, tables and figures, and a nested run for each source.
+
+    The nested ones carry the metrics under the same names as certifications do, so that the UI's table and its
+    comparison view show them side by side; the parent has all of them, by source.
+    """
+    tracker = open_tracker(options, out)
+    summary = out.read_json("summary.json")
+    names = [source["name"] for source in summary["sources"]]
+    tracker.start("compare", options.run_name or " vs ".join(names))
+    tracker.params({"sources": names, "radii": summary["radii"], "baseline": summary["baseline"]})
+    for source in [*summary["sources"], *filter(None, [summary["constant"]])]:
+        values = _values(source)
+        tracker.metrics({f"{key}/{metric_name(source['name'])}": value for key, value in values.items()})
+        nested = Tracker(tracker.uri if tracker.ok else None)
+        nested.start("source", source["name"], tags={"mlflow.parentRunId": str(tracker.run_id)})
+        nested.params({key: source[key] for key in ("sigma", "n", "alpha")} | {"incomplete": source["incomplete"]})
+        nested.metrics(values)
+        nested.finish()
+    tracker.files(out, page_files(out))
+    tracker.tags({NOTE: out.read_text("table.md")})
+    tracker.finish()
+
+
+def _values(source: dict[str, Any]) -> dict[str, float]:
+    found = numbers({key: source[key] for key in ("acr", "hard_share", "certified_accuracy", "abstained", "images")})
+    return {key: value for key, value in found.items() if value is not None}

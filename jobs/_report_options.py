@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import get_args
 
 from acr_ray.reporting.paper import LAYOUTS
 from acr_ray.settings.errors import UserError
+from acr_ray.settings.recipe import Dataset
 from jobs._main import Parser
 from jobs._run import add_result_options
+
+DATASETS = get_args(Dataset)
 
 
 def parse(argv: list[str], about: str) -> argparse.Namespace:
@@ -30,6 +34,8 @@ def parse(argv: list[str], about: str) -> argparse.Namespace:
     )
     add("--formats", type=words, default=("png",), metavar="F,F", help="of figures: png, svg, pdf (default: png)")
     add("--layout", choices=LAYOUTS, default="comparison", help="of table.md and table.tex (default: comparison)")
+    add("--dataset", choices=DATASETS, help="of thumbnails (default: what a certify folder among the sources says)")
+    add("--data.root", dest="root", metavar="PATH", help="folder of its images (default: as when they were certified)")
     add("--no-constant", dest="constant", action="store_false", help="leave the constant classifier out")
     return parser.parse_args(argv)
 

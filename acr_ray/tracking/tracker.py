@@ -84,6 +84,8 @@ class Tracker:
         """Open a run, or go on with ``run_id`` where the store has it. Returns its id."""
         import mlflow
         from mlflow.exceptions import MlflowException
+
+        quieten()  # again: importing MLflow sets its own log level
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME
 
         with _first_one_creates(self.uri):
