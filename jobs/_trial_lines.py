@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from acr_ray.storage import Folder
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, Work
+from acr_ray.tuning.trial_run import RUNNING, TRIALS, Work
 from jobs._progress import SECONDS, clock
 
 
@@ -16,7 +17,12 @@ class TrialLines:
     def __init__(self, work: Work, trials: int) -> None:
         self._objective, self._epochs, self._trials = work.asked[0], work.recipe.training.epochs, trials
         self._started = self._printed = time.monotonic()
-        self._ended: dict[str, float] = {}
+        # Of an earlier process: trials that came to their end. Those that were stopped early are not counted again.
+        done = Folder(work.out) / TRIALS
+        self._ended: dict[str, float] = {name.removesuffix(".json"): float("nan") for name in done.names(".json")}
+        self._before = len(self._ended)
+        if self._before:
+            print(f"going on: {self._before} of {trials} trials are done", flush=True)
         self._epoch: dict[str, int] = {}
 
     def __call__(self, point: Point, report: dict[str, Any]) -> None:
@@ -48,8 +54,9 @@ class TrialLines:
     def _left(self, now: float) -> str:
         """By the trials that have ended, each weighed alike; what runs now counts for the share it has done."""
         running = [epoch / self._epochs for trial, epoch in self._epoch.items() if trial not in self._ended]
-        done = len(self._ended) + sum(running)
-        return f"{clock((now - self._started) / done * max(0.0, self._trials - done))} left" if done else ""
+        done = len(self._ended) - self._before + sum(running)
+        left = max(0.0, self._trials - self._before - done)
+        return f"{clock((now - self._started) / done * left)} left" if done else ""
 
 
 def _short(value: Any) -> str:

@@ -45,8 +45,14 @@ def _inhabited() -> set[str]:
     """Ids of the groups in which an actor lives or is about to. Where that can't be asked, all of them."""
     from ray.util.state import list_actors
 
+    own = ray.get_runtime_context()
     try:
-        actors = list_actors(detail=True, limit=10_000, raise_on_missing_output=False)
-    except Exception:  # the state API needs the dashboard, which a private cluster of one process has not
+        # By address: left to itself the state API would look for any cluster on this machine.
+        actors = list_actors(address=own.gcs_address, detail=True, limit=10_000, raise_on_missing_output=False)
+    except Exception:  # it needs the dashboard, which a private cluster of one process has not
         return _groups_of_this_job()
-    return {actor.placement_group_id for actor in actors if actor.state != "DEAD" and actor.placement_group_id}
+    alive = [actor for actor in actors if actor.state != "DEAD"]
+    # The search has an actor of its own as long as it runs: an answer without any is not about this cluster.
+    if not any(actor.job_id == own.get_job_id() for actor in alive):
+        return _groups_of_this_job()
+    return {actor.placement_group_id for actor in alive if actor.placement_group_id}

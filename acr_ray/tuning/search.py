@@ -77,10 +77,10 @@ def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None)
     Trials of several workers take their CPUs through Ray Train, where Tune does not see them: without a limit all of
     them would wait for the rest of their workers.
     """
-    fits = [int(resources.get("CPU", 0) // (workers.count * workers.cpus))]
+    fits = [resources.get("CPU", 0) // (workers.count * workers.cpus)]
     if workers.gpus:
-        fits.append(int(resources.get("GPU", 0) // (workers.count * workers.gpus)))
-    return max(1, min(*fits, asked or fits[0]) if len(fits) > 1 or asked else fits[0])
+        fits.append(resources.get("GPU", 0) // (workers.count * workers.gpus))
+    return max(1, int(min(fits)) if asked is None else min(int(min(fits)), asked))
 
 
 def run_search(work: Work, search: Search, on_event: Event = lambda point, report: None) -> list[dict[str, Any]]:
@@ -130,10 +130,13 @@ def _trainable(work: Work) -> Any:
     """What Tune runs, with what it holds while it runs."""
     shared = {"work": work, "claims": RemoteClaims()}
     if work.workers.count == 1:
+        found = tune.with_parameters(OneWorkerTrial, **shared)
         held = {"CPU": work.workers.cpus} | ({"GPU": work.workers.gpus} if work.workers.gpus else {})
-        return tune.with_resources(tune.with_parameters(OneWorkerTrial, **shared), held)
-    # A driver with a CPU of its own would keep it from the workers that it waits for, and none at all is refused.
-    return tune.with_resources(tune.with_parameters(group_trial, **shared), {"memory": 1_000_000})
+    else:
+        found = tune.with_parameters(group_trial, **shared)
+        # A driver with a CPU of its own would keep it from the workers that it waits for; none at all is refused.
+        held = {"memory": 1_000_000}
+    return tune.with_resources(found, held)
 
 
 def scheduler_of(work: Work, search: Search) -> Any:

@@ -217,7 +217,8 @@ def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int
 
     The recipe's own point comes first where it lies in the space. ``grid``: the grid in an order drawn by the seed,
     for neighbours in a grid share a trunk and would wait for it, and ASHA compares early trials with early ones; the
-    first ``trials`` of them. A range's grid may pass the recipe's own point by, which then is one more. ``random``: drawn by the seed, none twice as long as there are others.
+    first ``trials`` of them. The grid of a range may pass the recipe's own point by, which then is one more.
+    ``random``: drawn by the seed, none twice as long as there are others.
     """
     own = space.own_point(recipe)
     found = [own] if own else []

@@ -23,7 +23,8 @@ from acr_ray.tuning.space import Point
 from acr_ray.tuning.trunks import Trunks, passes_of
 from acr_ray.tuning.validation import ValidationSettings, held_out, validate
 
-TRIALS, RESULT, PROGRESS = "trials", "result.json", "trial.json"
+TRIALS, PROGRESS = "trials", "trial.json"
+STOPS = (TrainingStopped, BrokenModelError, UserError)  # would happen again if the trial were tried again
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 SINCE_FORKS = "epochs_since_forks"  # epochs after the last E_t of the space: the time that schedulers go by
 
@@ -111,6 +112,7 @@ class TrialRun:
         self.trainer = Trainer(work.recipe.change(point, work.recipe.name), self.training, work.seed, group, device)
         # What goes with a checkpoint: the trunk, seconds so far, draws of all validations, the last measurement.
         self.said: dict[str, Any] = {"trunk": "", "seconds": 0.0, "validation_passes": 0, "metrics": {}}
+        self._reason = ""
 
     @property
     def forked(self) -> bool:
@@ -119,8 +121,11 @@ class TrialRun:
 
     def begin(self, claims: Claims) -> None:
         """Start a trial that has no checkpoint of its own."""
-        if self.forked:
-            self.said["trunk"] = self.work.trunks_for(claims).fork(self.trainer)
+        try:
+            if self.forked:
+                self.said["trunk"] = self.work.trunks_for(claims).fork(self.trainer)
+        except STOPS as error:
+            self._reason = str(error)
 
     def save(self, folder: Path) -> None:
         self.trainer.save(folder)
@@ -132,8 +137,8 @@ class TrialRun:
 
     def finished(self) -> dict[str, Any] | None:
         """The report of this trial where it, or an equal one, has been finished before."""
-        folder = Folder(self.work.out) / TRIALS / self.trial_id
-        return folder.read_json(RESULT) if folder.is_file(RESULT) else None
+        folder, name = Folder(self.work.out) / TRIALS, f"{self.trial_id}.json"
+        return folder.read_json(name) if folder.is_file(name) else None
 
     def advance(self) -> dict[str, Any]:
         """Train to the next checkpoint, rung or the end, and report. All workers call it and get the same report.
@@ -141,17 +146,19 @@ class TrialRun:
         A trial that cannot be trained (it diverges, or discards everything) reports the worst values and ends.
         """
         started, epochs = time.monotonic(), self.trainer.recipe.training.epochs
-        stop = self._next_stop()
-        reason, measured = "", False
+        stop, measured = self._next_stop(), False
         try:
-            self.trainer.run(until=stop)
-            if stop in self.work.rungs or stop == epochs:
+            if not self._reason:
+                self.trainer.run(until=stop)
+            if not self._reason and (stop in self.work.rungs or stop == epochs):
                 self._measure()
                 measured = True
-        except (TrainingStopped, BrokenModelError, UserError) as error:
-            reason, self.said["metrics"] = str(error), failed(self.work.objectives)
+        except STOPS as error:
+            self._reason = str(error)
+        if self._reason:
+            self.said["metrics"] = failed(self.work.objectives)
         self.said["seconds"] += time.monotonic() - started
-        report = self._report(stop, reason, measured)
+        report = self._report(stop, self._reason, measured)
         if report["status"] != RUNNING and self.group.rank == 0:
             self._keep(report)
         return report
@@ -190,7 +197,7 @@ class TrialRun:
 
     def _keep(self, report: dict[str, Any]) -> None:
         """Leave the trial's report and, where it was trained to its end, its model."""
-        folder, recipe = Folder(self.work.out) / TRIALS / self.trial_id, self.trainer.recipe
+        folder, recipe = Folder(self.work.out) / TRIALS, self.trainer.recipe
         if report["status"] == FINISHED:
             images = self.training
             card = ModelCard(
@@ -199,5 +206,7 @@ class TrialRun:
                 dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"),
                 data_fingerprint=images.fingerprint(), seed=self.work.seed, code_version=__version__,
             )  # fmt: skip
-            report["model_sha256"] = save_checkpoint(folder / "checkpoint", self.trainer.module, card).sha256
-        folder.write_json(RESULT, report)
+            report["model_sha256"] = save_checkpoint(
+                folder / self.trial_id / "checkpoint", self.trainer.module, card
+            ).sha256
+        folder.write_json(f"{self.trial_id}.json", report)

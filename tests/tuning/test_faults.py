@@ -15,7 +15,7 @@ from acr_ray.benchmarks import search as bench
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import costs
-from tests.fakes.jobs import below, run, start
+from tests.fakes.jobs import below, run, start, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ def rows(out):
 
 
 def models(out):
-    found = {p.parent.name: json.loads(p.read_text())["model_sha256"] for p in out.glob("trials/*/result.json")}
+    found = {p.name: json.loads(p.read_text())["model_sha256"] for p in out.glob("trials/*.json")}
     return dict(sorted(found.items()))
 
 
@@ -43,6 +43,11 @@ def undisturbed(head, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
     run(*GIVEN, "--out", out, head=head)
     return out
+
+
+def trial_processes(head):
+    """Those that train: Ray names them after the class that Tune wraps trials in."""
+    return below(head.pid, "ResourceTrainable")
 
 
 def kill(process):
@@ -61,24 +66,24 @@ def test_kills_at_random_moments_change_neither_the_trials_nor_the_best(head, un
     process = start(*GIVEN, "--out", out, head=head)
     limit = time.monotonic() + 900
     while sum(killed.values()) < KILLS and time.monotonic() < limit:
-        until = time.monotonic() + chance.uniform(0.5, 9.0)
-        while time.monotonic() < until and process.poll() is None:
+        while process.poll() is None and not trial_processes(head):
             time.sleep(0.05)
-        finished = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("trials/*/result.json")}
+        time.sleep(chance.uniform(0.0, 5.0))
+        finished = {p.name: p.stat().st_mtime_ns for p in out.glob("trials/*.json")}
         assert all(finished[name] == at for name, at in seen_finished.items()), "a finished trial was done again"
         seen_finished = finished
         if process.poll() is not None:
             break
-        trials = below(head.pid, "OneWorkerTrial")
-        at_trunk = bool(list(out.glob("trunks/*/trunk.json"))) and not list(out.glob("trials/*/result.json"))
-        if trials and chance.random() < 0.7:
-            if kill(chance.choice(trials)):
-                killed["trunk" if at_trunk else "trial"] += 1
-        else:
+        trials = trial_processes(head)
+        at_trunk = not finished and bool(list(out.glob("trunks/*/trunk.json")))
+        if chance.random() < 0.3:
             kill(process)
             process.communicate()
             killed["driver"] += 1
+            wait_for(lambda: not trial_processes(head))
             process = start(*GIVEN, "--out", out, head=head)
+        elif trials and kill(chance.choice(trials)):
+            killed["trunk" if at_trunk else "trial"] += 1
     printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, f"{killed}\n{printed[-2000:]}\n{errors[-3000:]}"
     assert rows(out) == rows(undisturbed) and models(out) == models(undisturbed), killed
