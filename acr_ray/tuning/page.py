@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from acr_ray.storage import Folder
-from acr_ray.tuning.results import ACR, HARD, Report, best_of, front_of, hidden_by_acr, measured
+from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, hidden_by_acr, measured
 from acr_ray.tuning.trial_run import Work
 
 PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
@@ -38,12 +38,12 @@ def draw(reports: list[Report]) -> bytes:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
         stopped = [r for r in measured(reports, finished_only=False) if r["status"] == "stopped"]
-        done, front, best = measured(reports), front_of(reports, (ACR, HARD)), best_of(reports, ACR)
+        done, front = measured(reports), acr_front(reports)
         _points(axes, stopped, color=_OTHER, marker="x", s=24, linewidths=0.9, label="stopped early, as last measured")
         _points(axes, done, color=_OTHER, s=26, label="trained to the end")
         axes.plot(*_coordinates(front), color=_FRONT, linewidth=1.2, drawstyle="steps-post")
-        _points(axes, front, color=_FRONT, s=34, zorder=3, label="Pareto front")
-        _points(axes, [best] if best else [], color=_BEST, s=70, marker="*", zorder=4, label="highest ACR")
+        _points(axes, front, s=70, zorder=3, label="Pareto front", facecolors="none", edgecolors=_FRONT)
+        _points(axes, front[:1], color=_BEST, s=70, marker="*", zorder=4, label="highest ACR")
         axes.set_xlabel("hard images, $p_A$ < 0.5 (%)")
         axes.set_ylabel("ACR on validation images")
         axes.set_title("What ACR costs", loc="left", fontsize=10, fontweight="bold")
@@ -59,7 +59,7 @@ def write_page(out: Folder, work: Work, reports: list[Report], summary: dict[str
     picture = draw(reports)
     out.write_bytes(PICTURE, picture)
     title = f"Search over {work.recipe.name}: {len(reports)} trials"
-    front = {r["trial"] for r in front_of(reports, (ACR, HARD))}
+    front = {r["trial"] for r in acr_front(reports)}
     best = best_of(reports, work.asked[0])
     parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
     parts.append(f"<p>{html.escape(hidden_by_acr(reports) or 'No trial was trained to its end.')}</p>")

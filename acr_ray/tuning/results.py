@@ -36,9 +36,9 @@ def best_of(reports: list[Report], objective: Objective) -> Report | None:
     return max(measured(reports), key=lambda r: objective.sign * r[objective.name], default=None)
 
 
-def front_of(reports: list[Report], objectives: tuple[Objective, ...]) -> list[Report]:
-    """The finished trials that none of the others beats in all of these objectives, best first one first."""
-    rows = list({r["trial"]: r for r in measured(reports)}.values())
+def front_of(reports: list[Report], objectives: tuple[Objective, ...], finished_only: bool = True) -> list[Report]:
+    """The trials that none of the others beats in all of these objectives, the best in the first one first."""
+    rows = list({r["trial"]: r for r in measured(reports, finished_only)}.values())
     if not rows:
         return []
     values = np.array([[r[o.name] for o in objectives] for r in rows], dtype=np.float64)
@@ -100,7 +100,7 @@ def summary_of(out: Folder, work: Work, space: Space, reports: list[Report], set
     found["best"] = None if best is None else about(work, best)
     if len(work.asked) > 1:
         found["pareto"] = [about(work, r) for r in front_of(reports, work.asked)]
-    found["acr_against_hard_share"] = [about(work, r) for r in front_of(reports, (ACR, HARD))]
+    found["acr_against_hard_share"] = [about(work, r) for r in acr_front(reports)]
     found["passes"] = costs(out, reports)
     found["trunks"] = [files.sha for files in trunk_files(out, reports)]
     return found
@@ -110,24 +110,38 @@ def about(work: Work, report: Report) -> Report:
     """A trial in a few numbers."""
     metrics = {o.name: report[o.name] for o in work.objectives}
     found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
-    return found | {"model": f"trials/{report['trial']}/checkpoint", "trunk": report.get("trunk", "")}
+    found |= {"status": report["status"], "trunk": report.get("trunk", "")}
+    return found | ({"model": f"trials/{report['trial']}/checkpoint"} if report["status"] == FINISHED else {})
+
+
+def acr_front(reports: list[Report]) -> list[Report]:
+    """The front of ACR against hard images, the highest ACR first.
+
+    Trials that were stopped early are in it as last measured: a scheduler that goes by ACR stops those that give up
+    fewer images, and what it hides so is what this front is for.
+    """
+    return front_of(reports, (ACR, HARD), finished_only=False)
 
 
 def hidden_by_acr(reports: list[Report]) -> str:
-    """What a search for ACR alone would not have said, in a sentence or two; empty where nothing was measured."""
-    best = best_of(reports, ACR)
-    if best is None:
+    """What a search for ACR alone would not have said, in a few sentences; empty where nothing was measured."""
+    front = acr_front(reports)
+    if not front:
         return ""
-    front = front_of(reports, (ACR, HARD))
-    fairest = front[-1]
-    said = f"The trial with the highest ACR, {best['acr']:.4f}, gives up {_percent(best)} of the images (p_A < 0.5)."
+    best, fairest = front[0], front[-1]
+    said = (
+        f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_percent(best)} of the images "
+        "(p_A < 0.5)."
+    )
     if fairest["trial"] == best["trial"]:
-        return f"{said} Of the trials trained to their end none has fewer hard images: here ACR hides nothing."
+        return f"{said} No other trial has fewer hard images: here ACR hides nothing."
     lost = best["acr"] - fairest["acr"]
+    early = f", stopped at epoch {fairest['epoch']}" if fairest["status"] != FINISHED else ""
     return (
-        f"{said} {len(front)} trials lie on the front of ACR against hard images: at its other end "
-        f"{_percent(fairest)} are hard, for {lost:.4f} less ACR ({100 * lost / best['acr']:.1f} %). "
-        "A search for ACR alone would have returned the first and not shown the others."
+        f"{said} {len(front)} trials lie on the front of ACR against hard images; at its other end "
+        f"({fairest['trial']}{early}) {_percent(fairest)} are hard, for {lost:.4f} less ACR "
+        f"({100 * lost / best['acr']:.1f} %). A search for ACR alone would have returned the first and said nothing "
+        "of the others."
     )
 
 
