@@ -84,7 +84,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
     add = found.add_argument
     add("recipe", metavar="RECIPE", nargs="?", help="name or file")
     add("--trials", type=whole(1, 100_000), default=12, metavar="K", help="how many [>= 1; default: 12]")
-    add("--metric", default="acr", metavar="M,M,…", help=f"{ALLOWED} [default: acr]")
+    add("--metric", default="acr", metavar="M,M,…", help=f"{ALLOWED}; ASHA goes by the first [default: acr]")
     add("--search", choices=SEARCHES, default="optuna", help="optuna: TPE [default: optuna]")
     add("--scheduler", choices=SCHEDULERS, default="asha", help="asha: end poor trials early [default: asha]")
     add(
