@@ -100,12 +100,9 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
     _quieten()
     trainable = _trainable(work)
     place = f"{work.out}/{TUNE}"
-    folder = Folder(place)
     Watcher.event = staticmethod(on_event)
-    # Tune writes its tuner first and what trials did later; killed in between, it has nothing to go on from.
-    if tune.Tuner.can_restore(place) and any(n.startswith("experiment_state") for n in folder.names(".json")):
-        tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
-    else:
+    tuner = _restored(Folder(place), trainable)
+    if tuner is None:
         Folder(work.out).delete(TUNE)
         tuner = _tuner(work, search, trainable)
     try:
@@ -113,6 +110,25 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
     finally:
         free_leaked(at_end=True)
     return [_record(work, result) for result in results]
+
+
+def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
+    """Tune's search in this folder, to be gone on with; None where there is none.
+
+    Tune writes its tuner first and what trials did later, and not in one piece: killed in between it has nothing to go
+    on from. Then the search begins again, and finds the trunks and the reports of the trials that it had finished.
+    """
+    if not tune.Tuner.can_restore(folder.uri):
+        return None
+    if not any(name.startswith("experiment_state") for name in folder.names(".json")):
+        return None
+    try:
+        return tune.Tuner.restore(folder.uri, trainable, resume_errored=True)
+    except Exception as error:  # whatever half a pickle makes of itself
+        logging.getLogger(__name__).warning(
+            "Ray Tune's state in %s cannot be read (%s); beginning again", folder, error
+        )
+        return None
 
 
 def _record(work: Work, result: Any) -> dict[str, Any]:
@@ -251,6 +267,8 @@ def _quieten() -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    # Tune would end a search at Ctrl-C as if it were over; the job ends instead, and goes on when it is called again.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # data.root may be relative
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
