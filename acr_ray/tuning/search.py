@@ -109,7 +109,8 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
         results = tuner.fit()
     finally:
         free_leaked(at_end=True)
-    return [_record(work, result) for result in results]
+    # A search that went on has its trials in another order; their names count them as they were made.
+    return [_record(work, result) for result in sorted(results, key=lambda result: result.path.rpartition("_")[2])]
 
 
 def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
