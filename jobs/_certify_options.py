@@ -40,6 +40,9 @@ def parser(about: str) -> Parser:
 
 def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifySettings, ImageSet]:
     """Settings and images of a run: what is not given is the checkpoint's. Raises UserError where they don't fit."""
+    options.block_auto = getattr(options, "settings:block") == "auto"
+    if options.block_auto:
+        setattr(options, "settings:block", None)
     values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
     values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
     settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")

@@ -12,6 +12,7 @@ from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
+from jobs._block import with_block
 from jobs._certify_options import parser, plan_of, settings_for
 from jobs._main import JobFailed, entry
 from jobs._page import log_page
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> None:
     location, training_run = resolve_checkpoint(options.checkpoint, tracking_uri(options, out))
     model, card = load_checkpoint(location)
     settings, images = settings_for(card, options)
+    settings = with_block(settings, options, out, card, model)
     plan = plan_of(settings, images, card, model)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}

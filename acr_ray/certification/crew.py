@@ -75,6 +75,12 @@ class Actors:
         return cls(low, high, gpus, cpus)
 
 
+def sampler_class(actors: Actors) -> Any:
+    """`Sampler` as a Ray actor."""
+    environment = {"env_vars": WORKER_ENVIRONMENT}
+    return ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, runtime_env=environment)(Sampler)
+
+
 class RayCrew:
     """`Crew` on a Ray cluster.
 
@@ -88,8 +94,7 @@ class RayCrew:
     ) -> None:
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
         self._arguments = (card, ray.put(state), sigma, seed, arithmetic)
-        environment = {"env_vars": WORKER_ENVIRONMENT}
-        self._class = ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, runtime_env=environment)(Sampler)
+        self._class = sampler_class(actors)
         self._expected: dict[ray.ObjectRef, tuple[Hashable, list[Draw] | str]] = {}
 
     def start(self) -> Hand:

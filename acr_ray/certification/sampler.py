@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class Sampler:
         how = arithmetic
         ready = prepare(model, device=how.device, dtype=how.dtype, compiled=how.compiled)
         self._engine = SamplingEngine(ready, card.num_classes, sigma, how.device)
-        self._seed = seed
+        self._seed, self._shape = seed, tuple(card.shape)
 
     def pid(self) -> int:
         return os.getpid()
@@ -65,6 +66,22 @@ class Sampler:
         """What draws: the GPU's name, or the processor's kind."""
         on_gpu = self._engine.device != "cpu"
         return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+
+    def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
+        """Draws a second of one image with blocks of each size: the better of two tries of about ``seconds``."""
+        image = torch.full((1, *self._shape), 0.5)
+        found = []
+        for block in blocks:
+            phase, best = Phase("rates", 2**40, block), 0.0
+            self._engine.count_images(image, ["rates"], self._seed, phase, 0, 1)
+            for _ in range(2):
+                started, done = time.perf_counter(), 0
+                while time.perf_counter() - started < seconds / 2:
+                    self._engine.count_images(image, ["rates"], self._seed, phase, done, done + 1)
+                    done += 1
+                best = max(best, done * block / (time.perf_counter() - started))
+            found.append(best)
+        return found
 
     def draw(self, draws: list[Draw]) -> list[tuple[NDArray[np.int64], float]]:
         """Class counts ``(images, num_classes)`` and seconds for each."""

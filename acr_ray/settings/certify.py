@@ -19,7 +19,7 @@ class CertifySettings(Settings):
     alpha: float = Field(0.001, gt=0, lt=1, description="probability that one certificate is wrong")
     radii: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="radii of the certified accuracies")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all noise")
-    block: int = Field(500, ge=1, le=1_000_000, description="draws that share one seed and one forward pass")
+    block: int = Field(500, ge=1, le=1_000_000, description="draws of one seed and one forward pass; auto: as measured")
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
     root: str | None = Field(None, description="folder of the data set")
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")

@@ -105,3 +105,39 @@ def test_a_killed_driver_goes_on_and_draws_nothing_twice(head, checkpoint, undis
     assert summary["evaluations_this_time"] == EVALUATIONS - written
     again, _ = run(*arguments, head=head)
     assert "noisy samples" not in again
+
+
+@pytest.mark.slow
+def test_a_block_chosen_by_measurement_is_the_runs_from_then_on(head, checkpoint, tmp_path):
+    options = ("certify", checkpoint, "--out", tmp_path, "--max-images", 4, "--n", 2000, "--no-tracking", "--actors", 1)
+    printed, _ = run(*options, "--block", "auto", head=head)
+    chosen = int(json.loads((tmp_path / "run.json").read_text())["identity"]["block"])
+    assert f"block {chosen}, by measurement" in printed
+    again, _ = run(*options, "--block", "auto", head=head)
+    assert "by measurement" not in again
+    assert {row["block"] for row in counts(tmp_path)} == {chosen}
+    _, error = run(*options, "--block", chosen + 1, head=head, code=2)
+    assert "block was" in error
+    _, error = run(*options, "--block", "car", head=head, code=2)
+    assert "block" in error and len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopping", [("--stopping", "radii", "--radii", "0,0.25,0.5"), ("--stopping", "width")])
+def test_images_that_stop_at_their_own_time_are_the_same_after_a_kill(head, checkpoint, tmp_path, stopping):
+    """One actor undisturbed; three actors, one of them killed, the driver too."""
+    quiet, out = tmp_path / "quiet", tmp_path / "out"
+    options = (*OPTIONS[:3], 1_000_000, *OPTIONS[4:], *stopping)
+    run("certify", checkpoint, "--out", quiet, *options, "--actors", 1, head=head)
+    arguments = ("certify", checkpoint, "--out", out, *options, "--actors", 3)
+    process = start(*arguments, head=head)
+    wait_for(lambda: len(list((out / "ledger").glob("*.jsonl"))) >= 1, process=process)
+    for sampler in samplers(head)[:1]:
+        os.kill(sampler.pid, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    run(*arguments, head=head)
+    assert counts(out) == counts(quiet) and tsv(out) == tsv(quiet)
+    numbers = [json.loads((folder / "summary.json").read_text()) for folder in (out, quiet)]
+    assert numbers[0]["evaluations"] == numbers[1]["evaluations"] < IMAGES * 1_000_000 / 5
+    assert numbers[0]["stopping"] == stopping[1] and not numbers[0].get("incomplete")

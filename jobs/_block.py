@@ -1,0 +1,41 @@
+"""``--block auto``: the block size by measurement, once, where the samplers will run; then it is the run's."""
+
+from __future__ import annotations
+
+import argparse
+
+from torch import nn
+
+from acr_ray.models import ModelCard, state_bytes
+from acr_ray.settings import CertifySettings
+from acr_ray.storage import Folder
+from acr_ray.storage.claim import RUN
+from jobs._run import connect
+
+CANDIDATES = {"cpu": (50, 100, 200, 400, 800), "cuda": (100, 250, 500, 1000, 2000, 4000)}
+
+
+def with_block(
+    settings: CertifySettings, options: argparse.Namespace, out: Folder, card: ModelCard, model: nn.Module
+) -> CertifySettings:
+    """The settings with the block that was measured, now or by the run that the folder already holds."""
+    if not options.block_auto:
+        return settings
+    if out.is_file(RUN) and not options.overwrite:
+        held = out.read_json(RUN).get("identity", {}).get("block")
+        return settings.change({"block": held}) if held else settings
+    import ray
+
+    from acr_ray.certification.crew import Actors, sampler_class
+    from acr_ray.certification.sampler import Arithmetic
+
+    connect(options.verbose)
+    actors = Actors.fitting((1, 1), options.gpus_per_actor)
+    arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+    hand = sampler_class(actors).remote(card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
+    rates = dict(zip(CANDIDATES[settings.device], ray.get(hand.rates.remote(CANDIDATES[settings.device])), strict=True))
+    ray.kill(hand)
+    best = max(rates, key=rates.__getitem__)
+    measured = ", ".join(f"{block}: {rate:,.0f}/s" for block, rate in rates.items())
+    print(f"block {best}, by measurement ({measured})", flush=True)
+    return settings.change({"block": best})
