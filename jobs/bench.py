@@ -19,6 +19,7 @@ from jobs._run import connect
 # A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
 BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
+    "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
     "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from acr_ray.settings.base import Settings, digest
+from acr_ray.settings.base import Settings, digest, field_of
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.methods import GaussianSettings, MethodSettings
 
@@ -45,6 +45,19 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="of SGD")
     channels_last: bool = Field(True, description="memory format of images and weights")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's passes (autocast); weights, losses and noise stay float32"
+    )
+    compile: bool = Field(False, description="torch.compile the network; the attack then uses a few fixed sizes")
+    accumulate: int = Field(1, ge=1, le=10_000, description="parts that a worker passes its share of a step in")
+    gradient_compression: Literal["none", "float16"] = Field(
+        "none", description="float16: workers exchange gradients in half the bytes"
+    )
+    sync_batch_norm: bool = Field(False, description="batch norm over all workers' rows of a step; GPUs only")
+    warmup_epochs: int = Field(0, ge=0, le=100_000, description="epochs over which the learning rate grows to its own")
+    scale_learning_rate: bool = Field(
+        False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
+    )
 
 
 class DiscardSettings(Settings):
@@ -77,6 +90,20 @@ class AttackSettings(Settings):
     steps: int = Field(3, ge=1, le=1000, description="T: the most PGD steps")
     epsilon: float = Field(0.25, gt=0, le=1000, description="ε: step size in input units")
     norm: Literal["l2", "linf"] = Field("l2", description="l2: ε·g/‖g‖₂; linf: ε·sign(g)/√d")
+    buckets: int | None = Field(
+        None, ge=0, le=64,
+        description="fixed batch sizes that rows still attacked are padded to; 0: no padding; none: 8 if compiled",
+    )  # fmt: skip
+
+
+# What came later, and is left out of a run's identity at its default, so that runs of earlier versions go on.
+LATER = (
+    *(f"training.{name}" for name in (
+        "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
+        "scale_learning_rate",
+    )),
+    "attack.buckets",
+)  # fmt: skip
 
 
 class Recipe(Settings):
@@ -103,7 +130,8 @@ class Recipe(Settings):
 
     def identity(self) -> dict[str, object]:
         """What decides the trained weights: all but where the data lie and how they are read."""
-        return {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
+        chosen = {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
+        return {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
 
     @property
     def sha256(self) -> str:
@@ -128,6 +156,10 @@ class Recipe(Settings):
             raise ValueError(f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}")
         if getattr(self.method, "deferred", False) and not t.milestones:
             raise ValueError("method.deferred = True: waits for the first of training.milestones, and there are none")
+        if t.warmup_epochs >= t.epochs:
+            raise ValueError(
+                f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
+            )
         if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
             raise ValueError(f"training.milestones = {t.milestones}: must be increasing epochs >= 1")
         return self

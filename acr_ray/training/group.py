@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+from acr_ray.settings import UserError
 
 
 class Group:
@@ -17,20 +22,40 @@ class Group:
         alone = not dist.is_initialized()
         self.rank, self.world = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over the workers (DDP); itself where there is only one."""
+    def wrap(self, module: nn.Module, *, compression: str = "none", sync_batch_norm: bool = False) -> nn.Module:
+        """The module with gradients averaged over the workers (DDP); itself where there is only one.
+
+        Args:
+            compression: ``float16``: gradients travel in half precision, averaged in it; else ``none``.
+            sync_batch_norm: batch statistics of all workers' rows together; torch has it for GPUs only.
+
+        Raises:
+            UserError: batch norm is to be synchronised on CPUs.
+        """
         if self.world == 1:
             return module
         on_gpu = self.device.startswith("cuda")
+        if sync_batch_norm:
+            if not on_gpu:
+                raise UserError("training.sync_batch_norm = True: needs GPUs (--gpus-per-worker 1), or one worker")
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         # DDP rearranges its buckets after the first step, and gloo's order of summation follows a value's place in
         # its bucket: with three or more workers a resumed run would differ in the last bit. Asking for a search of
         # unused parameters, cheap on a CPU, keeps the first arrangement.
-        return nn.parallel.DistributedDataParallel(
+        wrapped = nn.parallel.DistributedDataParallel(
             module,
             device_ids=[torch.device(self.device)] if on_gpu else None,
             broadcast_buffers=False,  # average_buffers does it, before anything reads them
             find_unused_parameters=not on_gpu and self.world > 2,
+            gradient_as_bucket_view=on_gpu,  # spares a copy of all gradients
         )
+        if compression == "float16":
+            wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
+        return wrapped
+
+    def apart(self, model: nn.Module) -> AbstractContextManager:
+        """Passes in here leave gradients on their worker: all but the last part of an accumulated step."""
+        return nullcontext() if self.world == 1 else model.no_sync()
 
     def sum(self, values: NDArray) -> NDArray:
         """The sum of an array over the workers, on all of them."""
@@ -39,6 +64,12 @@ class Group:
         total = torch.as_tensor(np.ascontiguousarray(values), device=self.device)
         dist.all_reduce(total)
         return total.cpu().numpy()
+
+    def gather(self, values: NDArray) -> NDArray:
+        """``(world, …)``: every worker's array, on all of them; all arrays have the same shape and type."""
+        every = np.zeros((self.world, *values.shape), dtype=values.dtype)
+        every[self.rank] = values
+        return self.sum(every)
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all workers the mean of their running statistics (batch norm's).

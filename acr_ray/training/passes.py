@@ -20,8 +20,16 @@ class PassCounter:
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
 
+    def seen(self) -> tuple[int, int]:
+        """Rows forward and backward since the last `take`."""
+        return self.forward, self.backward
+
+    def set(self, forward: int, backward: int) -> None:
+        """Go on counting from here."""
+        self.forward, self.backward = forward, backward
+
     def take(self) -> tuple[int, int]:
         """Rows forward and backward since the last call."""
-        counted = self.forward, self.backward
-        self.forward = self.backward = 0
+        counted = self.seen()
+        self.set(0, 0)
         return counted

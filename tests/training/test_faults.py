@@ -18,7 +18,7 @@ SHORT = (
 
 def history(out):
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "timing")} for record in records]
 
 
 def seconds(out):

@@ -1,0 +1,134 @@
+"""The recipe's optimizer step against the same step written plainly, and against the passes it cannot avoid.
+
+Ours runs in a process started as the workers of a run are, the plain one in a process started as a user's script
+would be; both have the same weights and images, one thread on a CPU, and take turns. The weights come from a short
+training on generated images, so that a realistic share of the noise draws is classified correctly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from acr_ray.benchmarks.figures import figure, ratios
+from acr_ray.benchmarks.processes import Worker, together
+from acr_ray.settings import Recipe
+from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from acr_ray.settings.recipe import AttackSettings, DataSettings, ModelSettings, TrainingSettings
+
+WORKS = "acr_ray.benchmarks.train_works"
+# network: m, T, sigma, epsilon, batch
+MODELS = {
+    "cpu": {"cifar_resnet20": (4, 3, 0.25, 0.25, 256)},
+    "cuda": {"resnet50": (1, 2, 0.5, 1.0, 256), "cifar_resnet110": (4, 3, 0.25, 0.25, 256)},
+}
+WARM_STEPS, WARM_RATE = 40, 0.05
+LEAST_CORRECT = 0.6  # of the draws, for figures that speak of a trained model
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", metavar="M,M", help="networks [default: by device]")
+    parser.add_argument("--rounds", type=int, metavar="K", help="steps of each [default: 7; --quick: 3]")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of ours [default: float32; cuda: bfloat16]"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile ours")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print a table, and return the JSON object's fields."""
+    known = MODELS[options.device]
+    names = options.models.split(",") if options.models else list(known)
+    found = {name: _model(name, known.get(name, next(iter(known.values()))), options) for name in names}
+    first = found[names[0]]
+    shown = {key: first[key] for key in ("vs_plain", "share_of_unavoidable", "scaling") if key in first}
+    return {**shown, "models": found}
+
+
+def recipe_of(
+    name: str, sizes: tuple[int, int, float, float, int], precision: str, compiled: bool, batch: int
+) -> Recipe:
+    """The step that is measured; its learning rate is that of the short training before."""
+    m, steps, sigma, epsilon, _ = sizes
+    return Recipe(
+        name="bench", data=DataSettings(dataset="cifar10"), model=ModelSettings(architecture=name),
+        training=TrainingSettings(
+            sigma=sigma, epochs=2, batch_size=batch, m=m, learning_rate=WARM_RATE, precision=precision,
+            compile=compiled,
+        ),
+        attack=AttackSettings(enabled=True, steps=steps, epsilon=epsilon),
+    )  # fmt: skip
+
+
+def _model(name: str, sizes: tuple[int, int, float, float, int], options: argparse.Namespace) -> dict[str, Any]:
+    precision = options.precision or ("bfloat16" if options.device == "cuda" else "float32")
+    rounds, batch = options.rounds or (3 if options.quick else 7), sizes[4] // (2 if options.quick else 1)
+    recipe = recipe_of(name, sizes, precision, options.compile, batch)
+    common = {"device": options.device, "images": 2048}
+    with Worker(WORKS, WORKER_ENVIRONMENT) as ours, Worker(WORKS, {}) as theirs:
+        ours.call("set_up", recipe=recipe.model_dump(mode="json"), **common)
+        weights = ours.call("learn", steps=WARM_STEPS)
+        ours_plain = recipe.change({"training.precision": "float32", "training.compile": False})
+        theirs.call("set_up", recipe=ours_plain.model_dump(mode="json"), **common)
+        _, active, _ = ours.call("ours", number=0, weights=weights)  # once unmeasured: kernels are chosen
+        ours.call("unavoidable", active=active)
+        theirs.call("plain", number=0, weights=weights)
+        seconds: dict[str, list[float]] = {"ours": [], "unavoidable": [], "plain": []}
+        shares: list[list[int]] = []
+        for number in range(rounds):
+            turn = ["ours", "unavoidable", "plain"]
+            # The active shares of this batch are needed first; the order of the other two alternates.
+            took, active, _ = ours.call("ours", number=number, weights=weights)
+            shares.append(active)
+            seconds["ours"].append(took)
+            for work in turn[1:] if number % 2 == 0 else turn[:0:-1]:
+                if work == "plain":
+                    seconds[work].append(theirs.call("plain", number=number, weights=weights)[0])
+                else:
+                    seconds[work].append(ours.call("unavoidable", active=active))
+    found: dict[str, Any] = {
+        "vs_plain": ratios(seconds["plain"], seconds["ours"]),
+        "share_of_unavoidable": ratios(seconds["unavoidable"], seconds["ours"]),
+        "samples_per_s": {work: figure([batch / s for s in times]) for work, times in seconds.items()},
+        "active": [figure([a[t] / batch for a in shares]) for t in range(sizes[1])],
+        "batch": batch, "precision": precision, "compile": options.compile,
+    }  # fmt: skip
+    if not options.quick and options.device == "cpu":
+        found["scaling"] = _scaling(recipe, common)
+    _print(name, recipe, found)
+    return found
+
+
+def _scaling(recipe: Recipe, common: dict[str, Any], rounds: int = 3, steps: int = 4) -> dict[str, float | int]:
+    """Noisy samples a second of two workers over twice those of one. Needs two free cores.
+
+    Two processes without an exchange of gradients: what the machine's memory and caches leave of the second core.
+    """
+    call = {"number": 0, "rank": 0, "world": 1, "steps": steps}
+    with Worker(WORKS, WORKER_ENVIRONMENT) as a, Worker(WORKS, WORKER_ENVIRONMENT) as b:
+        for worker in (a, b):
+            worker.call("set_up", recipe=recipe.model_dump(mode="json"), **common)
+            worker.call("throughput", **{**call, "steps": 1})
+        found = []
+        for _ in range(rounds):
+            alone = a.call("throughput", **call)
+            found.append(sum(together((a, "throughput", call), (b, "throughput", call))) / (2 * alone))
+    return figure(found)
+
+
+def _print(name: str, recipe: Recipe, found: dict[str, Any]) -> None:
+    t, active = recipe.training, " ".join(f"{100 * share['median']:.0f}" for share in found["active"])
+    print(f"{name}, m = {t.m}, T = {recipe.attack.steps}, {found['batch']} samples a step, {t.precision}")
+    print(f"  still correct before each PGD step: {active} %")
+    if found["active"][0]["median"] < LEAST_CORRECT:
+        print(f"  fewer than {100 * LEAST_CORRECT:.0f} % of the draws are correct: not a trained-enough model")
+    for work, rate in found["samples_per_s"].items():
+        print(f"  {work:12} {rate['median']:9,.1f} samples/s ({rate['min']:,.1f} to {rate['max']:,.1f})")
+    for key, text in (
+        ("vs_plain", "times as fast as written plainly"),
+        ("share_of_unavoidable", "of our time is passes that the recipe cannot avoid"),
+        ("scaling", "of twice one worker's samples a second with two"),
+    ):
+        if key in found:
+            f = found[key]
+            print(f"  {f['median']:.3f} ({f['min']:.3f} to {f['max']:.3f}) {text}")

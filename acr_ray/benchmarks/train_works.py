@@ -1,0 +1,199 @@
+"""The pieces of work that `benchmarks.train` times. Each runs in a process of its own, with one thread on a CPU."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acr_ray.benchmarks.certify_works import shape_of
+from acr_ray.data.image_set import MemorySet
+from acr_ray.data.sampling import view_seeds
+from acr_ray.models import build_model
+from acr_ray.settings import Recipe
+from acr_ray.training.attack import frozen
+from acr_ray.training.group import Group
+from acr_ray.training.loop import Trainer
+from acr_ray.training.step import attack, step
+from acr_ray.training.sums import Sums
+
+SEED, CLASSES, STEPS = 0, 10, 1000
+STATE: dict[str, Any] = {}  # of this process: what it was told to set up
+torch.set_num_threads(1)
+
+
+def images_of(name: str, count: int) -> MemorySet:
+    """Generated images whose classes differ by a coarse pattern: a network learns to tell them apart in seconds."""
+    shape, generator = shape_of(name), np.random.default_rng(SEED)
+    coarse = generator.uniform(0.1, 0.9, (CLASSES, shape[0], 4, 4))
+    patterns = coarse.repeat(shape[1] // 4, axis=2).repeat(shape[2] // 4, axis=3)
+    labels = np.arange(count) % CLASSES
+    # Contrast differs from image to image, so that some stay hard, as in real data.
+    contrast = generator.uniform(0.02, 1.0, (count, 1, 1, 1)) ** 1.5
+    pixels = 0.5 + (patterns[labels] - 0.5) * contrast + generator.normal(0, 0.03, (count, *shape))
+    return MemorySet(
+        np.clip(255 * pixels, 0, 255).astype(np.uint8), dataset="cifar10", split="train", labels=labels,
+        names=[f"generated/{i}" for i in range(count)], class_names=[str(c) for c in range(CLASSES)],
+        mean=(0.5,) * shape[0], std=(0.25,) * shape[0],
+    )  # fmt: skip
+
+
+def set_up(recipe: dict[str, Any], device: str, images: int, weights: dict[str, NDArray] | None = None) -> None:
+    """Make the trainer of this process; its weights are fresh or given."""
+    torch.backends.cudnn.benchmark = device == "cuda"
+    built = Recipe.build(recipe)
+    trainer = Trainer(built, images_of(built.model.architecture, images), SEED, Group(device), device)
+    trainer.module.train()
+    STATE.update(trainer=trainer, device=device)
+    if weights is not None:
+        _reset(weights)
+
+
+def learn(steps: int) -> dict[str, NDArray]:
+    """Train a little without attack, so that a part of the draws is classified correctly. Returns the weights."""
+    trainer: Trainer = STATE["trainer"]
+    for number in range(steps):
+        _our_step(number, attacks=False)
+    # Batch statistics have a memory of ten steps; the measured steps begin with ones that fit the weights.
+    return {name: value.detach().cpu().numpy().copy() for name, value in trainer.module.state_dict().items()}
+
+
+def ours(number: int, weights: dict[str, NDArray]) -> tuple[float, list[int], list[float]]:
+    """Seconds of our step on this batch, rows still correct before each PGD step, and sums of the new weights."""
+    _reset(weights)
+    _wait()
+    started = time.perf_counter()
+    active = _our_step(number, attacks=True)
+    _wait()
+    return time.perf_counter() - started, [int(a) for a in active], _mark()
+
+
+def _our_step(number: int, attacks: bool) -> Tensor:
+    trainer: Trainer = STATE["trainer"]
+    mine, x, y = _batch(number)
+    sums = Sums(trainer.recipe.attack.steps, trainer.device)
+    step(trainer, x, y, mine, len(mine), number, STEPS, attacks=attacks, look_first=(), sums=sums)
+    return sums.totals[3:]
+
+
+def unavoidable(active: list[int]) -> float:
+    """Seconds of the passes that the recipe cannot do without, and of nothing else.
+
+    Every row that enters a PGD step goes forward, those that are correct also backward to the input; the training
+    step passes every row forward and backward to the weights. Rows found wrong go forward without gradients, those
+    of all PGD steps in one batch. Same precision, memory order and compiled kernels as ours.
+    """
+    trainer: Trainer = STATE["trainer"]
+    mine, x, _ = _batch(0)
+    rows = len(mine) * trainer.recipe.training.m
+    x = x.to(trainer.device, memory_format=trainer.memory_format)
+    x = x.repeat_interleave(trainer.recipe.training.m, dim=0)
+    wrong = sum(a - b for a, b in zip([rows, *active[:-1]], active, strict=True))
+    inputs = [x[:count].detach().clone().requires_grad_() for count in active if count]
+    discarded = [x[:rows]] * (wrong // rows) + [x[: wrong % rows]] * bool(wrong % rows)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    _wait()
+    started = time.perf_counter()
+    trainer.module.eval()
+    with frozen(trainer.module):
+        with torch.no_grad():
+            for some in discarded:
+                trainer.network(some)
+        for some in inputs:
+            torch.autograd.grad(trainer.network(some).sum(), some)
+    trainer.module.train()
+    trainer.model(x).sum().backward()
+    _wait()
+    return time.perf_counter() - started
+
+
+def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]:
+    """Seconds of the same step written plainly, from the paper's pseudo-code, and sums of the new weights.
+
+    float32, contiguous memory, every PGD step passes all samples: once to see which are still classified correctly,
+    once for the gradient; what was misclassified keeps its noise.
+    """
+    trainer: Trainer = STATE["trainer"]
+    t, a, device = trainer.recipe.training, trainer.recipe.attack, STATE["device"]
+    model, optimizer = STATE.get("plain") or _plain_model()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    optimizer.state.clear()
+    mine, x, y = _batch(number)
+    _wait()
+    started = time.perf_counter()
+    x, y = x.to(device), y.to(device)
+    x, y = x.repeat_interleave(t.m, dim=0), y.repeat_interleave(t.m, dim=0)
+    noise = torch.randn(x.shape, device=device) * t.sigma
+    delta, norm = noise.clone(), noise.flatten(1).norm(dim=1)[:, None, None, None]
+    model.eval()
+    for _ in range(a.steps):
+        with torch.no_grad():
+            right = (model(x + delta).argmax(1) == y)[:, None, None, None]
+        at = delta.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(x + at), y)
+        gradient = torch.autograd.grad(loss, at)[0]
+        length = gradient.flatten(1).norm(dim=1)[:, None, None, None].clamp_min(1e-20)
+        moved = delta + a.epsilon * gradient / length
+        moved = moved * norm / moved.flatten(1).norm(dim=1)[:, None, None, None]
+        delta = torch.where(right, moved, delta)
+    model.train()
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x + delta), y).backward()
+    optimizer.step()
+    _wait()
+    seconds = time.perf_counter() - started
+    return seconds, [float(p.detach().double().sum()) for p in model.parameters()]
+
+
+def throughput(number: int, rank: int, world: int, steps: int) -> float:
+    """Noisy samples a second of this process over so many Gaussian steps."""
+    trainer: Trainer = STATE["trainer"]
+    started = time.perf_counter()
+    for i in range(steps):
+        _our_step(number + i, attacks=False)
+    _wait()
+    return steps * trainer.recipe.training.batch_size / (time.perf_counter() - started)
+
+
+def _plain_model() -> tuple[nn.Module, torch.optim.SGD]:
+    trainer: Trainer = STATE["trainer"]
+    t, images = trainer.recipe.training, trainer.images
+    model = build_model(
+        trainer.recipe.model.architecture, CLASSES, images.shape, images.mean, images.std, SEED
+    ).to(STATE["device"])  # fmt: skip
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay
+    )
+    STATE["plain"] = model, optimizer
+    return STATE["plain"]
+
+
+def _batch(number: int) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+    trainer: Trainer = STATE["trainer"]
+    inputs = trainer.recipe.inputs_per_step
+    mine = np.arange(number * inputs, (number + 1) * inputs, dtype=np.int64)
+    items = mine % len(trainer.images)
+    x = trainer.images.load(items, view_seeds(SEED, 0, mine))
+    return mine, x, torch.from_numpy(trainer.images.labels[items])
+
+
+def _reset(weights: dict[str, NDArray]) -> None:
+    trainer: Trainer = STATE["trainer"]
+    trainer.module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    trainer.optimizer.state.clear()
+
+
+def _mark() -> list[float]:
+    return [float(p.detach().double().sum()) for p in STATE["trainer"].module.parameters()]
+
+
+def _wait() -> None:
+    if STATE["device"] == "cuda":
+        torch.cuda.synchronize()
+
+
+__all__ = ["attack", "learn", "ours", "plain", "set_up", "throughput", "unavoidable"]

@@ -1,0 +1,54 @@
+"""What workers tell each other between steps, about once a second: requests, and whether a loss has failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from acr_ray.training.group import Group
+
+SAVE, STOP = 1, 2  # requests, as bits
+MOST_STEPS = 10_000
+
+
+class Pulse:
+    """All workers ask at the same steps and get the same answer, so they save and stop together.
+
+    Reading a GPU's flag makes the host wait for it; once a second that is nothing, each step it would be a lot.
+
+    Args:
+        group: the workers.
+        wanted: this worker's requests, bits of `SAVE` and `STOP`.
+        seconds: about how often.
+    """
+
+    def __init__(self, group: Group, wanted: Callable[[], int] = lambda: 0, seconds: float = 1.0) -> None:
+        self.group, self.wanted, self.seconds = group, wanted, seconds
+        self._next, self._step, self._time = 0, 0, time.monotonic()
+
+    def begin(self, step: int) -> None:
+        """An epoch begins at this step: ask there."""
+        self._next = self._step = step
+        self._time = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether to ask before this step; the same on every worker."""
+        return step >= self._next
+
+    def ask(self, step: int, failed: torch.Tensor) -> tuple[int, int]:
+        """All workers' requests, and the first step whose loss was not finite on any of them, -1: none.
+
+        Args:
+            failed: int64 scalar on the device: this worker's first such step, or -1.
+        """
+        now = time.monotonic()
+        # Rank 0's clock decides for all when to ask again.
+        each = (now - self._time) / max(step - self._step, 1)
+        wait = int(np.clip(self.seconds / max(each, 1e-6), 1, MOST_STEPS)) if step > self._step else 1
+        told = self.group.gather(np.array([self.wanted(), int(failed), wait], dtype=np.float64)).astype(np.int64)
+        self._step, self._time, self._next = step, now, step + int(told[0, 2])
+        bad = told[told[:, 1] >= 0, 1]
+        return int(np.bitwise_or.reduce(told[:, 0])), int(bad.min()) if len(bad) else -1
