@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-browser lint format clean
+.PHONY: help setup demo bench test test-slow test-browser lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ setup: $(READY) ## make .venv and install everything into it (about 6.5 GB)
 
 demo: $(READY) ## train two ways on real digits, certify both, compare (about 3 minutes)
 	@$(BIN)/python -m jobs.demo
+
+bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
+	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
 test: $(READY) ## the tests (about 13 minutes on two cores)
 	$(PYTEST) -m "not slow and not browser and not gpu"
