@@ -111,6 +111,21 @@ def test_trunks_are_used_again_by_a_later_search(head, undisturbed, tmp_path):
     assert len(rows(out)) == 2
 
 
+def test_trials_of_two_workers_fork_bit_for_bit(head, tmp_path):
+    """On Ray Train inside Ray Tune: two trials share a trunk that two workers train."""
+    given = (
+        "tune", "digits", "--trials", 2, "--workers", 2, "--concurrent", 1, "--scheduler", "fifo", "--search", "grid",
+        "--space", "discard.p_t=0.4,0.5", "--training.epochs", 6, "--training.e_t", 3, "--training.milestones", "4",
+        "--reweigh.every", 2, "--validation-n", 200, "--no-tracking",
+    )  # fmt: skip
+    run(*given, "--out", tmp_path / "forked", head=head)
+    run(*given, "--out", tmp_path / "scratch", "--no-trunk", head=head)
+    assert models(tmp_path / "forked") == models(tmp_path / "scratch") and len(models(tmp_path / "forked")) == 2
+    assert len(list((tmp_path / "forked" / "trunks").iterdir())) == 1
+    for row, other in zip(rows(tmp_path / "forked"), rows(tmp_path / "scratch"), strict=True):
+        assert row["acr"] == other["acr"] and row["forward_passes"] < other["forward_passes"]
+
+
 @pytest.mark.timeout(900)
 def test_the_grid_costs_what_was_planned_and_trunks_and_asha_save_what_they_should(tmp_path, monkeypatch):
     """The 24-trial grid at a quarter of its length: 15 epochs for 60, and draws in proportion."""
