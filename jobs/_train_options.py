@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
+
+if TYPE_CHECKING:
+    from acr_ray.training.run import Keeping, Workers
+
+BEST = ("loss", "accuracy")  # as acr_ray.training.states has it; importing that here would load torch for --help
 
 
 def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | None:
@@ -30,8 +36,9 @@ def parser(recipe: Recipe, about: str) -> Parser:
     found.add_argument("recipe", metavar="RECIPE", nargs="?", help="name or file")
     found.add_argument("--list", action="store_true", help="list the named recipes and stop")
     found.add_argument(
-        "--workers", type=whole(1, 100_000), default=1, metavar="N", help="DDP workers [>= 1; default: 1]"
-    )
+        "--workers", type=_workers, default=(1, None), metavar="N|N:M",
+        help="DDP workers; 2:8: go on with as few as 2, use up to 8 where there is room [>= 1; default: 1]",
+    )  # fmt: skip
     found.add_argument(
         "--gpus-per-worker", type=number(0), default=0, metavar="G", help="0: CPU and gloo; else NCCL [default: 0]"
     )
@@ -45,11 +52,53 @@ def parser(recipe: Recipe, about: str) -> Parser:
         "--checkpoint-every", type=whole(1), default=1, metavar="K", help="epochs between checkpoints [default: 1]"
     )
     found.add_argument(
+        "--checkpoint-minutes", type=number(0.01), metavar="M",
+        help="minutes between checkpoints within an epoch [>= 0.01; default: none there]",
+    )  # fmt: skip
+    found.add_argument(
+        "--keep-checkpoints", type=whole(1, 1000), default=2, metavar="K", help="the last K, and the best [default: 2]"
+    )
+    found.add_argument("--best-by", choices=BEST, default="loss", help="which checkpoint is the best [default: loss]")
+    found.add_argument(
         "--max-failures", type=whole(0), default=8, metavar="K", help="lost workers survived in all [default: 8]"
     )
+    found.add_argument(
+        "--resize-seconds", type=number(1), default=60.0, metavar="S",
+        help="with --workers N:M: between looks for room for more [>= 1; default: 60]",
+    )  # fmt: skip
+    found.add_argument("--profile", action="store_true", help="leave a torch profiler trace of a few steps in profile/")
     add_run_options(found)
     fields = recipe.flat()
     found.add_settings(recipe, {name: name for name in fields if name != "name"}, fields)
+    return found
+
+
+def workers_of(options: argparse.Namespace) -> Workers:
+    """The run's hardware."""
+    from acr_ray.training.run import Workers
+
+    least, most = options.workers
+    return Workers(least, options.gpus_per_worker, options.cpus_per_worker, most)
+
+
+def keeping_of(options: argparse.Namespace) -> Keeping:
+    """The run's checkpoints and the rest that changes nothing of the result."""
+    from acr_ray.training.run import Keeping
+
+    return Keeping(
+        every=options.checkpoint_every, minutes=options.checkpoint_minutes, last=options.keep_checkpoints,
+        best_by=options.best_by, max_failures=options.max_failures, resize_seconds=options.resize_seconds,
+        profile=options.profile,
+    )  # fmt: skip
+
+
+def _workers(text: str) -> tuple[int, int | None]:
+    """``2`` or ``2:8``."""
+    least, colon, most = text.partition(":")
+    one = whole(1, 100_000)
+    found = (one(least), one(most) if colon else None)
+    if found[1] is not None and found[1] < found[0]:
+        raise argparse.ArgumentTypeError(f"{text}: the second number must not be less than the first")
     return found
 
 

@@ -16,7 +16,7 @@ from acr_ray.training.methods import build_method
 from jobs._main import JobFailed, entry
 from jobs._progress import EpochLines
 from jobs._run import connect, open_tracker, out_folder
-from jobs._train_options import parse
+from jobs._train_options import keeping_of, parse, workers_of
 
 SCHEMA_VERSION = 1
 
@@ -35,12 +35,12 @@ def main(argv: list[str]) -> None:
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
     from acr_ray.training.loop import TrainingStopped
-    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, Workers, records, run_training
+    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, records, run_training
 
     fingerprint = images.fingerprint()
-    workers = Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker)
+    workers = workers_of(options)
     settings = {"recipe": recipe.name, **recipe.identity(), "seed": options.seed}
-    hardware = {"workers": workers.count, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
+    hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
     record = claim(out, "train", identity, overwrite=options.overwrite, owned=OWNED)
     done = out.is_file("summary.json")
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     def work() -> None:
         if done:
             return
-        print(f"train {recipe.name}: {len(images)} images, {workers.count} workers, results in {out}", flush=True)
+        print(f"train {recipe.name}: {len(images)} images, {workers.text} workers, results in {out}", flush=True)
         if before := records(out):
             print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
@@ -68,8 +68,8 @@ def main(argv: list[str]) -> None:
         try:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
-                checkpoint_every=options.checkpoint_every, max_failures=options.max_failures,
-                on_epoch=lambda epoch: (lines(epoch), log(epoch)),
+                images=len(images), keeping=keeping_of(options),
+                on_epoch=lambda epoch: (lines(epoch), log(epoch)), on_note=lambda note: print(note, flush=True),
             )  # fmt: skip
         except (TrainingStopped, BrokenModelError) as error:
             raise JobFailed(str(error)) from error

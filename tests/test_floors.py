@@ -38,6 +38,7 @@ RAY = {
     "tuning/placement.py",
     "training/worker.py",
     "training/run.py",
+    "training/backend.py",
     "certification/crew.py",
 }
 PURE = {

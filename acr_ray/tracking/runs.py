@@ -28,13 +28,15 @@ class EpochLog:
 
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an epoch's record; lists as one metric for each entry (``attack_active.1`` …)."""
+    """The numbers of an epoch's record; one metric for each entry of lists (``attack_active.1`` …) and of objects."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if name == "epoch" or name.endswith("histogram"):
             continue
         if isinstance(value, list):
             found |= {f"{name}.{i}": v for i, v in enumerate(value, 1)}
+        elif isinstance(value, dict):
+            found |= {f"{name}.{inner}": v for inner, v in value.items() if isinstance(v, (int, float))}
         elif isinstance(value, (int, float)):
             found[name] = value
     return found

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -170,6 +170,8 @@ class Trainer:
         requests, bad = self.pulse.ask(number, sums.failed)
         self._check(bad)
         if requests:
+            if not self._finite():
+                self._stop(f"a weight is not finite at epoch {self.progress.epoch}, step {number}")
             own = np.array([*sums.values(), *self.passes.seen()])
             # Every worker's own sums, so that they go on as they would have, to the last bit.
             every, seconds = self.group.gather(own).tolist(), time.perf_counter() - started
@@ -185,25 +187,27 @@ class Trainer:
         sums.restore(own[:-2], begun.names)
         self.passes.set(int(own[-2]), int(own[-1]))
 
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(value).all()) for value in self.module.state_dict().values())
+
     def _check(self, bad: int) -> None:
         if bad >= 0:
-            raise TrainingStopped(
-                f"the loss is not finite at epoch {self.progress.epoch}, step {bad}; the last checkpoint is from "
-                "before it. A smaller training.learning_rate or attack.epsilon may help"
-            )
+            self._stop(f"the loss is not finite at epoch {self.progress.epoch}, step {bad}")
+
+    def _stop(self, problem: str) -> NoReturn:
+        raise TrainingStopped(
+            f"{problem}; the last checkpoint is from before it. "
+            "A smaller training.learning_rate or attack.epsilon may help"
+        )
 
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
-        names = sums.names
-        finite = all(bool(torch.isfinite(value).all()) for value in self.module.state_dict().values())
+        names, finite = sums.names, self._finite()
         own = np.array([*sums.values(), *self.passes.take()])
         self._check(self.pulse.ask(0, sums.failed)[1])
         every = [float(value) for value in self.group.sum(own if finite else own * math.nan)]
         inputs, copies = every[2], every[2] * self.recipe.training.m
         if not math.isfinite(every[0]):
-            raise TrainingStopped(
-                f"a weight is not finite after epoch {epoch}; the last checkpoint is from before it. "
-                "A smaller training.learning_rate or attack.epsilon may help"
-            )
+            self._stop(f"a weight is not finite after epoch {epoch}")
         found = {"loss": every[0] / inputs, "accuracy": every[1] / inputs, "inputs": int(inputs)}
         found |= {name: every[len(sums.totals) + i] / inputs for i, name in enumerate(names)}
         if attacks:

@@ -10,7 +10,8 @@ import torch
 
 from acr_ray.training.group import Group
 
-SAVE, STOP = 1, 2  # requests, as bits
+# Requests, as bits: a checkpoint; one, and leave, for this worker's place is going away; one, and end the run here.
+SAVE, LEAVE, END = 1, 2, 4
 MOST_STEPS = 10_000
 
 
@@ -21,7 +22,7 @@ class Pulse:
 
     Args:
         group: the workers.
-        wanted: this worker's requests, bits of `SAVE` and `STOP`.
+        wanted: this worker's requests, bits of `SAVE`, `LEAVE` and `END`; not forgotten by being asked.
         seconds: about how often.
     """
 

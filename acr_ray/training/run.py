@@ -5,27 +5,42 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
-from acr_ray.training.loop import TrainingStopped
-from acr_ray.training.worker import CHECKPOINT, METRICS, PROBLEM, train_worker
+from acr_ray.training.loop import TrainingStopped, check_workers
+from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
+from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
 
 RAY_FOLDER = "ray"
-OWNED = (RAY_FOLDER, CHECKPOINT, METRICS, PROBLEM, "summary.json")
+OWNED = (
+    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, STEERING, "summary.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Hardware of a run; decides the last bits of the result, so it is part of the run's identity."""
+    """Hardware of a run; decides the last bits of the result, so it is part of the run's identity.
+
+    Attributes:
+        count: DDP workers; with ``most`` the fewest that the run goes on with.
+        most: workers used where the cluster has room for them; None: always ``count``.
+    """
 
     count: int = 1
     gpus: float = 0
     cpus: int = 1
+    most: int | None = None
+
+    @property
+    def text(self) -> int | str:
+        """As the user gives it: ``2``, or ``2:8``."""
+        return self.count if self.most is None else f"{self.count}:{self.most}"
 
     def check_fits(self) -> None:
         """Raises UserError where the cluster could never hold the workers (Ray Train would wait for ever)."""
@@ -35,9 +50,32 @@ class Workers:
         for kind, needed in (("CPU", self.count * self.cpus), ("GPU", self.count * self.gpus)):
             if needed > total.get(kind, 0):
                 raise UserError(
-                    f"--workers {self.count}: need {needed:g} {kind}s, the cluster has {total.get(kind, 0):g}; "
+                    f"--workers {self.text}: need {needed:g} {kind}s, the cluster has {total.get(kind, 0):g}; "
                     "use fewer workers, or a larger cluster"
                 )
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Checkpoints of a run that goes on, and what else is asked of it; none of it changes what is trained.
+
+    Attributes:
+        every: epochs between checkpoints.
+        minutes: between checkpoints within an epoch; None: none there.
+        last: how many of the last are kept, beside the best.
+        best_by: ``loss`` or ``accuracy`` of an epoch's record.
+        max_failures: lost workers or nodes survived before giving up.
+        resize_seconds: between looks for room for more workers, where their number may change.
+        profile: leave traces of a few steps in ``profile/``.
+    """
+
+    every: int = 1
+    minutes: float | None = None
+    last: int = 2
+    best_by: str = "loss"
+    max_failures: int = 8
+    resize_seconds: float = 60.0
+    profile: bool = False
 
 
 def run_training(
@@ -47,30 +85,39 @@ def run_training(
     seed: int,
     workers: Workers,
     fingerprint: str,
-    checkpoint_every: int = 1,
-    max_failures: int = 8,
+    images: int,
+    keeping: Keeping = Keeping(),  # noqa: B008 - frozen
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Train to the last epoch, from the run's last checkpoint where there is one.
+    """Train to the last epoch, from the run's last intact checkpoint where there is one.
+
+    Where this process is told to end (SIGTERM), the workers are asked to save within an epoch first, and have
+    `GRACE` seconds to.
 
     Args:
-        out: gets ``checkpoint/`` and ``metrics.jsonl``; Ray Train's own files are in ``ray/`` until the run is done.
+        out: gets ``checkpoint/`` and ``metrics.jsonl``; checkpoints to go on from are in ``state/``, Ray Train's own
+            files in ``ray/``, until the run is done.
         fingerprint: of the training images, as the driver sees them.
-        checkpoint_every: epochs between checkpoints.
-        max_failures: lost workers or nodes survived before giving up.
+        images: how many they are.
         on_epoch: called from another thread with the record of each new epoch once.
+        on_note: called likewise with what the run survived: damaged checkpoints, a full disk.
 
     Raises:
         UserError, TrainingStopped: as in the workers.
-        ray.train.TrainingFailedError: workers were lost more than ``max_failures`` times.
+        ray.train.TrainingFailedError: workers were lost too often.
     """
-    # Read by Ray Train's controller when it starts: it takes one report in each interval, and short epochs queue.
+    # Read by Ray Train's controller when it starts: how soon it sees that workers have ended or failed.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
 
+    from acr_ray.training.backend import listening_torch
+
+    check_workers(recipe, images, workers.most or workers.count)
     workers.check_fits()
     out.delete(PROBLEM)
+    steer(out, STARTING)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -78,44 +125,64 @@ def run_training(
             "seed": seed,
             "out": out.uri,
             "threads": workers.cpus,
-            "checkpoint_every": checkpoint_every,
+            "checkpoint_every": keeping.every,
+            "checkpoint_minutes": keeping.minutes,
+            "keep_checkpoints": keeping.last,
+            "best_by": keeping.best_by,
+            "profile": keeping.profile,
             "fingerprint": fingerprint,
         },
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=workers.count if workers.most is None else (workers.count, workers.most),
+            elastic_resize_monitor_interval_s=keeping.resize_seconds,
             use_gpu=bool(workers.gpus),
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
             name=RAY_FOLDER,
             storage_path=out.uri,
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=max_failures),
+            failure_config=FailureConfig(max_failures=keeping.max_failures),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
-    with Follower(out, on_epoch):
+    with Follower(out, on_epoch, on_note):
         try:
-            trainer.fit()
+            problem = (trainer.fit().return_value or {}).get("problem")
+        except SystemExit:
+            _ask_to_stop(out)
+            raise
         finally:
             _raise_problem(out)
-    out.delete(RAY_FOLDER)
+    if problem:
+        _raise(problem)
+    for name in (RAY_FOLDER, STATE_FOLDER, STEERING):
+        out.delete(name)
 
 
 def records(out: Folder) -> list[dict[str, Any]]:
     """The records of the epochs done, from metrics.jsonl."""
-    text = out.read_text(METRICS) if out.is_file(METRICS) else ""
+    return _lines(out, METRICS)
+
+
+def _lines(out: Folder, name: str) -> list[dict[str, Any]]:
+    text = out.read_text(name) if out.is_file(name) else ""
     return [json.loads(line) for line in text.splitlines()]
 
 
 class Follower:
     """Reads metrics.jsonl while it grows and hands on the record of each new epoch once."""
 
-    def __init__(self, out: Folder, on_epoch: Callable[[dict[str, Any]], None], interval: float = 0.5) -> None:
-        self._out, self._on_epoch, self._interval = out, on_epoch, interval
+    def __init__(
+        self,
+        out: Folder,
+        on_epoch: Callable[[dict[str, Any]], None],
+        on_note: Callable[[str], None] = lambda text: None,
+        interval: float = 0.5,
+    ) -> None:
+        self._out, self._on_epoch, self._on_note, self._interval = out, on_epoch, on_note, interval
         self._done = threading.Event()
-        self._seen = len(records(out))
+        self._seen, self._noted = len(records(out)), len(_lines(out, NOTES))
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Follower:
@@ -132,6 +199,10 @@ class Follower:
         self._read()
 
     def _read(self) -> None:
+        notes = _lines(self._out, NOTES)
+        for note in notes[self._noted :]:
+            self._on_note(note["note"])
+        self._noted = max(self._noted, len(notes))
         found = records(self._out)
         for record in found[self._seen :]:
             self._on_epoch(record)
@@ -139,8 +210,23 @@ class Follower:
         self._seen = max(self._seen, len(found))
 
 
+def _ask_to_stop(out: Folder) -> None:
+    """Have the workers save where they are, and wait for it; those that are not at work yet have nothing to save."""
+    if steering(out) != RUNNING:
+        steer(out, STOP)
+        return
+    steer(out, STOP)
+    until = time.monotonic() + GRACE
+    while steering(out) == STOP and time.monotonic() < until:
+        time.sleep(0.2)
+
+
 def _raise_problem(out: Folder) -> None:
     if out.is_file(PROBLEM):
         problem = out.read_json(PROBLEM)
         out.delete(PROBLEM)
-        raise (UserError if problem["kind"] == "user" else TrainingStopped)(problem["text"])
+        _raise(problem)
+
+
+def _raise(problem: dict[str, str]) -> NoReturn:
+    raise (UserError if problem["kind"] == "user" else TrainingStopped)(problem["text"])

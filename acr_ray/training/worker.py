@@ -1,48 +1,71 @@
-"""The loop inside a Ray Train worker: process group, checkpoints and resume are Ray Train's."""
+"""The loop inside a Ray Train worker: the process group and restarts are Ray Train's, checkpoints our own."""
 
 from __future__ import annotations
 
 import json
-import tempfile
-import uuid
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 import ray.train.torch
 import torch
 
 from acr_ray import __version__
-from acr_ray.data import open_images
+from acr_ray.data import ImageSet, open_images
 from acr_ray.models import ModelCard, save_checkpoint
+from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.profiling import Profile
+from acr_ray.training.pulse import END, LEAVE, Pulse
+from acr_ray.training.requests import RUNNING, STOP, STOPPED, Requests, steer, steering
+from acr_ray.training.state import MODEL, DamagedCheckpoint
+from acr_ray.training.states import Entry, Notes, States
 
-METRICS, PROBLEM, CHECKPOINT = "metrics.jsonl", "problem.json", "checkpoint"
+METRICS, PROBLEM, CHECKPOINT, BEST, STATE_FOLDER = "metrics.jsonl", "problem.json", "checkpoint", "best", "state"
+NOTES, PROFILE = "notes.jsonl", "profile"
+WRITE_FOR = 60.0  # seconds in which the trained model must find room
+
+
+class Leaving(Exception):
+    """This worker's place is going away and it has saved; Ray Train starts the workers again where there is room."""
+
+
+class Ended(Exception):
+    """The driver wants to stop, and everything is saved."""
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Train until the last epoch is done; continues from the run's last checkpoint.
+    """Train until the last epoch is done; continues from the run's last intact checkpoint.
 
     Args:
         config: ``recipe`` (nested values), ``seed``, ``out`` (URI), ``threads`` (of torch, a worker),
-            ``checkpoint_every`` (epochs), ``fingerprint`` (of the data that the driver saw).
+            ``checkpoint_every`` (epochs), ``checkpoint_minutes`` (or None), ``keep_checkpoints``, ``best_by``,
+            ``profile`` (bool), ``fingerprint`` (of the data that the driver saw).
 
     Returns:
-        ``model_sha256`` on rank 0, nothing on the others.
+        ``model_sha256`` on rank 0, ``problem`` where it could not be left as a file, else nothing.
     """
     out = Folder(config["out"])
     # Ray Train starts the workers again after any error. One that would come back is left in a file instead: the
     # new workers find it before they wait for each other, and the driver reports it.
-    if out.is_file(PROBLEM):
+    if out.is_file(PROBLEM) or steering(out) in (STOP, STOPPED):
         return {}
     try:
         return _train(config, out)
+    except Ended:
+        return {}
     except (UserError, TrainingStopped, BrokenModelError) as error:
-        out.write_json(PROBLEM, {"kind": "user" if isinstance(error, UserError) else "stopped", "text": str(error)})
+        problem = {"kind": "user" if isinstance(error, UserError) else "stopped", "text": str(error)}
+        try:
+            out.write_json(PROBLEM, problem)
+        except OSError:  # the disk is full: an error now would make Ray Train begin again, for nothing
+            return {"problem": problem}
         raise
 
 
@@ -55,47 +78,127 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     trainer = Trainer(recipe, images, config["seed"], group, device)
-    checkpoint = ray.train.get_checkpoint()
+    notes = Notes(out, NOTES) if group.rank == 0 else print
+    states = States(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)
+    _resume(trainer, states)
+    requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
+    trainer.pulse = Pulse(group, requests)
+    profile = Profile(trainer, out / PROFILE) if config["profile"] and group.rank == 0 else None
+    if profile:
+        trainer.watched = profile
+
+    def keep() -> None:
+        if group.rank == 0:
+            states.add(trainer.progress.epoch, trainer.progress.step, trainer.save)
+        requests.served()
+
+    def within_epoch(trainer: Trainer, asked: int) -> None:
+        keep()
+        if asked & END:
+            if group.rank == 0:
+                steer(out, STOPPED)
+            raise Ended
+        if asked & LEAVE:
+            raise Leaving("a worker was told to end; the run goes on from the checkpoint it has just made")
+
+    def after_epoch(trainer: Trainer) -> None:
+        progress, last = trainer.progress, trainer.progress.epoch == recipe.training.epochs
+        if profile:
+            profile.end_epoch(progress.epoch - 1)
+        if group.rank == 0:
+            _write_metrics(out, trainer, notes)
+        if last or progress.epoch % config["checkpoint_every"] == 0:
+            keep()
+
+    if group.rank == 0:
+        steer(out, RUNNING)
+    trainer.run(after_epoch, within_epoch=within_epoch)
+    if group.rank != 0:
+        return {}
+    return {"model_sha256": _finish(trainer, states, out, config, notes)}
+
+
+def _resume(trainer: Trainer, states: States) -> None:
+    """Go on from the newest checkpoint that verifies; all workers from the same."""
+    group = trainer.group
+    found = np.full(2, -1, dtype=np.int64)
+    damaged = ""
+    if group.rank == 0:
+        try:
+            entry = states.newest_intact()
+            found[:] = (entry.epoch, entry.step) if entry else found
+        except DamagedCheckpoint as error:
+            damaged, found[0] = str(error), -2
+    epoch, step = (int(value) for value in group.gather(found)[0])
+    if epoch == -2:
+        raise TrainingStopped(f"{damaged or 'no checkpoint of this run is intact'}; --overwrite starts the run anew")
+    if epoch >= 0:
+        entry = next(e for e in reversed(states.entries()) if (e.epoch, e.step) == (epoch, step))
+        states.load(entry, trainer.load)
+        return
+    checkpoint = ray.train.get_checkpoint()  # of a run that an earlier version began
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             trainer.load(Path(folder))
 
-    def after_epoch(trainer: Trainer) -> None:
-        progress, last = trainer.progress, trainer.progress.epoch == recipe.training.epochs
-        if group.rank == 0:
-            out.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in progress.history))
-        if last or progress.epoch % config["checkpoint_every"] == 0:
-            _report(trainer)
 
-    trainer.run(after_epoch)
-    if group.rank != 0:
-        return {}
-    out.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in trainer.progress.history))
-    card = ModelCard(
-        architecture=recipe.model.architecture,
-        num_classes=len(images.class_names),
-        shape=images.shape,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        sigma=recipe.training.sigma,
-        dataset=recipe.data.dataset,
-        recipe=recipe.model_dump(mode="json"),
-        data_fingerprint=config["fingerprint"],
-        seed=config["seed"],
-        code_version=__version__,
-    )
-    return {"model_sha256": save_checkpoint(out / CHECKPOINT, trainer.module, card).sha256}
+def _write_metrics(out: Folder, trainer: Trainer, notes: Any) -> None:
+    try:
+        out.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in trainer.progress.history))
+    except OSError as error:
+        notes(f"{METRICS} could not be written after epoch {trainer.progress.epoch} ({error}); training goes on")
 
 
-def _report(trainer: Trainer) -> None:
-    """Hand Ray Train a checkpoint of the epochs done. All workers call it; rank 0 brings the files."""
-    metrics = {"epoch": trainer.progress.epoch}
-    if trainer.group.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.save(Path(folder))
-        # A worker that is killed between upload and registration leaves a folder behind; the next must not mix with it.
-        name = f"epoch_{trainer.progress.epoch:05d}_{uuid.uuid4().hex[:8]}"
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder), checkpoint_dir_name=name)
+def _finish(trainer: Trainer, states: States, out: Folder, config: dict[str, Any], notes: Any) -> str:
+    """Leave the trained model, and the best one where that is another. Returns the trained one's SHA-256."""
+    best, card = states.best(), _card(trainer.recipe, trainer.images, config)
+    until = time.monotonic() + WRITE_FOR
+    while True:
+        try:
+            _write_metrics(out, trainer, notes)
+            sha = save_checkpoint(out / CHECKPOINT, trainer.module, card).sha256
+            break
+        except (OSError, UserError) as error:
+            if time.monotonic() > until:
+                raise TrainingStopped(
+                    f"the trained model could not be written ({error}); make room, then the same command writes it"
+                ) from error
+            time.sleep(2)
+    if best is not None and best.epoch != trainer.progress.epoch:
+        try:
+            _keep_best(states, best, out, card)
+        except (OSError, UserError) as error:
+            notes(f"the best model, of {best.text}, could not be written ({error})")
+    return sha
+
+
+def _keep_best(states: States, best: Entry, out: Folder, card: ModelCard) -> None:
+    def write(folder: Path) -> None:
+        model = card.build()
+        model.load_state_dict(read_tensors((folder / MODEL).read_bytes(), MODEL))
+        save_checkpoint(out / BEST, model, card)
+
+    states.load(best, write)
+
+
+def _card(recipe: Recipe, images: ImageSet, config: dict[str, Any]) -> ModelCard:
+    return ModelCard(
+        architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
+        mean=images.mean, std=images.std, class_names=images.class_names, sigma=recipe.training.sigma,
+        dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"), data_fingerprint=config["fingerprint"],
+        seed=config["seed"], code_version=__version__,
+    )  # fmt: skip
+
+
+def _preempted() -> bool:
+    """Whether Ray has told this worker that a node of the run will be taken away.
+
+    `ray.train.get_preemption_info` answers the same, but makes all workers wait for each other each time; the pulse
+    already has them agree.
+    """
+    try:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        return get_train_context().preemption_context.preemption_info is not None
+    except (ImportError, AttributeError):  # another version of Ray
+        return False

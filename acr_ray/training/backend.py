@@ -1,0 +1,30 @@
+"""Ray Train's torch set-up, with workers that take SIGTERM as a request to save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train.torch import TorchConfig
+
+from acr_ray.training.requests import listen
+
+
+class _Listening(TorchConfig().backend_cls):
+    """The training function runs in a thread, where Python sets no signal handlers; this runs in the main one."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        super().on_start(worker_group, backend_config)
+        worker_group.execute(listen)
+
+
+@dataclass
+class _ListeningConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type:
+        return _Listening
+
+
+def listening_torch(backend: str) -> TorchConfig:
+    """The process group's configuration; ``backend``: ``gloo`` or ``nccl``."""
+    return _ListeningConfig(backend=backend)
