@@ -20,6 +20,7 @@ from jobs._run import connect
 BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
     "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
+    "loader": "images a second read, decoded and cropped, from folders and packs, against what a step takes in",
     "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 

@@ -8,6 +8,7 @@ from acr_ray.data.digits import open_digits
 from acr_ray.data.image_set import ImageSet
 from acr_ray.data.imagenet import open_imagenet
 from acr_ray.data.loading import batches
+from acr_ray.data.pack import PackedImages, is_pack
 from acr_ray.settings import UserError
 
 __all__ = ["DATASETS", "ImageSet", "batches", "open_images", "select"]
@@ -20,7 +21,8 @@ def open_images(dataset: str, root: str | None = None, split: str = "test") -> I
 
     Args:
         dataset: ``digits`` (embedded), ``cifar10`` or ``imagenet``.
-        root: folder that holds ``cifar-10-batches-py``, or ``train/`` and ``val/`` class folders; digits need none.
+        root: folder that holds ``cifar-10-batches-py``, or ``train/`` and ``val/`` class folders, or what
+            jobs.pack has made of those; digits need none.
         split: ``train`` or ``test`` (ImageNet's ``val/``).
 
     Raises:
@@ -34,4 +36,6 @@ def open_images(dataset: str, root: str | None = None, split: str = "test") -> I
         return open_digits(split)
     if root is None:
         raise UserError(f"data.root = none: {dataset} is read from a folder (--data.root PATH)")
-    return open_cifar10(root, split) if dataset == "cifar10" else open_imagenet(root, split)
+    if dataset == "cifar10":
+        return open_cifar10(root, split)
+    return PackedImages(root, split) if is_pack(root, split) else open_imagenet(root, split)

@@ -81,8 +81,12 @@ class ImageFolders(ImageSet):
             found[place] = np.asarray(F.horizontal_flip(image) if mirrored else image).transpose(2, 0, 1)
         return found
 
+    def path_of(self, row: int) -> Path:
+        """The file of a row of the full split."""
+        return self._root / self._files[row]
+
     def _open(self, row: int) -> Image.Image:
-        path = self._root / self._files[row]
+        path = self.path_of(row)
         try:
             with Image.open(path) as image:
                 return image.convert("RGB")  # some of ImageNet's are grey or CMYK
