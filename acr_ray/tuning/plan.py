@@ -1,4 +1,4 @@
-"""What trials cost, planned from their list. Pure arithmetic, no network.
+"""What trials cost, planned from their list. Arithmetic, no network.
 
 Exact where nothing depends on the data. Two things do: how many samples discarding keeps (p_A estimates for weights
 are drawn for them alone), and how many draws are still correct at each step of the attack, which alone are passed.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from acr_ray.data.sampling import steps
 from acr_ray.settings import Recipe
+from acr_ray.training.attack import worth_looking
 from acr_ray.training.methods import build_method
 from acr_ray.tuning.trunks import Passes, estimate_key, trunk_identity
 
@@ -29,12 +30,15 @@ class Record:
     active: Sequence[Sequence[float]]
 
 
-def epoch_passes(recipe: Recipe, images: int, epoch: int, record: tuple[int, Sequence[float]] | None) -> Passes:
+def epoch_passes(
+    recipe: Recipe, images: int, epoch: int, record: tuple[int, Sequence[float], Sequence[float]] | None
+) -> Passes:
     """One epoch without the discard estimate.
 
     Args:
         images: training images.
-        record: samples left and shares of active draws in this epoch; None: unknown.
+        record: samples left and shares of active draws in this epoch, and the shares in the one before (empty where
+            it made no attack), by which the loop decides at which steps to look first; None: unknown.
     """
     t, reweigh = recipe.training, recipe.reweigh
     method = build_method(recipe)
@@ -46,11 +50,19 @@ def epoch_passes(recipe: Recipe, images: int, epoch: int, record: tuple[int, Seq
     if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
         found += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
     if recipe.attack.enabled:
-        copies, count = images * t.m, recipe.attack.steps
-        active = [1.0] * count if record is None else list(record[1])
-        # Step t passes what step t - 1 found correct; all draws come to the first.
-        rows = copies + sum(round(share * copies) for share in active[: count - 1])
-        found += Passes(rows, rows)
+        active, before = ([1.0] * recipe.attack.steps, ()) if record is None else record[1:]
+        found += attack_passes(images * t.m, active, worth_looking(before))
+    return found
+
+
+def attack_passes(copies: int, active: Sequence[float], looks: Sequence[bool]) -> Passes:
+    """An epoch's attacks without padding. Step t passes what step t - 1 found correct, forward and backward; where it
+    looks first, forward, and again forward and backward what it finds correct."""
+    found, rows = Passes(), copies
+    for step, share in enumerate(active):
+        correct, look = round(share * copies), step < len(looks) and looks[step]
+        found += Passes(rows + correct, correct) if look else Passes(rows, rows)
+        rows = correct
     return found
 
 
@@ -65,7 +77,9 @@ def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record:
     begin = recipe.training.e_t if forked else 0
     found = Passes()
     for epoch in range(begin, epochs):
-        known = None if record is None else (record.remaining[epoch - begin], record.active[epoch - begin])
+        at, known = epoch - begin, None
+        if record is not None:
+            known = (record.remaining[at], record.active[at], record.active[at - 1] if at else ())
         found += epoch_passes(recipe, images, epoch, known)
     estimates = not forked and recipe.adapts and recipe.training.e_t < epochs
     return found + (discard_passes(recipe, images) if estimates else Passes())

@@ -40,10 +40,10 @@ def trunk_identity(recipe: Recipe, surroundings: dict[str, Any]) -> dict[str, An
     return early | surroundings
 
 
-def trunk_recipe(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe of a trunk that is trained for so many epochs."""
+def trunk_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of a trunk: the trial's without its three parts."""
     off = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
-    return recipe.change({**off, "training.e_t": 0, "training.epochs": max(1, epochs)}, recipe.name)
+    return recipe.change({**off, "training.e_t": 0}, recipe.name)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Trunks:
     def _grow(self, files: TrunkFiles, trial: Trainer) -> None:
         """Train the trunk from its last checkpoint before the trial's E_t to E_t."""
         e_t, group, started = trial.recipe.training.e_t, trial.group, time.monotonic()
-        trunk = Trainer(trunk_recipe(trial.recipe, e_t), trial.images, trial.seed, group, trial.device)
+        trunk = Trainer(trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device)
         trunk.identity = files.sha
         begin = max((epoch for epoch in files.checkpoints() if epoch <= e_t), default=None)
         begin = int(group.sum(np.array([-1 if begin is None else begin]))[0]) // group.world
