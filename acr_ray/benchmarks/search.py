@@ -39,6 +39,7 @@ from acr_ray.tuning.validation import ValidationSettings, held_out
 FULL = ("training.m=2,4", "training.e_t=20,30,40", "discard.p_t=0.4,0.5", "attack.steps=1,3")
 QUICK = ("training.e_t=3,4", "discard.p_t=0.4,0.5")
 SHORT = {"training.epochs": 6, "training.milestones": (3, 5), "training.e_t": 3}  # of the quick space
+QUICK_VALIDATION = {"n": 500}
 N, ALPHA, SEEDS = 10_000, 0.001, 3  # of the best trials' certification anew
 
 Reports = list[dict[str, Any]]
@@ -69,7 +70,7 @@ def works(out: Path, quick: bool) -> tuple[dict[str, Work], Space]:
     """
     recipe = load_recipe("digits").change(SHORT if quick else {})
     space = parse_space(QUICK if quick else FULL, recipe)
-    draws = {"n": 500} if quick else {}
+    draws = QUICK_VALIDATION if quick else {}
     fixed, rungs = ValidationSettings(stopping="fixed", **draws), place(space.forks(recipe), space.epochs(recipe))
     asked = parse_objectives("acr", recipe.training.sigma, fixed.n, fixed.alpha)
     scratch = Work(
