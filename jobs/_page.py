@@ -8,12 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from acr_ray.reporting import write_report
+from acr_ray.reporting.sample_p_a import p_a_histogram
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
 from jobs._run import open_tracker
 
 NOTE = "mlflow.note.content"  # the description that the UI shows first on a run's page
+P_A = "p_a"  # folder of a training run's estimates
 PAGE = ("report.html", "table.md", "table.csv", "table.tex", "summary.json")
 
 
@@ -55,6 +57,21 @@ def log_comparison(options: argparse.Namespace, out: Folder) -> None:
     tracker.files(out, page_files(out))
     tracker.tags({NOTE: out.read_text("table.md")})
     tracker.finish()
+
+
+def log_sample_p_a(tracker: Tracker, out: Folder) -> None:
+    """The p_A files of a training run, each with its histogram, as artefacts under ``p_a/``."""
+    if not tracker.ok:
+        return
+    files = [name for name in (out / P_A).names(".parquet")]
+    tracker.files(out / P_A, files, P_A)
+    with TemporaryDirectory() as temporary:
+        pictures = Folder(temporary)
+        for name in files:
+            stem = name.removesuffix(".parquet")
+            title = f"training samples, {stem.replace('_', ' ')}"
+            pictures.write_bytes(f"{stem}.png", p_a_histogram((out / P_A).read_bytes(name), title))
+        tracker.files(pictures, pictures.names(".png"), P_A)
 
 
 def _values(source: dict[str, Any]) -> dict[str, float]:

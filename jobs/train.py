@@ -14,6 +14,7 @@ from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.methods import build_method
 from jobs._main import JobFailed, entry
+from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines
 from jobs._run import connect, open_tracker, out_folder
 from jobs._train_options import keeping_of, parse, workers_of
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> None:
     for epoch in records(out):
         log(epoch)
     tracker.files(out, ["summary.json", METRICS])
+    log_sample_p_a(tracker, out)
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     tracker.finish()

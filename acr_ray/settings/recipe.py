@@ -68,8 +68,9 @@ class DiscardSettings(Settings):
     draws: int = Field(100, ge=1, le=1_000_000, description="noise draws of the p_A estimate")
     view: Literal["training", "evaluation"] = Field("training", description="view of an image that p_A is estimated on")
     checkpoint: str | None = Field(
-        None, description="model that estimates p_A (needed at E_t = 0); none: the one trained"
+        None, description="model that estimates p_A (at E_t = 0 it, or a p_a_file, is needed); none: the one trained"
     )
+    p_a_file: str | None = Field(None, description="estimates made before: p_a/epoch_K.parquet of a run")
 
 
 class ReweighSettings(Settings):
@@ -102,7 +103,7 @@ LATER = (
         "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
         "scale_learning_rate",
     )),
-    "attack.buckets",
+    "attack.buckets", "discard.p_a_file",
 )  # fmt: skip
 
 
@@ -166,11 +167,14 @@ class Recipe(Settings):
 
     def check_complete(self) -> None:
         """Raises UserError where something that only the user can give is missing."""
-        if self.discard.enabled and self.training.e_t == 0 and self.discard.checkpoint is None:
+        given = (self.discard.checkpoint, self.discard.p_a_file)
+        if None not in given:
+            raise UserError(f"{self.name}: discard.checkpoint and discard.p_a_file exclude each other")
+        if self.discard.enabled and self.training.e_t == 0 and given == (None, None):
             raise UserError(
                 f"{self.name}: discard.checkpoint = none: this recipe discards at epoch 0, before anything is "
-                "trained; allowed: the checkpoint of a trained model (--discard.checkpoint DIR), "
-                "a later training.e_t, or --discard.enabled false"
+                "trained; allowed: the checkpoint of a trained model (--discard.checkpoint DIR), a p_A file "
+                "(--discard.p_a_file FILE), a later training.e_t, or --discard.enabled false"
             )
         if self.data.dataset != "digits" and self.data.root is None:
             raise UserError(

@@ -13,6 +13,7 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.estimate import label_counts
+from acr_ray.training.p_a_file import read_counts
 from acr_ray.training.population import kept_by_p_a, radius_weights
 from acr_ray.training.precision import in_precision
 
@@ -66,6 +67,8 @@ def discard_counts(trainer: Trainer) -> NDArray[np.int64]:
     """Label counts of every training sample, as discarding at the epoch that comes next needs them."""
     everything, discard = np.arange(len(trainer.images), dtype=np.int64), trainer.recipe.discard
     purpose = f"discard/{trainer.progress.epoch}"
+    if discard.p_a_file is not None:
+        return read_counts(discard.p_a_file, trainer.images, discard.draws)
     return _counts(trainer, everything, discard.draws, purpose, discard.view, discard.checkpoint)
 
 

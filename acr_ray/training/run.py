@@ -14,12 +14,13 @@ from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
 from acr_ray.training.loop import TrainingStopped, check_workers
+from acr_ray.training.p_a_file import FOLDER as P_A
 from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
 from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
 
 RAY_FOLDER = "ray"
 OWNED = (
-    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, STEERING, "summary.json",
+    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, STEERING, P_A, "summary.json",
 )  # fmt: skip
 
 

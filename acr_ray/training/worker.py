@@ -21,6 +21,7 @@ from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
 from acr_ray.training.pulse import END, LEAVE, Pulse
 from acr_ray.training.requests import RUNNING, STOP, STOPPED, Requests, steer, steering
@@ -107,6 +108,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
             profile.end_epoch(progress.epoch - 1)
         if group.rank == 0:
             _write_metrics(out, trainer, notes)
+            _write_estimates(out, trainer, notes)
         if last or progress.epoch % config["checkpoint_every"] == 0:
             keep()
 
@@ -147,6 +149,14 @@ def _write_metrics(out: Folder, trainer: Trainer, notes: Any) -> None:
         out.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in trainer.progress.history))
     except OSError as error:
         notes(f"{METRICS} could not be written after epoch {trainer.progress.epoch} ({error}); training goes on")
+
+
+def _write_estimates(out: Folder, trainer: Trainer, notes: Any) -> None:
+    progress = trainer.progress
+    try:
+        write_p_a(out, trainer.images, trainer.recipe, progress, progress.history[-1])
+    except OSError as error:
+        notes(f"p_A of epoch {progress.epoch - 1} could not be written ({error}); training goes on")
 
 
 def _finish(trainer: Trainer, states: States, out: Folder, config: dict[str, Any], notes: Any) -> str:

@@ -12,7 +12,7 @@ PROMISED_FIELDS = {
     "training.sigma", "training.epochs", "training.batch_size", "training.m", "training.e_t",
     "training.learning_rate", "training.milestones", "training.lr_decay", "training.momentum",
     "training.weight_decay", "training.channels_last", "method.name",
-    "discard.enabled", "discard.p_t", "discard.draws", "discard.view", "discard.checkpoint",
+    "discard.enabled", "discard.p_t", "discard.draws", "discard.view", "discard.checkpoint", "discard.p_a_file",
     "reweigh.enabled", "reweigh.every", "reweigh.draws", "reweigh.p_min", "reweigh.alpha", "reweigh.view",
     "attack.enabled", "attack.steps", "attack.epsilon", "attack.norm",
 }  # fmt: skip

@@ -1,0 +1,112 @@
+"""p_A of the training samples as files: ``p_a/epoch_K.parquet``, one row for each sample and estimate of epoch K."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from acr_ray.data import ImageSet
+from acr_ray.settings import Recipe, UserError
+from acr_ray.storage import Folder
+from acr_ray.training.state import Progress
+
+FOLDER = "p_a"
+PURPOSES = ("discard", "reweigh")
+SCHEMA_VERSION = b"1"
+
+
+def file_name(epoch: int) -> str:
+    return f"epoch_{epoch}.parquet"
+
+
+def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progress, record: dict[str, Any]) -> None:
+    """Write what an epoch has estimated; does nothing where it has estimated nothing.
+
+    Columns: ``image`` (stable name), ``idx``, ``label``, ``p_a`` (share of the draws that gave the label), ``count``,
+    ``draws``, ``purpose`` (``discard``: all samples; ``reweigh``: those kept), ``kept`` (is trained on from this epoch
+    on), ``weight`` (chance to be drawn over the mean of the kept ones; 1 without reweighing, 0 where not kept).
+
+    Args:
+        folder: of the run; the file goes to ``p_a/`` in it.
+        record: the epoch's, as in metrics.jsonl.
+    """
+    made = [purpose for purpose in PURPOSES if f"{purpose}_p_a_mean" in record]
+    if not made:
+        return
+    weight = np.ones(len(images))
+    if progress.population is not None:
+        weight, kept = np.zeros(len(images)), progress.population.kept
+        weights = progress.population.weights
+        weight[kept] = 1.0 if weights is None else weights / weights.mean()
+    parts = []
+    for purpose in made:
+        counts, draws = progress.p_a[purpose], getattr(recipe, purpose).draws
+        rows = np.flatnonzero(counts >= 0)
+        parts.append(
+            pa.table(
+                {
+                    "image": [images.names[i] for i in rows],
+                    "idx": images.idx[rows],
+                    "label": images.labels[rows],
+                    "p_a": counts[rows] / draws,
+                    "count": counts[rows].astype(np.int64),
+                    "draws": np.full(len(rows), draws, dtype=np.int64),
+                    "purpose": [purpose] * len(rows),
+                    "kept": weight[rows] > 0,
+                    "weight": weight[rows],
+                }
+            )
+        )
+    stream = BytesIO()
+    metadata = {b"acr_ray.schema_version": SCHEMA_VERSION, b"acr_ray.epoch": str(record["epoch"]).encode()}
+    pq.write_table(pa.concat_tables(parts).replace_schema_metadata(metadata), stream)
+    folder.write_bytes(f"{FOLDER}/{file_name(record['epoch'])}", stream.getvalue())
+
+
+def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
+    """Label counts of every training sample from such a file.
+
+    Only ``image``, ``label``, ``p_a`` and ``draws`` are needed: a file made elsewhere will do. Of a file with several
+    estimates the ``discard`` ones are taken.
+
+    Args:
+        path: of the file.
+        images: the training set.
+        draws: how many there should be for each sample.
+
+    Returns:
+        int64 ``(len(images),)`` in [0, draws].
+
+    Raises:
+        UserError: the file can't be read, lacks an image or has another label or number of draws for one.
+    """
+    option = f"discard.p_a_file {path}"
+    head, _, name = path.rpartition("/")
+    try:
+        table = pq.read_table(pa.BufferReader(Folder(head or ".", option="discard.p_a_file").read_bytes(name)))
+        if "purpose" in table.column_names:
+            table = table.filter(pa.compute.equal(table["purpose"], "discard"))
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "p_a", "draws")}
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise UserError(f"{option}: no p_A file with image, label, p_a and draws ({error})") from None
+    place = {name: i for i, name in enumerate(columns["image"])}
+    absent = [name for name in images.names if name not in place]
+    if absent:
+        raise UserError(f"{option}: has no p_A of {absent[0]} (and {len(absent) - 1} others of {len(images)})")
+    rows = np.array([place[name] for name in images.names])
+    wrong = np.flatnonzero(columns["label"][rows] != images.labels)
+    if len(wrong):
+        raise UserError(f"{option}: has another label for {images.names[wrong[0]]}")
+    p_a, found = columns["p_a"][rows].astype(float), columns["draws"][rows]
+    if not ((p_a >= 0) & (p_a <= 1)).all():
+        raise UserError(f"{option}: p_a must lie in [0, 1]")
+    if not (found == draws).all():
+        raise UserError(
+            f"{option}: from {int(found[0])} draws a sample; discard.draws is {draws}: give the same number"
+        )
+    return np.rint(p_a * draws).astype(np.int64)
