@@ -22,7 +22,7 @@ MODELS = {
     "cpu": {"cifar_resnet20": (4, 3, 0.25, 0.25, 256)},
     "cuda": {"resnet50": (1, 2, 0.5, 1.0, 256), "cifar_resnet110": (4, 3, 0.25, 0.25, 256)},
 }
-WARM_STEPS, WARM_RATE = 24, 0.1
+WARM_STEPS, WARM_RATE = 18, 0.1
 LEAST_CORRECT = 0.6  # of the draws, for figures that speak of a trained model
 
 

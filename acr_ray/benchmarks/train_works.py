@@ -21,7 +21,7 @@ from acr_ray.training.loop import Trainer
 from acr_ray.training.step import step
 from acr_ray.training.sums import Sums
 
-SEED, CLASSES, STEPS = 0, 10, 1000
+SEED, CLASSES, STEPS, STATISTICS = 0, 10, 1000, 12
 STATE: dict[str, Any] = {}  # of this process: what it was told to set up
 torch.set_num_threads(1)
 
@@ -58,7 +58,13 @@ def learn(steps: int) -> dict[str, NDArray]:
     trainer: Trainer = STATE["trainer"]
     for number in range(steps):
         _our_step(number, attacks=False)
-    # Batch statistics have a memory of ten steps; the measured steps begin with ones that fit the weights.
+    # Running statistics have a memory of ten steps: brought up to weights that have moved fast.
+    t = trainer.recipe.training
+    with torch.no_grad():
+        for number in range(STATISTICS):
+            x = _batch(steps + number)[1].repeat_interleave(t.m, dim=0)
+            noisy = (x + t.sigma * torch.randn(x.shape)).to(trainer.device, memory_format=trainer.memory_format)
+            trainer.network(noisy)
     return {name: value.detach().cpu().numpy().copy() for name, value in trainer.module.state_dict().items()}
 
 

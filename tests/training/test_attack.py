@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from acr_ray.settings.recipe import AttackSettings
-from acr_ray.training.attack import attack_noise
+from acr_ray.training.attack import attack_noise, bucket_sizes, worth_looking
 from acr_ray.training.passes import PassCounter
+from acr_ray.training.precision import Autocast
 
 SHAPE = (2, 5, 5)
 
@@ -138,3 +139,79 @@ def test_nothing_correct_and_zero_gradients():
     still = attack_noise(Flat(), x, torch.zeros(6, dtype=torch.int64), noise, AttackSettings(enabled=True))
     torch.testing.assert_close(still.noise, noise, rtol=1e-12, atol=0)
     assert torch.isfinite(still.noise).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("buckets, look", [(1, ()), (3, ()), (8, ()), (0, (True,) * 5), (4, (True, False, True))])
+def test_padding_and_looking_first_change_nothing(norm, buckets, look):
+    model = small_model().train()
+    x, noise = batch()
+    labels = half_right(model, x, noise)
+    settings = AttackSettings(enabled=True, steps=5, epsilon=0.4, norm=norm)
+    plain = attack_noise(model, x, labels, noise, settings)
+    found = attack_noise(model, x, labels, noise, settings, buckets=buckets, look_first=look)
+    torch.testing.assert_close(found.noise, plain.noise, rtol=1e-12, atol=0)
+    assert torch.equal(found.active, plain.active)
+
+
+def test_buckets_are_the_only_sizes_that_the_network_sees():
+    model = small_model().train()
+    x, noise = batch()
+    labels = half_right(model, x, noise)
+    seen = []
+    model.register_forward_hook(lambda module, given, output: seen.append(len(output)))
+    attack_noise(model, x, labels, noise, AttackSettings(enabled=True, steps=5, epsilon=0.4), buckets=4)
+    assert bucket_sizes(40, 4) == [10, 20, 30, 40] and bucket_sizes(3, 8) == [1, 2, 3] and bucket_sizes(9, 0) == []
+    assert set(seen) <= {10, 20, 30, 40} and len(set(seen)) > 1
+
+
+def test_looking_first_is_for_steps_where_most_rows_are_wrong():
+    assert worth_looking([0.9, 0.8, 0.7]) == (False, False, False)
+    assert worth_looking([0.3, 0.28, 0.1]) == (True, False, True)
+    assert worth_looking([0.0, 0.0]) == (True, False) and worth_looking([]) == ()
+
+
+def test_gradients_of_weights_are_neither_kept_nor_computed():
+    """Seen from autograd: no layer's graph asks for them, and frozen layers keep no inputs for them."""
+    model = small_model().train()
+    x, noise = batch()
+    labels = half_right(model, x, noise)
+    asked = []
+
+    class Watching(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(weight)
+            return x * weight
+
+        @staticmethod
+        def backward(ctx, gradient):
+            asked.append(ctx.needs_input_grad)
+            return gradient * ctx.saved_tensors[0], None
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.weight = model, nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.inner(Watching.apply(x, self.weight))
+
+    scaled = Scaled()
+    attack_noise(scaled, x, labels, noise, AttackSettings(enabled=True))
+    assert asked and set(asked) == {(True, False)}
+    assert all(p.requires_grad and p.grad is None for p in scaled.parameters())
+
+
+@pytest.mark.parametrize("dtype, scale", [(torch.bfloat16, 1.0), (torch.float16, 1024.0)])
+def test_under_autocast_the_attack_is_about_the_same(dtype, scale):
+    model = small_model().float().train()
+    x, noise = (part.float() for part in batch(200))
+    labels = half_right(model, x, noise)
+    settings = AttackSettings(enabled=True, steps=3, epsilon=0.5)
+    exact = attack_noise(model, x, labels, noise, settings)
+    found = attack_noise(Autocast(model, dtype, "cpu"), x, labels, noise, settings, scale=scale)
+    alike = nn.functional.cosine_similarity(found.noise.flatten(1), exact.noise.flatten(1))
+    assert alike.median() > 0.99 and (alike > 0.9).float().mean() > 0.95
+    assert (found.active - exact.active).abs().max() <= 6
+    torch.testing.assert_close(found.noise.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1))
