@@ -226,6 +226,7 @@ def estimate_key(recipe: Recipe) -> str:
     """Name of the p_A estimate that a trial discards by: the same for every p_t."""
     d = recipe.discard
     what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": d.checkpoint}
+    what |= {} if d.p_a_file is None else {"p_a_file": d.p_a_file}
     return f"{recipe.training.e_t:05d}_{digest(what)[:12]}"
 
 
