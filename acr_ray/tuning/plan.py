@@ -67,7 +67,7 @@ def attack_passes(copies: int, active: Sequence[float], looks: Sequence[bool]) -
 
 
 def discard_passes(recipe: Recipe, images: int) -> Passes:
-    """The p_A estimate that discards. One by another checkpoint, or from a file, is not passed through the network trained."""
+    """The p_A estimate that discards; none where another checkpoint or a file has it, not the network trained."""
     discard = recipe.discard
     own = discard.enabled and discard.checkpoint is None and discard.p_a_file is None
     return Passes(_whole_blocks(recipe.discard.draws) * images if own else 0, 0)
