@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -149,7 +150,7 @@ def run_training(
     )
     with Follower(out, on_epoch, on_note):
         try:
-            problem = (trainer.fit().return_value or {}).get("problem")
+            problem = (_fit(trainer, keeping.max_failures, on_note).return_value or {}).get("problem")
         except SystemExit:
             _ask_to_stop(out)
             raise
@@ -159,6 +160,20 @@ def run_training(
         _raise(problem)
     for name in (RAY_FOLDER, STATE_FOLDER, STEERING):
         out.delete(name)
+
+
+def _fit(trainer: Any, max_failures: int, on_note: Callable[[str], None]) -> Any:
+    """The trainer's result; also where a worker dies while they are being started, which Ray Train takes for its end."""
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError
+
+    for failures in itertools.count(1):
+        try:
+            return trainer.fit()
+        except ControllerError as error:
+            if failures > max_failures or not isinstance(error.controller_failure, RayActorError):
+                raise
+            on_note("a worker was lost while the workers were starting; they are started again")
 
 
 def records(out: Folder) -> list[dict[str, Any]]:

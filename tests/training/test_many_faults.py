@@ -129,7 +129,8 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
 
     def command(name, workers, pause):
         options = json.dumps({"folder": str(tmp_path / f"log-{name}"), "pause": pause})
-        return [sys.executable, "-m", "jobs.train", "digits-gaussian", "--out", str(tmp_path / name), "--workers", workers,
+        return [sys.executable, "-m", "jobs.train", "digits-gaussian", "--out", str(tmp_path / name),
+                "--workers", workers,
                 "--training.epochs", "12", "--training.e_t", "0", "--training.milestones", "9", "--no-tracking",
                 "--method.name", "logged_method:Logged", "--method.options", options, "--resize-seconds", "5",
                 "--max-failures", "50", "--checkpoint-minutes", "0.05"]  # fmt: skip

@@ -9,9 +9,13 @@ import torch
 from acr_ray.data import open_images
 from acr_ray.settings import UserError, load_recipe
 from acr_ray.settings.recipe import LATER, TrainingSettings
+from acr_ray.storage import Folder
+from acr_ray.tracking.runs import scalars
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.loop import Trainer, TrainingStopped, check_workers
 from acr_ray.training.optimizer import learning_rate
+from acr_ray.training.profiling import Profile
+from jobs._train_options import parse, workers_of
 
 KEPT = Path(__file__).parent / "kept" / "digits_short.json"
 SHORT = {"training.epochs": 3, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1}
@@ -149,3 +153,61 @@ def test_records_have_times_beside_what_is_compared(images):
     shares = [timing[f"{part}_share"] for part in ("data", "noise", "attack", "forward_backward", "optimizer", "p_a")]
     assert all(share >= 0 for share in shares) and 0.5 < sum(shares) <= 1.01
     assert timing["images_per_s"] > 0 and timing["attack_share"] > 0 and timing["p_a_share"] > 0
+
+
+def test_traces_of_a_few_steps(images, tmp_path):
+    recipe = load_recipe("digits").change(SHORT)
+    trainer = Trainer(recipe, images, 3, Group())
+    trainer.watched = profile = Profile(trainer, Folder(tmp_path))
+    trainer.run(lambda t: profile.end_epoch(t.progress.epoch - 1))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rank0_epoch00000.json", "rank0_epoch00001.json"]
+    names = {event.get("name") for event in json.loads((tmp_path / "rank0_epoch00001.json").read_text())["traceEvents"]}
+    assert "aten::convolution" in names and any("backward" in str(name).lower() for name in names)
+
+
+def test_mlflow_gets_the_times_as_numbers(images):
+    record = trained(images, 2).progress.history[1]
+    found = scalars(record)
+    assert found["timing.images_per_s"] == record["timing"]["images_per_s"]
+    assert found["reweigh_weight_quantiles.1"] == record["reweigh_weight_quantiles"][0] > 0
+    assert all(isinstance(value, (int, float)) for value in found.values())
+
+
+@pytest.mark.parametrize("text, found", [("3", (3, None)), ("2:8", (2, 8)), ("1:1", (1, 1))])
+def test_workers_may_be_a_range(text, found):
+    _, options = parse(["digits", "--workers", text], "")
+    assert options.workers == found
+    workers = workers_of(options)
+    assert workers.text == (int(text) if ":" not in text else text) and (workers.count, workers.most) == found
+
+
+@pytest.mark.parametrize("text", ["0", "8:2", "2:", ":2", "two", "1:2:3"])
+def test_other_numbers_of_workers_are_refused(text):
+    with pytest.raises(UserError, match="--workers"):
+        parse(["digits", "--workers", text], "")
+
+
+def test_more_workers_than_a_step_has_inputs(images):
+    check_workers(load_recipe("digits"), 217, 8)
+    with pytest.raises(UserError, match="--workers 300: a step has only .* inputs"):
+        check_workers(load_recipe("digits"), 217, 300)
+
+
+def test_synchronised_batch_norm_on_cpus_is_refused():
+    class Two(Group):
+        def __init__(self):
+            self.device, self.rank, self.world = "cpu", 0, 2
+
+    with pytest.raises(UserError, match="sync_batch_norm = True: needs GPUs"):
+        Two().wrap(torch.nn.Linear(1, 1), sync_batch_norm=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same(images):
+    """To rounding, over one step: later steps amplify it."""
+    one = {"training.batch_size": 4 * 217, "training.e_t": 0, "discard.enabled": False, "training.epochs": 1,
+           "training.milestones": ()}  # fmt: skip
+    plain, compiled = (trained(images, **one, **{"training.compile": c}) for c in (False, True))
+    assert compiled.progress.history[0]["loss"] == pytest.approx(plain.progress.history[0]["loss"], rel=1e-3)
+    for name, value in plain.module.state_dict().items():
+        torch.testing.assert_close(compiled.module.state_dict()[name], value, rtol=1e-2, atol=1e-4)
