@@ -118,7 +118,8 @@ def run_training(
 
     check_workers(recipe, images, workers.most or workers.count)
     workers.check_fits()
-    out.delete(PROBLEM)
+    for name in (PROBLEM, STEERING):  # deleting works on a full disk, too
+        out.delete(name)
     steer(out, STARTING)
     trainer = TorchTrainer(
         train_worker,
@@ -163,7 +164,7 @@ def run_training(
 
 
 def _fit(trainer: Any, max_failures: int, on_note: Callable[[str], None]) -> Any:
-    """The trainer's result; also where a worker dies while they are being started, which Ray Train takes for its end."""
+    """The trainer's result, also where a worker dies while they are being started: Ray Train would give up there."""
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
 
