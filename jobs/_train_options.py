@@ -66,6 +66,9 @@ def parser(recipe: Recipe, about: str) -> Parser:
         "--resize-seconds", type=number(1), default=60.0, metavar="S",
         help="with --workers N:M: between looks for room for more [>= 1; default: 60]",
     )  # fmt: skip
+    found.add_argument(
+        "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
+    )
     found.add_argument("--profile", action="store_true", help="leave a torch profiler trace of a few steps in profile/")
     add_run_options(found)
     fields = recipe.flat()

@@ -27,12 +27,16 @@ def main(argv: list[str]) -> None:
     if parsed is None:
         return
     recipe, options = parsed
-    recipe.check_complete()
-    out = out_folder(options)
-
+    if not options.dry_run:
+        recipe.check_complete()
+        out = out_folder(options)
     images = open_images(recipe.data.dataset, recipe.data.root, "train")
     build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
     build_method(recipe)
+    if options.dry_run:
+        from jobs._dry_run import dry_run
+
+        return dry_run(recipe, options, images)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
     from acr_ray.training.loop import TrainingStopped
