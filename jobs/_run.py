@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,8 @@ def connect(verbose: bool = False) -> None:
         return
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # Ray puts a handler of its own in place of ours: the process would abort instead of closing what is open.
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     options: dict = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.WARNING}
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -102,3 +106,5 @@ def connect(verbose: bool = False) -> None:
             raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there ({error})") from error
     else:
         ray.init(address="local", include_dashboard=False, **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)

@@ -116,8 +116,8 @@ def run_training(
 
     from acr_ray.training.backend import listening_torch
 
-    check_workers(recipe, images, workers.most or workers.count)
     workers.check_fits()
+    check_workers(recipe, images, workers.most or workers.count)
     for name in (PROBLEM, STEERING):  # deleting works on a full disk, too
         out.delete(name)
     steer(out, STARTING)

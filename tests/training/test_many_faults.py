@@ -45,7 +45,7 @@ def test_twenty_kills_at_random_moments_change_nothing(head, tmp_path):
 
     for kill in kills:
         wait_for(lambda: len(workers()) == 2, process=process)
-        time.sleep(chance.uniform(0, 7))
+        time.sleep(chance.uniform(0, 5))
         assert process.poll() is None, f"ended after {len(done)} kills; the run is too short for this test"
         number = signal.SIGKILL if kill.endswith("KILL") else signal.SIGTERM
         if kill.startswith("worker"):
@@ -56,15 +56,17 @@ def test_twenty_kills_at_random_moments_change_nothing(head, tmp_path):
         else:
             process.send_signal(number)
             printed, errors = process.communicate(timeout=60)
-            assert process.returncode == (-9 if number == signal.SIGKILL else 143), errors[-2000:]
+            # While it joins the cluster Ray's own handler is in place, and aborts.
+            assert process.returncode in ((-9,) if number == signal.SIGKILL else (143, -6, 15)), errors[-2000:]
             if number == signal.SIGTERM and "state" in os.listdir(out):
                 assert not list((out / "state").glob("*.tmp-*"))
             wait_for(lambda: not below(head.pid, "RayTrainWorker"))
-            process = start("train", "digits", "--out", out, *LONG, head=head)
+            code, process = process.returncode, start("train", "digits", "--out", out, *LONG, head=head)
+            kill = f"{kill}, exit code {code}"
         done.append((kill, epochs_done(out)))
+        print(*done[-1], flush=True)
     printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
-    print(done)
     assert model_sha256(out) == model_sha256(tmp_path / "undisturbed")
     assert history(out) == history(tmp_path / "undisturbed")
 
