@@ -95,9 +95,10 @@ def download(run: str, artifact: str, tracking_uri: str) -> str:
 
 
 def with_run(tracker: Tracker, work: Callable[[], None]) -> None:
-    """Do the work; a run that breaks is marked so."""
+    """Do the work, with the machine's load on record; a run that breaks is marked so."""
     try:
-        work()
+        with tracker.system_metrics():
+            work()
     except BaseException as error:
         tracker.finish("KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED")
         raise

@@ -159,6 +159,26 @@ class Tracker:
 
         log_smoothed_model(self.uri, self.run_id, checkpoint, files)
 
+    @contextmanager
+    def system_metrics(self) -> Iterator[None]:
+        """Meanwhile MLflow's own monitor logs this machine's processors, memory, disks, network and GPUs."""
+        monitor = self._start_monitor()
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                monitor.finish()
+
+    @_guarded
+    def _start_monitor(self) -> Any:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        for name in ("mlflow.system_metrics", "mlflow.utils.autologging_utils"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a lost server is said once, by us
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        return monitor
+
     @_guarded
     def finish(self, status: str = "FINISHED") -> None:
         self._client.set_terminated(self.run_id, status)

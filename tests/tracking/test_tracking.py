@@ -15,7 +15,7 @@ from acr_ray.models import load_checkpoint
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
-from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, numbers, resolve_checkpoint, scalars
+from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, numbers, resolve_checkpoint, scalars, with_run
 from tests.fakes.jobs import run
 from tests.fakes.models import write_digits_checkpoint
 
@@ -165,3 +165,15 @@ def test_jobs_without_a_server_finish_and_are_logged_later(head, tmp_path, uri):
     certified = client.get_run(summary["mlflow_run_id"])
     assert certified.data.tags["acr_ray.training_run_id"] == logged.info.run_id
     assert certified.data.metrics["acr"] == summary["acr"]
+
+
+def test_the_machines_load_is_logged_while_a_run_works(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db")
+    tracker.start("train", "x")
+    with_run(tracker, lambda: time.sleep(2))
+    tracker.finish()
+    metrics = mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id).data.metrics
+    assert metrics["system/system_memory_usage_megabytes"] > 0 and tracker.ok
+    off = Tracker(None)
+    with_run(off, lambda: None)
