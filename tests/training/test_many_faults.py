@@ -18,9 +18,9 @@ from tests.fakes.jobs import below, epochs_done, model_sha256, run, start, wait_
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 160
+EPOCHS = 100
 LONG = (
-    "--training.epochs", EPOCHS, "--training.e_t", 30, "--training.milestones", "90", "--reweigh.every", 10,
+    "--training.epochs", EPOCHS, "--training.e_t", 30, "--training.milestones", "70", "--reweigh.every", 10,
     "--workers", 2, "--seed", 3, "--no-tracking", "--max-failures", 1000, "--checkpoint-minutes", 0.02,
     "--checkpoint-every", 3,
 )  # fmt: skip
