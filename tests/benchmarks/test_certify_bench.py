@@ -50,6 +50,7 @@ def test_workers_have_their_own_environment_and_say_what_failed():
         assert a.call("getpid") != b.call("getpid")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_n():
     with Worker(certify_works.__name__, {}) as few, Worker(certify_works.__name__, {}) as many:
         small, large = few.call("memory", n=2000, device="cpu"), many.call("memory", n=200_000, device="cpu")

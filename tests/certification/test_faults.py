@@ -63,7 +63,7 @@ def test_counts_equal_those_of_the_classifier_without_ray(undisturbed, checkpoin
         assert row["outcome"] == ("abstained" if found.abstained else "certified")
 
 
-@pytest.mark.parametrize("actors", [1, 3])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_any_number_of_actors_gives_the_same_counts(head, checkpoint, undisturbed, tmp_path, actors):
     run("certify", checkpoint, "--out", tmp_path, *OPTIONS, "--actors", actors, head=head)
     assert counts(tmp_path) == counts(undisturbed)

@@ -30,6 +30,7 @@ def test_a_fetched_data_set_is_the_one_behind_the_uri(tmp_path):
     assert np.array_equal(straight.labels, open_images("cifar10", str(cifar), "test").labels)
 
 
+@pytest.mark.slow
 def test_it_is_fetched_once_and_by_one_process(tmp_path, cache):
     root = write_imagenet(tmp_path / "i").as_uri()
     context = multiprocessing.get_context("spawn")
