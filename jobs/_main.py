@@ -99,12 +99,19 @@ def entry(run: Callable[[list[str]], None]) -> NoReturn:
         _leave(f"failed: {' '.join(str(error).split())}", 1)
     except KeyboardInterrupt:
         _leave("stopped; the same command goes on where it was", 130)
+    except SystemExit as error:
+        # Ray turns an exit from within its calls into one with code 1.
+        sys.exit(128 + _signalled[0] if _signalled else error.code)
     sys.exit(0)
+
+
+_signalled: list[int] = []
 
 
 def _stop(number: int, frame: Any) -> NoReturn:
     # As an exception, so that what is open is closed on the way out; a second signal ends the process at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _signalled.append(number)
     raise SystemExit(128 + number)
 
 

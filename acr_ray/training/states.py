@@ -73,6 +73,9 @@ class States:
         if self._failing:
             self.say(f"checkpoints can be written again, from {entry.text} on")
         self._failing = False
+        for older in self.entries():  # a place has one checkpoint, so that it names it
+            if (older.epoch, older.step) == (epoch, step) and older != entry:
+                self._delete(older.name)
         self._prune()
         return True
 

@@ -89,6 +89,8 @@ def test_the_last_and_the_best_are_kept(images, tmp_path):
         trainer.progress.history.append({**trainer.progress.history[-1], "epoch": epoch - 1, "loss": 1.0})
         states.add(epoch, 0, trainer.save)
     assert [e.epoch for e in states.entries()] == [3, 5, 6] and states.best().epoch == 3
+    states.add(6, 0, trainer.save)
+    assert [e.epoch for e in states.entries()] == [3, 5, 6], "a place has one checkpoint"
     assert len(states.folder.names()) == 12, "files of deleted checkpoints are left"
 
 
