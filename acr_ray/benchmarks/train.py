@@ -2,7 +2,8 @@
 
 Ours runs in a process started as the workers of a run are, the plain one in a process started as a user's script
 would be; both have the same weights and images, one thread on a CPU, and take turns. The weights come from a short
-training on generated images, so that a realistic share of the noise draws is classified correctly.
+training on generated images, so that a realistic share of the noise draws is classified correctly. On a CPU seconds
+are those of the processes' own time, page faults included, so that what else runs on the machine counts less.
 """
 
 from __future__ import annotations

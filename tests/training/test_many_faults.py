@@ -43,9 +43,15 @@ def test_twenty_kills_at_random_moments_change_nothing(head, tmp_path):
     def workers():
         return [w for w in below(head.pid, "RayTrainWorker") if w.pid not in gone]
 
+    def places():
+        return sorted(path.name for path in (out / "state").glob("*.state.json"))
+
     for kill in kills:
         wait_for(lambda: len(workers()) == 2, process=process)
-        time.sleep(chance.uniform(0, 5))
+        if len(done) % 3:  # two of three while they train, however slow the machine is to start them; else any time
+            before = places()
+            wait_for(lambda now=before: places() != now, process=process)
+        time.sleep(chance.uniform(0, 4))
         assert process.poll() is None, f"ended after {len(done)} kills; the run is too short for this test"
         number = signal.SIGKILL if kill.endswith("KILL") else signal.SIGTERM
         if kill.startswith("worker"):
