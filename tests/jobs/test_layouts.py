@@ -33,6 +33,7 @@ def test_cifar10_resnet110(head, tmp_path):
     assert "discard_hard_share" in records[1] and "attack_active" in records[1] and "reweigh_p_a_mean" in records[1]
 
 
+@pytest.mark.slow
 def test_imagenet_resnet50_with_a_gaussian_model_that_discards(head, tmp_path):
     root = write_imagenet(tmp_path / "data", classes=2, train=4, val=3)
     arguments = ["--data.root", root, "--training.batch_size", 4, "--training.epochs", 1, *FEW]
