@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-slow test-browser lint format clean
+.PHONY: help setup demo bench test test-slow test-endurance test-browser lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
 	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
 test: $(READY) ## the tests (about 13 minutes on two cores)
-	$(PYTEST) -m "not slow and not browser and not gpu"
+	$(PYTEST) -m "not slow and not endurance and not browser and not gpu"
 
-test-slow: $(READY) ## kills at random moments, long statistics
+test-slow: $(READY) ## longer faults and statistics (about 20 minutes)
 	$(PYTEST) -m "slow and not gpu"
+
+test-endurance: $(READY) ## dozens of kills at random moments, whole searches, every method killed (about an hour)
+	$(PYTEST) -m "endurance and not gpu"
 
 test-browser: $(READY) ## the report in headless Chromium (installs it where apt-get can)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }

@@ -16,8 +16,6 @@ import torch
 
 from tests.fakes.jobs import below, epochs_done, model_sha256, run, start, wait_for
 
-pytestmark = pytest.mark.slow
-
 EPOCHS = 100
 LONG = (
     "--training.epochs", EPOCHS, "--training.e_t", 30, "--training.milestones", "70", "--reweigh.every", 10,
@@ -32,6 +30,7 @@ def history(out):
     return [{k: v for k, v in record.items() if k not in ("seconds", "timing")} for record in records]
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(2400)
 def test_twenty_kills_at_random_moments_change_nothing(head, tmp_path):
     run("train", "digits", "--out", tmp_path / "undisturbed", *LONG, head=head)
@@ -125,6 +124,7 @@ def batches_seen(folder):
     return found, worlds
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_elastic_workers_see_the_same_global_batches(tmp_path):
     (tmp_path / "logged_method.py").write_text(METHOD)
@@ -247,6 +247,7 @@ def losses(tmp_path, world, compression="none"):
     return torch.tensor(json.loads(out.read_text()), dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_one_two_and_four_workers_have_the_same_loss_on_the_same_global_batches(tmp_path):
     """Twenty steps with the attack; batch norm in evaluation mode, since on CPUs it can't be synchronised."""
     alone = losses(tmp_path, 1)

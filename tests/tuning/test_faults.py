@@ -17,7 +17,7 @@ from acr_ray.storage import Folder
 from acr_ray.tuning.results import costs
 from tests.fakes.jobs import below, run, start, wait_for
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 GIVEN = (
     "tune", "digits", "--trials", 8, "--scheduler", "fifo", "--search", "random", "--seed", 5, "--concurrent", 2,
@@ -58,6 +58,7 @@ def kill(process):
     return True
 
 
+@pytest.mark.endurance
 def test_kills_at_random_moments_change_neither_the_trials_nor_the_best(head, undisturbed, tmp_path):
     """Trials, those that make a trunk among them, and the driver."""
     out, chance = tmp_path / "search", random.Random(7)
@@ -96,6 +97,7 @@ def rows_as_reports(out):
     return [row | {"epoch": row["epochs"]} for row in rows(out)]
 
 
+@pytest.mark.endurance
 def test_trunks_are_used_again_by_a_later_search(head, undisturbed, tmp_path):
     """What a search leaves under trunks/ spares another, with other settings of the parts after E_t, the training."""
     out = tmp_path / "later"
@@ -111,6 +113,7 @@ def test_trunks_are_used_again_by_a_later_search(head, undisturbed, tmp_path):
     assert len(rows(out)) == 2
 
 
+@pytest.mark.slow
 def test_trials_of_two_workers_fork_bit_for_bit(head, tmp_path):
     """On Ray Train inside Ray Tune: two trials share a trunk that two workers train."""
     given = (
@@ -126,6 +129,7 @@ def test_trials_of_two_workers_fork_bit_for_bit(head, tmp_path):
         assert row["acr"] == other["acr"] and row["forward_passes"] < other["forward_passes"]
 
 
+@pytest.mark.endurance
 @pytest.mark.timeout(900)
 def test_the_grid_costs_what_was_planned_and_trunks_and_asha_save_what_they_should(tmp_path, monkeypatch):
     """The 24-trial grid at a quarter of its length: 15 epochs for 60, a quarter of the validation images and of the

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.jobs import below, epochs_done, model_sha256, run, start, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.endurance, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 METHODS = ("gaussian", "smoothadv", "consistency", "macer", "smoothmix", "catrs", "stability")
 SHORT = ("--training.epochs", 16, "--training.milestones", "8", "--training.e_t", 0, "--workers", 2, "--no-tracking")
