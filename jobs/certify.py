@@ -11,6 +11,7 @@ from acr_ray.certification import certificates
 from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
+from acr_ray.smoothing.bounds import round_down
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 from jobs._block import with_block
 from jobs._certify_options import parser, plan_of, settings_for
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
     log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     run.end()
-    print(f"certified: ACR {summary['acr']:.4f}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)
+    print(f"certified: ACR {round_down(summary['acr'], 4)}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)
 
 
 if __name__ == "__main__":
