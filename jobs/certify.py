@@ -87,7 +87,10 @@ def main(argv: list[str]) -> None:
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
     log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     run.end()
-    print(f"certified: ACR {round_down(summary['acr'], 4)}, hard share {100 * summary['hard_share']:.1f} %: {out}", flush=True)
+    print(
+        f"certified: ACR {round_down(summary['acr'], 4)}, hard share {100 * summary['hard_share']:.1f} %: {out}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
