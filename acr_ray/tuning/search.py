@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -110,7 +111,19 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
     finally:
         free_leaked(at_end=True)
     # A search that went on has its trials in another order; their names count them as they were made.
-    return [_record(work, result) for result in sorted(results, key=lambda result: result.path.rpartition("_")[2])]
+    return [_record(work, result) for result in sorted(results, key=lambda result: creation_number(result.path))]
+
+
+def creation_number(path: str) -> int:
+    """Which trial of the search a folder of Tune's belongs to: 3 of ``…/trial_4b9de_00003``.
+
+    A folder that was there when the driver was killed is not used again: its trial's next has a few more letters,
+    ``trial_4b9de_00003_5578``.
+    """
+    found = re.fullmatch(r"trial_[^_]+_(\d+)(_.*)?", path.rstrip("/").rpartition("/")[2])
+    if found is None:
+        raise ValueError(f"{path}: not a trial's folder")
+    return int(found[1])
 
 
 def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:

@@ -93,3 +93,12 @@ def test_table_summary_and_page(tmp_path):
 )  # fmt: skip
 def test_no_more_trials_at_once_than_fit(count, cpus, gpus, resources, asked, most):
     assert at_once(Workers(count, gpus, cpus), resources, asked) == most
+
+
+def test_trials_are_numbered_as_they_were_created_also_where_a_kill_left_a_second_folder():
+    from acr_ray.tuning.search import creation_number
+
+    names = ["trial_4b9de_00000", "trial_4b9de_00003_5578", "trial_4b9de_00004", "trial_4b9de_00012"]
+    assert [creation_number(f"/out/tune/{name}") for name in names] == [0, 3, 4, 12]
+    with pytest.raises(ValueError, match="not a trial"):
+        creation_number("/out/tune/tuner.pkl")
