@@ -118,12 +118,11 @@ def creation_number(path: str) -> int:
     """Which trial of the search a folder of Tune's belongs to: 3 of ``…/trial_4b9de_00003``.
 
     A folder that was there when the driver was killed is not used again: its trial's next has a few more letters,
-    ``trial_4b9de_00003_5578``.
+    ``trial_4b9de_00003_5578``. Optuna's trials have no numbers (``trial_7e1f7a34``); all are 0, which leaves them in
+    Tune's own order.
     """
     found = re.fullmatch(r"trial_[^_]+_(\d+)(_.*)?", path.rstrip("/").rpartition("/")[2])
-    if found is None:
-        raise ValueError(f"{path}: not a trial's folder")
-    return int(found[1])
+    return int(found[1]) if found else 0
 
 
 def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
