@@ -12,7 +12,7 @@ import importlib.util
 from typing import Any
 
 from acr_ray.benchmarks import simulate
-from acr_ray.benchmarks.figures import figure
+from acr_ray.benchmarks.figures import alternate, figure, ratios
 from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 
@@ -68,9 +68,9 @@ def _model(name: str, options: argparse.Namespace, rounds: int, dtype: str) -> d
             works["art-1000"] = lambda: theirs.call("art", **common, batch=COHEN_BATCH)
         for work in works.values():  # once unmeasured: kernels are chosen and memory is mapped
             work()
-        seconds = _in_turns(works, rounds)
+        seconds = alternate(works, rounds)
         peak = ours.call("peak_mb")
-    ratio = {other: _ratio(seconds[other], seconds["engine"]) for other in seconds if other != "engine"}
+    ratio = {other: ratios(seconds[other], seconds["engine"]) for other in seconds if other != "engine"}
     rates = {work: figure([options.n / s for s in times]) for work, times in seconds.items()}
     print(f"{name}, N = {options.n}, best forward: {best['form']}, blocks of {best['block']}; ours: {engine_block}")
     for work, rate in rates.items():
@@ -87,19 +87,6 @@ def _model(name: str, options: argparse.Namespace, rounds: int, dtype: str) -> d
         "block": engine_block,
         "dtype": dtype,
     }
-
-
-def _in_turns(works: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Seconds by the workers' own clocks, every second round backwards."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds):
-        for name in list(works) if number % 2 == 0 else list(reversed(works)):
-            seconds[name].append(works[name]())
-    return seconds
-
-
-def _ratio(over: list[float], under: list[float]) -> dict[str, float | int]:
-    return figure([a / b for a, b in zip(over, under, strict=True)])
 
 
 def _memory(options: argparse.Namespace) -> dict[str, Any]:
@@ -133,12 +120,10 @@ def _job(name: str, rounds: int) -> dict[str, float | int]:
         plain = lambda: max(together((a, "engine", call), (b, "engine", call)))  # noqa: E731
         plain()
         job.seconds()
-        shares = []
-        for number in range(rounds):
-            pair = (plain(), job.seconds()) if number % 2 == 0 else (job.seconds(), plain())[::-1]
-            shares.append(pair[0] / pair[1])
-    print(f"{name}: 2 actors against 2 plain processes: {figure(shares)['median']:.3f} of their samples a second")
-    return figure(shares)
+        seconds = alternate({"plain": plain, "job": job.seconds}, rounds)
+    shares = ratios(seconds["plain"], seconds["job"])
+    print(f"{name}: 2 actors against 2 plain processes: {shares['median']:.3f} of their samples a second")
+    return shares
 
 
 def has_art() -> bool:
