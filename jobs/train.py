@@ -10,13 +10,12 @@ import time
 from acr_ray import __version__
 from acr_ray.data import open_images
 from acr_ray.models import build_model
-from acr_ray.storage import amend, claim
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.methods import build_method
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines
-from jobs._run import connect, open_tracker, out_folder
+from jobs._run import begin, connect, out_folder
 from jobs._train_options import keeping_of, parse, workers_of
 
 SCHEMA_VERSION = 1
@@ -47,21 +46,17 @@ def main(argv: list[str]) -> None:
     settings = {"recipe": recipe.name, **recipe.identity(), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
-    record = claim(out, "train", identity, overwrite=options.overwrite, owned=OWNED)
-    done = out.is_file("summary.json")
-    if done and record.get("tracked"):
+    run = begin(options, out, "train", identity, OWNED, recipe.name)
+    if run is None:
         print(f"done before: {out}/checkpoint")
         return
-    tracker = open_tracker(options, out)
-    tracker.start("train", options.run_name or recipe.name, record.get("mlflow_run_id"))
-    if tracker.run_id:
-        record = amend(out, record, mlflow_run_id=tracker.run_id)
+    tracker = run.tracker
     tracker.params({**settings, **hardware, "data.root": recipe.data.root, "code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), EpochLines(recipe)
 
     def work() -> None:
-        if done:
+        if run.done:
             return
         print(f"train {recipe.name}: {len(images)} images, {workers.text} workers, results in {out}", flush=True)
         if before := records(out):
@@ -96,8 +91,7 @@ def main(argv: list[str]) -> None:
     log_sample_p_a(tracker, out)
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
-    tracker.finish()
-    amend(out, record, tracked=tracker.ok)
+    run.end()
     print(f"trained: {out}/{CHECKPOINT}", flush=True)
 
 

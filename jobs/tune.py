@@ -12,14 +12,13 @@ import time
 from acr_ray import __version__
 from acr_ray.data import open_images
 from acr_ray.models import build_model
-from acr_ray.storage import amend, claim
 from acr_ray.training.methods import build_method
 from acr_ray.training.run import Workers
 from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, hidden_by_acr, summary_of, write_table
 from acr_ray.tuning.trial_run import Work
 from acr_ray.tuning.validation import held_out
 from jobs._main import JobFailed, entry
-from jobs._run import connect, open_tracker, out_folder
+from jobs._run import begin, connect, out_folder
 from jobs._trial_lines import TrialLines
 from jobs._tune_options import parse
 
@@ -55,21 +54,17 @@ def main(argv: list[str]) -> None:
     identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
     results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    record = claim(out, "tune", identity, overwrite=options.overwrite, owned=(*OWNED, TRACKED, *results))
-    done = out.is_file(SUMMARY)
-    if done and record.get("tracked"):
+    begun = begin(options, out, "tune", identity, (*OWNED, TRACKED, *results), f"search-{recipe.name}")
+    if begun is None:
         print(f"done before: {out}/{BEST}")
         return
-    tracker = open_tracker(options, out)
-    tracker.start("tune", options.run_name or f"search-{recipe.name}", record.get("mlflow_run_id"))
-    if tracker.run_id:
-        record = amend(out, record, mlflow_run_id=tracker.run_id)
+    tracker = begun.tracker
     tracker.params({**identity, "code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", work.fingerprint, str(recipe.data.root), "tuning")
     log = SearchLog(tracker, out, [o.name for o in work.objectives])
 
     def run() -> None:
-        if done:
+        if begun.done:
             return
         print(
             f"tune {recipe.name}: {asked.trials} trials, {len(training)} images to train on, {len(validation)} to "
@@ -92,8 +87,7 @@ def main(argv: list[str]) -> None:
     with_run(tracker, run)
     log.finish()
     tracker.files(out, list(results))
-    tracker.finish()
-    amend(out, record, tracked=tracker.ok)
+    begun.end()
     print(f"best: {out}/{BEST} (python -m jobs.train {out}/{BEST} --out DIR)\nreport: {out}/{PAGE}", flush=True)
 
 
