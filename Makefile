@@ -3,10 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests that need more than Python: each kind has a target of its own.
+ELSEWHERE := and not static and not services and not images and not compose and not hosts and not slurm
+APT := DEBIAN_FRONTEND=noninteractive apt-get
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
 
+# $(call debian,PROGRAM,PACKAGES): install Debian packages where a program is missing.
+debian = @PATH=$$PATH:/usr/sbin:/sbin command -v $(1) >/dev/null || { $(APT) update -qq && \
+  $(APT) install -y -qq --no-install-recommends $(2) >/dev/null; }
+# $(call extra,NAME): install one of pyproject.toml's extras, once.
+extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+  --constraint constraints.txt --editable ".[dev,$(1)]" && touch $(VENV)/.ready-$(1); }
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-slow test-endurance test-browser lint format clean
+.PHONY: help setup demo bench test test-slow test-endurance test-browser static-test services-test images-test compose-test \
+  cluster-test slurm-test lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "acr-ray needs Python 3.11 to 3.13, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	@touch $@
+	@rm -f $(VENV)/.ready-*; touch $@
 
 setup: $(READY) ## make .venv and install everything into it (about 6.5 GB)
 
@@ -27,7 +38,7 @@ bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
 	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
 test: $(READY) ## the tests (about 13 minutes on two cores)
-	$(PYTEST) -m "not slow and not endurance and not browser and not gpu"
+	$(PYTEST) -m "not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-slow: $(READY) ## longer faults and statistics (about 20 minutes)
 	$(PYTEST) -m "slow and not gpu"
@@ -36,8 +47,36 @@ test-endurance: $(READY) ## dozens of kills at random moments, whole searches, e
 	$(PYTEST) -m "endurance and not gpu"
 
 test-browser: $(READY) ## the report in headless Chromium (installs it where apt-get can)
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	$(call debian,chromium,chromium)
 	$(PYTEST) -m browser
+
+static-test: $(READY) ## the files in docker/ and cluster/, by the linters and schemas of their kinds
+	$(call extra,checks)
+	$(call debian,promtool,prometheus)
+	$(PYTEST) -m static
+
+services-test: $(READY) ## MLflow on PostgreSQL and S3: the demo against it, the server killed meanwhile
+	$(call extra,services)
+	$(call debian,/usr/lib/postgresql/*/bin/initdb,postgresql)
+	$(PYTEST) -m services
+
+images-test: $(READY) ## build the images with buildah and run jobs in them as non-root (root, 15 GB of disk)
+	$(call debian,buildah,buildah crun)
+	$(call debian,debootstrap,debootstrap)
+	$(PYTEST) -m images
+
+compose-test: $(READY) ## the whole Compose stack under podman (root; after images-test's build)
+	$(call debian,podman,podman crun netavark aardvark-dns iptables)
+	$(PYTEST) -m compose
+
+cluster-test: $(READY) ## three Ray hosts in network namespaces: jobs, a host cut off, a host killed (root)
+	$(call debian,ip,iproute2)
+	$(call debian,iptables,iptables)
+	$(PYTEST) -m hosts
+
+slurm-test: $(READY) ## cluster/slurm under a real SLURM on this machine (root)
+	$(call debian,slurmctld,slurm-wlm)
+	$(PYTEST) -m slurm
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
