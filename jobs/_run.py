@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acr_ray.preflight.reach import check_reachable, explained
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, amend, claim
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
@@ -64,7 +65,7 @@ class Begun:
     def end(self) -> None:
         """Close the MLflow run; the folder remembers whether MLflow has everything."""
         self.tracker.finish()
-        amend(self.out, self.record, tracked=self.tracker.ok)
+        amend(self.out, self.record, tracked=self.tracker.ok, mlflow_run_id=self.tracker.run_id)
 
 
 def begin(
@@ -100,10 +101,11 @@ def connect(verbose: bool = False) -> None:
     options: dict = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.WARNING}
     address = os.environ.get("RAY_ADDRESS")
     if address:
+        check_reachable(address)
         try:
-            ray.init(address=None if address.startswith("http") else address, **options)
+            ray.init(address=address, **options)
         except (ConnectionError, RuntimeError) as error:
-            raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there ({error})") from error
+            raise explained(address, error) from error
     else:
         ray.init(address="local", include_dashboard=False, **options)
     if threading.current_thread() is threading.main_thread():

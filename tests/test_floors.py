@@ -18,6 +18,7 @@ BELOW = {
     "certification": {"settings", "storage", "smoothing", "models", "data"},
     "reporting": {"settings", "storage", "smoothing", "certification"},
     "tracking": {"settings", "storage", "smoothing", "models"},
+    "preflight": {"settings", "storage", "data"},
     "tuning": {"settings", "storage", "smoothing", "models", "data", "training"},
     "benchmarks": {
         "settings",
@@ -40,11 +41,14 @@ RAY = {
     "training/run.py",
     "training/backend.py",
     "certification/crew.py",
+    "preflight/nodes.py",
+    "preflight/reach.py",
 }
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
     "certification/statement.py",
     "training/population.py",
+    "preflight/findings.py",
 }
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
 

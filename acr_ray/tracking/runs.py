@@ -21,6 +21,8 @@ class EpochLog:
         self._last = tracker.last_step("loss")
 
     def __call__(self, record: dict[str, Any]) -> None:
+        if self._last is None and self._tracker.ok:  # MLflow was away; what lies in between is logged at the end
+            self._last = self._tracker.last_step("loss")
         if self._last is None or record["epoch"] <= self._last:
             return
         self._tracker.metrics(scalars(record), record["epoch"])
@@ -99,6 +101,7 @@ def with_run(tracker: Tracker, work: Callable[[], None]) -> None:
     try:
         with tracker.system_metrics():
             work()
+        tracker.wait()
     except BaseException as error:
         tracker.finish("KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED")
         raise

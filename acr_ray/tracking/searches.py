@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from acr_ray.storage import Folder
+from acr_ray.tracking.backlog import AGAIN
 from acr_ray.tracking.tracker import Tracker
 
 TRACKED = "tracked.json"  # names of trials and trunks that MLflow has
@@ -29,8 +31,9 @@ class SearchLog:
     """
 
     def __init__(self, tracker: Tracker, out: Folder, metrics: list[str]) -> None:
-        self._tracker, self._out, self._metrics = tracker, out, metrics
-        self._known: dict[str, str] = out.read_json(TRACKED) if tracker.ok and out.is_file(TRACKED) else {}
+        self._tracker, self._out, self._metrics, self._finishing = tracker, out, metrics, False
+        self._known: dict[str, str] = out.read_json(TRACKED) if tracker.uri and out.is_file(TRACKED) else {}
+        self._again = 0.0  # MLflow is not asked before, after it has failed
 
     def __call__(self, point: dict[str, Any], report: dict[str, Any]) -> None:
         """A report of a trial, as Ray Tune hands it on."""
@@ -39,6 +42,7 @@ class SearchLog:
 
     def finish(self, table: str = "trials.parquet", trunks: str = "trunks") -> None:
         """Log what is missing, from the files of a search that is over."""
+        self._finishing = True
         if not self._tracker.ok or not self._out.is_file(table):
             return
         rows = pq.read_table(io.BytesIO(self._out.read_bytes(table)))
@@ -66,7 +70,9 @@ class SearchLog:
         self._nested("trunk", sha, folder.read_json("trunk.json"), numbers, tags, "FINISHED")
 
     def _nested(self, kind: str, name: str, params: dict, numbers: dict, tags: dict, status: str) -> None:
-        if name in self._known or not self._tracker.ok:
+        if name in self._known or self._tracker.run_id is None:
+            return
+        if not self._finishing and time.monotonic() < self._again:
             return
         nested = Tracker(self._tracker.uri, lambda text: None)
         run_id = nested.start(kind, f"{kind}-{name[:12]}", tags=tags | {"mlflow.parentRunId": self._tracker.run_id})
@@ -76,3 +82,7 @@ class SearchLog:
         if nested.ok:
             self._known[name] = run_id
             self._out.write_json(TRACKED, self._known)
+            return
+        self._again = time.monotonic() + AGAIN
+        if self._finishing:
+            self._tracker.complete = False

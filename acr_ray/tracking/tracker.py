@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from acr_ray.storage import Folder
+from acr_ray.tracking.advice import advice
+from acr_ray.tracking.backlog import Backlog
 
 EXPERIMENT = "acr-ray"
 RUN_TAG = "acr_ray.job"
@@ -45,43 +48,89 @@ def in_job_copy(path: Path) -> bool:
     return "runtime_resources" in path.parts and "working_dir_files" in path.parts
 
 
-def _guarded(method: Callable) -> Callable:
+def _later(method: Callable) -> Callable:
+    """A call that can wait, for it only tells MLflow something."""
+
+    @wraps(method)
+    def call(self: Tracker, *arguments: Any, **options: Any) -> None:
+        if self.uri is not None:
+            self._backlog.later(partial(method, self, *arguments, **options))
+
+    return call
+
+
+def _now(method: Callable) -> Callable:
+    """A call that is made now or not at all: None where MLflow can't be reached."""
+
     @wraps(method)
     def call(self: Tracker, *arguments: Any, **options: Any) -> Any:
-        if not self.ok:
-            return None
-        try:
-            return method(self, *arguments, **options)
-        except Exception as error:  # whatever MLflow, its store or the network throws: the run must go on
-            self.ok = False
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            self._say(
-                f"warning: MLflow at {self.uri} can't be used ({reason}); going on without it. All results are in "
-                "--out; the same command logs them once it can be reached"
-            )
-            return None
+        return None if self.uri is None else self._backlog.now(partial(method, self, *arguments, **options))
 
     return call
 
 
 class Tracker:
-    """A run in MLflow, or nothing where tracking is off or has failed.
+    """A run in MLflow, or nothing where tracking is off or MLflow can't be reached.
 
-    Every method returns at once and changes nothing once a call has failed; that is said in one line, and `ok` tells
-    it. Methods take what they log from files that the job keeps anyway, so the same command can log it later.
+    No method raises. Where MLflow fails, that is said in one line; parameters, metrics and tags are kept and logged
+    once it answers again, in their order and with their own times; `wait` gives it time to come back. What is still
+    missing at the end is told by `ok`: jobs take what they log from files that they keep anyway, so that the same
+    command can log it later.
 
     Args:
         uri: tracking URI, or None for no tracking.
         say: prints a line.
+        patience: seconds that `wait` waits for a server that has answered before.
     """
 
-    def __init__(self, uri: str | None, say: Callable[[str], None] = print) -> None:
-        self.uri, self.run_id, self.ok, self._say = uri, None, uri is not None, say
+    def __init__(self, uri: str | None, say: Callable[[str], None] = print, patience: float = 30.0) -> None:
+        self.uri, self.run_id, self.complete, self._say, self._patience = uri, None, True, say, patience
         self._client: Any = None
+        self._backlog = Backlog(self._lost, self._found)
 
-    @_guarded
+    @property
+    def ok(self) -> bool:
+        """Whether MLflow has all that it was told so far; False where tracking is off."""
+        return self.uri is not None and self._backlog.empty and self.complete
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last call failed; None where it did not."""
+        return self._backlog.failure
+
+    def _lost(self, reason: str) -> None:
+        self._say(
+            f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self.uri, reason)}; going on without it. "
+            "All results are in --out; what is missing is logged once it answers, by this job or by the same command "
+            "again"
+        )
+
+    def _found(self) -> None:
+        self._say(f"MLflow at {self.uri} answers again; what it has missed so far is logged")
+
+    def wait(self) -> bool:
+        """Before what has to be logged now: see that MLflow is there, or give it time to come back, once.
+
+        Returns:
+            whether it is there.
+        """
+        if self.uri is None or (self.run_id is None and not self._backlog.clear()):
+            return False
+        self._ping()
+        patience, self._patience = self._patience, 0.0
+        return self._backlog.empty or self._backlog.clear(patience)
+
+    @_later
+    def _ping(self) -> None:
+        self._client.get_run(self.run_id)
+
     def start(self, job: str, name: str, run_id: str | None = None, tags: dict[str, str] | None = None) -> str | None:
-        """Open a run, or go on with ``run_id`` where the store has it. Returns its id."""
+        """Open a run, or go on with ``run_id`` where the store has it. Returns its id, None where MLflow is away."""
+        self._open(job, name, run_id, tags or {})
+        return self.run_id
+
+    @_later
+    def _open(self, job: str, name: str, run_id: str | None, tags: dict[str, str]) -> None:
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -100,15 +149,14 @@ class Tracker:
             try:
                 self._client.update_run(run_id, status="RUNNING")
                 self.run_id = run_id
-                return run_id
+                return
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        named = {RUN_TAG: job, MLFLOW_RUN_NAME: name, MLFLOW_SOURCE_NAME: f"jobs.{job}", **(tags or {})}
+        named = {RUN_TAG: job, MLFLOW_RUN_NAME: name, MLFLOW_SOURCE_NAME: f"jobs.{job}", **tags}
         self.run_id = self._client.create_run(experiment_id, tags=named).info.run_id
-        return self.run_id
 
-    @_guarded
+    @_later
     def params(self, values: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
@@ -117,25 +165,27 @@ class Tracker:
         for at in range(0, len(new), 100):
             self._client.log_batch(self.run_id, params=new[at : at + 100])
 
-    @_guarded
+    @_later
     def tags(self, values: dict[str, Any]) -> None:
         for key, value in values.items():
             self._client.set_tag(self.run_id, key, value)
 
-    @_guarded
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
+        """Log numbers, with the time of this call whenever MLflow takes them (which then knows a repeated one)."""
+        self._metrics(values, step, int(time.time() * 1000))
+
+    @_later
+    def _metrics(self, values: dict[str, float], step: int, milliseconds: int) -> None:
         from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
-        self._client.log_batch(self.run_id, [Metric(k, float(v), now, step) for k, v in values.items()])
+        self._client.log_batch(self.run_id, [Metric(k, float(v), milliseconds, step) for k, v in values.items()])
 
-    @_guarded
+    @_now
     def last_step(self, metric: str) -> int:
         """The last step that the store has of a metric; -1 where it has none."""
         return max((m.step for m in self._client.get_metric_history(self.run_id, metric)), default=-1)
 
-    @_guarded
+    @_later
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Name the images that a run used."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -144,7 +194,7 @@ class Tracker:
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(data, [tag])])
 
-    @_guarded
+    @_now
     def files(self, folder: Folder, names: list[str], to: str | None = None) -> None:
         """Log files of a results folder as artefacts; names that are absent are passed over."""
         for name in names:
@@ -152,7 +202,7 @@ class Tracker:
                 with local_copy(folder, name) as path:
                     self._client.log_artifact(self.run_id, str(path), to)
 
-    @_guarded
+    @_now
     def model(self, checkpoint: Folder, files: tuple[str, ...]) -> None:
         """Log a checkpoint as an MLflow model that is loaded without unpickling (models from code, safetensors)."""
         from acr_ray.tracking.model import log_smoothed_model
@@ -169,7 +219,7 @@ class Tracker:
             if monitor is not None:
                 monitor.finish()
 
-    @_guarded
+    @_now
     def _start_monitor(self) -> Any:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -179,9 +229,14 @@ class Tracker:
         monitor.start()
         return monitor
 
-    @_guarded
+    @_later
     def finish(self, status: str = "FINISHED") -> None:
         self._client.set_terminated(self.run_id, status)
+
+    @_later
+    def delete(self) -> None:
+        """Mark the run as deleted."""
+        self._client.delete_run(self.run_id)
 
 
 @contextmanager

@@ -1,0 +1,149 @@
+"""Asks every node of a Ray cluster, and lets them exchange tensors as training would."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import time
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from acr_ray.preflight.facts import Questions, clock, facts
+from acr_ray.preflight.findings import FAILED, OK, WARNING, Finding
+
+PINGS = 5
+TENSOR = 16 * 2**20  # bytes that are summed over all processes: as much as a small network's gradients
+
+
+class Node:
+    """A worker on one node."""
+
+    def facts(self, questions: Questions, node: str) -> dict[str, Any]:
+        return facts(questions, node)
+
+    def clock(self) -> float:
+        return clock()
+
+
+class Peer:
+    """One process of a group that sums a tensor."""
+
+    def address(self) -> tuple[str, int]:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, where: tuple[str, int], rank: int, world: int, backend: str, seconds: float) -> float:
+        """Sum a tensor with the others. Returns the seconds that the second time took; the first one connects."""
+        import torch
+        import torch.distributed as dist
+
+        device = "cuda" if backend == "nccl" else "cpu"
+        dist.init_process_group(
+            backend, init_method=f"tcp://{where[0]}:{where[1]}", rank=rank, world_size=world,
+            timeout=datetime.timedelta(seconds=seconds),
+        )  # fmt: skip
+        for _ in range(2):
+            tensor = torch.full((TENSOR // 4,), float(rank + 1), device=device)
+            started = time.monotonic()
+            dist.all_reduce(tensor)
+            total = float(tensor[-1])  # waits for the device
+            if total != world * (world + 1) / 2:
+                raise ValueError(f"the sum over {world} processes is {total}, not {world * (world + 1) / 2}")
+        taken = time.monotonic() - started
+        dist.destroy_process_group()
+        return taken
+
+
+def living_nodes() -> dict[str, dict[str, Any]]:
+    """Ray's own description of each node that it holds to be alive, by address (twice the same: with its id)."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    addresses = [node["NodeManagerAddress"] for node in alive]
+    return {
+        a if addresses.count(a) == 1 else f"{a}#{node['NodeID'][:6]}": node
+        for a, node in zip(addresses, alive, strict=True)
+    }
+
+
+def ask(nodes: dict[str, dict[str, Any]], questions: Questions, seconds: float) -> dict[str, dict[str, Any]]:
+    """`facts` of each node, ``{"lost": reason}`` where it did not answer in time; with ``skew``: see `clocks`."""
+    actors = {name: _on(Node, node).remote() for name, node in nodes.items()}
+    asked = {name: actor.facts.remote(questions, nodes[name]["NodeID"]) for name, actor in actors.items()}
+    found: dict[str, dict[str, Any]] = {}
+    until = time.monotonic() + seconds
+    for name, reference in asked.items():
+        try:
+            found[name] = ray.get(reference, timeout=max(until - time.monotonic(), 0.1))
+            found[name]["skew"] = _skew(actors[name])
+        except ray.exceptions.GetTimeoutError:
+            found[name] = {"lost": f"nothing within {seconds:.0f} s"}
+        except ray.exceptions.RayError as error:
+            found[name] = {"lost": " ".join(str(error).split())[:200]}
+    for actor in actors.values():
+        ray.kill(actor)
+    return found
+
+
+def exchange(nodes: dict[str, dict[str, Any]], gpus_per_worker: float, seconds: float) -> Finding:
+    """Have a process on each node that computes (on each GPU, where workers have GPUs) sum a tensor with the others.
+
+    What it finds are networks, firewalls and interfaces that training would find after minutes of waiting.
+    """
+    backend = "nccl" if gpus_per_worker else "gloo"
+    places = _places(nodes, gpus_per_worker)
+    if len(places) < 2 and not gpus_per_worker:
+        places = places * 2  # one machine: its two workers talk as well
+    if not places:
+        return Finding("network", WARNING, "no node with room for a worker; exchange of gradients was not tried")
+    peers = [_on(Peer, node, 1 if gpus_per_worker else 0).remote() for _, node in places]
+    names = ", ".join(dict.fromkeys(name for name, _ in places))
+    try:
+        where = ray.get(peers[0].address.remote(), timeout=seconds)
+        joined = [p.join.remote(where, rank, len(peers), backend, seconds) for rank, p in enumerate(peers)]
+        taken = max(ray.get(joined, timeout=2 * seconds))
+    except ray.exceptions.GetTimeoutError:
+        return Finding(
+            "network", FAILED, f"{backend}: the processes on {names} did not come together within {2 * seconds:.0f} s. "
+            f"Let the nodes reach each other on all ports, or wait for busy GPUs; {_interface(backend)}",
+        )  # fmt: skip
+    except ray.exceptions.RayError as error:
+        cause = " ".join(str(getattr(error, "cause", None) or error).split())[:200]
+        return Finding(
+            "network", FAILED, f"{backend}: the processes on {names} could not sum a tensor ({cause}). "
+            f"{_interface(backend)}",
+        )  # fmt: skip
+    finally:
+        for peer in peers:
+            ray.kill(peer)
+    rate = TENSOR / 2**20 / max(taken, 1e-9)
+    return Finding("network", OK, f"{backend}: {len(peers)} processes on {names} sum 16 MiB, {rate:,.0f} MiB/s")
+
+
+def _interface(backend: str) -> str:
+    name = "NCCL_SOCKET_IFNAME" if backend == "nccl" else "GLOO_SOCKET_IFNAME"
+    return f"Set {name} on each node to the interface that leads to the others (ip -br address)"
+
+
+def _places(nodes: dict[str, dict[str, Any]], gpus_per_worker: float) -> list[tuple[str, dict[str, Any]]]:
+    kind = "GPU" if gpus_per_worker else "CPU"
+    found = [(name, node, int(node["Resources"].get(kind, 0))) for name, node in nodes.items()]
+    return [(name, node) for name, node, has in found for _ in range(has if gpus_per_worker else min(has, 1))]
+
+
+def _skew(actor: Any) -> tuple[float, float]:
+    best = (0.0, float("inf"))
+    for _ in range(PINGS):
+        sent = clock()
+        there = ray.get(actor.clock.remote(), timeout=10)
+        back = clock()
+        if (back - sent) / 2 < best[1]:
+            best = (there - (sent + back) / 2, (back - sent) / 2)
+    return best
+
+
+def _on(kind: type, node: dict[str, Any], gpus: float = 0) -> Any:
+    """The class as an actor that lives on this node or nowhere."""
+    pinned = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=pinned, max_restarts=0)(kind)
