@@ -15,6 +15,7 @@ from typing import Any
 from acr_ray.preflight.reach import check_reachable, explained
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, amend, claim
+from acr_ray.storage.premises import shared_memory_problem
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 
 
@@ -94,6 +95,8 @@ def connect(verbose: bool = False) -> None:
 
     if ray.is_initialized():
         return
+    if problem := shared_memory_problem():
+        raise UserError(problem)
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     # Ray puts a handler of its own in place of ours: the process would abort instead of closing what is open.

@@ -123,7 +123,9 @@ class RayCrew:
     def _answer(reference: ray.ObjectRef) -> Any:
         try:
             return ray.get(reference)
-        except RayTaskError:  # the model's own failure would come back with any sampler
+        except RayTaskError as error:  # the model's own failure would come back with any sampler
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
             raise
         except RayActorError as error:
             return Lost(" ".join(str(error).split())[:300])

@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from acr_ray.models import ModelCard, build_model, load_state
+from acr_ray.settings import UserError
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
+from acr_ray.storage.premises import shared_memory_problem
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ class Sampler:
         return os.getpid()
 
     def device_name(self) -> str:
-        """What draws: the GPU's name, or the processor's kind."""
+        """What draws: the GPU's name, or the processor's kind. Asked first.
+
+        Raises:
+            UserError: this machine lacks what drawing needs.
+        """
+        if problem := shared_memory_problem():
+            raise UserError(problem)
         on_gpu = self._engine.device != "cpu"
         return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
+from acr_ray.storage.premises import SHARED_MEMORY
 
 PACKAGES = ("ray", "torch", "torchvision", "numpy", "scipy", "pydantic", "safetensors", "pyarrow")
-SHARED_MEMORY = "/dev/shm"
 DRIVER = "driver"
 
 

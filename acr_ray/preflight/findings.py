@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from acr_ray.storage.premises import LEAST
+
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
-LEAST_SHARED_MEMORY = 64 * 2**20  # bytes free; below, Ray's object store and NCCL's own segments have no room
 LEAST_TEMPORARY = 2**30  # Ray spills and logs there
 SKEW, WORST_SKEW = 2.0, 60.0  # seconds; S3 refuses requests that are 15 minutes off, logs mislead long before
 
@@ -78,7 +79,7 @@ def shared_memory(nodes: Nodes) -> Finding:
     full = [
         f"{name} has {_mib(found['shared_memory']['free'])} free of {_mib(found['shared_memory']['total'])}"
         for name, found in _living(nodes)
-        if found["shared_memory"] and found["shared_memory"]["free"] < LEAST_SHARED_MEMORY
+        if found["shared_memory"] and found["shared_memory"]["free"] < LEAST
     ]
     if full:
         return Finding(

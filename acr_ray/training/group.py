@@ -87,3 +87,18 @@ class Group:
         flat /= self.world
         for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+def shared_text(group: Group, text: str, most: int = 1000) -> str:
+    """The first worker's text that is not empty, on every worker.
+
+    Args:
+        most: bytes of UTF-8 that are passed on.
+    """
+    row = np.zeros(most, dtype=np.int64)
+    encoded = text.encode()[:most]
+    row[: len(encoded)] = np.frombuffer(encoded, dtype=np.uint8)
+    for found in group.gather(row):
+        if found.any():
+            return bytes(found[found > 0].astype(np.uint8)).decode(errors="ignore")
+    return ""

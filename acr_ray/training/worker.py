@@ -19,12 +19,13 @@ from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
-from acr_ray.training.group import Group
+from acr_ray.storage.premises import shared_memory_problem, storage_problem
+from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Trainer, TrainingStopped
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
 from acr_ray.training.pulse import END, LEAVE, Pulse
-from acr_ray.training.requests import RUNNING, STOP, STOPPED, Requests, steer, steering
+from acr_ray.training.requests import RUNNING, STEERING, STOP, STOPPED, Requests, steer, steering
 from acr_ray.training.state import MODEL, DamagedCheckpoint
 from acr_ray.training.states import Entry, Notes, States
 
@@ -75,6 +76,9 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     recipe = Recipe.build(config["recipe"])
     device = str(ray.train.torch.get_device())
     group = Group(device)
+    # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
+    if problem := shared_text(group, storage_problem(out, STEERING) or shared_memory_problem() or ""):
+        return {"problem": {"kind": "user", "text": problem}}
     images = open_images(recipe.data.dataset, recipe.data.root, "train")
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")

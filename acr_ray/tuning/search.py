@@ -22,12 +22,12 @@ from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.placement import free_leaked
 from acr_ray.tuning.rungs import REDUCTION, Rungs
 from acr_ray.tuning.space import Domain, Point, Space, trial_list
-from acr_ray.tuning.trial import POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
+from acr_ray.tuning.trial import BEGUN, POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
 from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, TrialRun, Work
 
 TUNE = "tune"  # Ray Tune's own folder
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
-OWNED = (TUNE, TRAIN, TRIALS)
+OWNED = (TUNE, TRAIN, TRIALS, BEGUN)
 
 Event = Callable[[Point, dict[str, Any]], None]
 
@@ -98,6 +98,7 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
         UserError: the cluster can never hold a trial.
     """
     work.workers.check_fits()
+    Folder(work.out).write_text(BEGUN, "")
     _quieten()
     trainable = _trainable(work)
     place = f"{work.out}/{TUNE}"

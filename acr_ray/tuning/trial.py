@@ -13,15 +13,24 @@ import ray
 import torch
 from ray import tune
 
+from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
+from acr_ray.storage.premises import shared_memory_problem, storage_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import RUNNING, TrialRun, Work
 
 POINT = "point"  # where a list of points stands in Tune's configuration
+BEGUN = "trials.begun"  # the driver leaves it, so that trials know the folder when they see it
 TRAIN = "train"  # Ray Train's own files of trials with several workers
+
+
+def check_premises(work: Work) -> None:
+    """Raises UserError where this machine lacks what a trial needs."""
+    if problem := storage_problem(Folder(work.out), BEGUN) or shared_memory_problem():
+        raise UserError(problem)
 
 
 def point_of(config: dict[str, Any]) -> Point:
@@ -53,6 +62,7 @@ class OneWorkerTrial(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], work: Work, claims: RemoteClaims) -> None:
+        check_premises(work)
         torch.set_num_threads(work.workers.cpus)
         self._work, self._claims, self._images = work, claims, work.images()
         self._open(config)
@@ -121,6 +131,7 @@ def group_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     work: Work = config["work"]
+    check_premises(work)
     torch.set_num_threads(work.workers.cpus)
     device = str(ray.train.torch.get_device())
     run = TrialRun(work, config["point"], work.images(), Group(device), device)

@@ -1,0 +1,59 @@
+"""Nodes of a Ray cluster on this machine that see another /dev/shm or storage than the head does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+
+def cannot_unshare() -> str:
+    """Why no mount namespace can be made here; empty where one can."""
+    if not shutil.which("unshare"):
+        return "unshare (util-linux) is not on this machine"
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True)
+    return f"no mount namespaces here (needs root): {done.stderr.strip()}" if done.returncode else ""
+
+
+class OddNode:
+    """``ray start`` that joins a head, in a mount namespace of its own.
+
+    Args:
+        head: a `cluster.head.PrivateHead`.
+        hidden: a folder in whose place this node sees an empty one of its own.
+        shared_memory: MiB of this node's /dev/shm, of which only 2 are free.
+    """
+
+    def __init__(self, head, log: Path, hidden: Path | None = None, shared_memory: int | None = None, cpus: int = 1):
+        steps = [f"mount -t tmpfs tmpfs {hidden}"] if hidden else []
+        if shared_memory:
+            steps += [f"mount -t tmpfs -o size={shared_memory}m tmpfs /dev/shm"]
+            steps += [f"head -c {shared_memory - 2}M /dev/zero > /dev/shm/full"]
+        start = f"{sys.executable} -m ray.scripts.scripts start --address={head.environment['RAY_ADDRESS']} --block "
+        start += f"--num-cpus={cpus} --object-store-memory=80000000 --disable-usage-stats "
+        start += "--min-worker-port=22000 --max-worker-port=22999"
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                ["unshare", "-m", "sh", "-c", " && ".join([*steps, f"exec {start}"])], env=head.environment,
+                stdout=stream, stderr=stream, start_new_session=True,
+            )  # fmt: skip
+        limit = time.monotonic() + 120
+        while b"Ray runtime started" not in log.read_bytes():
+            assert self._process.poll() is None and time.monotonic() < limit, log.read_text()[-2000:]
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """SIGKILL for all that it started, and nothing else."""
+        started = psutil.Process(self._process.pid).children(recursive=True) if self._process.poll() is None else []
+        self._process.kill()
+        for process in started:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        self._process.wait()
