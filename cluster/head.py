@@ -19,6 +19,7 @@ from types import TracebackType
 import psutil
 
 LOOPBACK = "127.0.0.1"
+TRIES = 2
 
 
 class HeadFailed(RuntimeError):
@@ -49,12 +50,15 @@ class PrivateHead:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         self.dashboard = f"http://{LOOPBACK}:{dashboard}"
+        self.metrics = f"http://{LOOPBACK}:{metrics}/metrics"
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_TOKEN")},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_ADDRESS": f"{LOOPBACK}:{port}",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # What ray job stop leaves a job to save in, before it kills it; Ray's own default is three seconds.
+            "RAY_JOB_STOP_WAIT_TIME_S": "30",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         command = [
@@ -67,6 +71,27 @@ class PrivateHead:
         if self._cpus is not None:
             command.append(f"--num-cpus={self._cpus}")
         self._log = self.folder / "head.log"
+        for left in reversed(range(TRIES)):
+            try:
+                self._start(command)
+                break
+            except HeadFailed:
+                # Ray gives its own processes 30 seconds, which a busy machine may not keep to the first time.
+                self._end()
+                if not left:
+                    self.stop()
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self, command: list[str]) -> None:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
             self._process = subprocess.Popen(
@@ -74,17 +99,7 @@ class PrivateHead:
                 preexec_fn=_end_with_parent,
             )  # fmt: skip
         self.pid = self._process.pid
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._wait()
 
     def _wait(self) -> None:
         limit = time.monotonic() + self._seconds
@@ -95,6 +110,10 @@ class PrivateHead:
 
     def stop(self) -> None:
         """End this head and what it started, and nothing else; remove its temporary folder."""
+        self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
         if self._process is not None:
             # Listed while the tree stands: Ray's agents outlive their parents for a while under other names.
             started = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
@@ -110,7 +129,6 @@ class PrivateHead:
                     process.kill()
             psutil.wait_procs(started, 5)
             self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _end_with_parent() -> None:

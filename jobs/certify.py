@@ -12,6 +12,8 @@ from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.smoothing.bounds import round_down
+from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.telemetry.watching import StandingMeters
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 from jobs._block import with_block
 from jobs._certify_options import parser, plan_of, settings_for
@@ -63,13 +65,15 @@ def main(argv: list[str]) -> None:
         if before:
             print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
         connect(options.verbose)
+        label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
         arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
-        crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors)
+        crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
+        lines, meters = CertifyLines(), StandingMeters(label, before)
         coordinator = Coordinator(ledger, tally, images, crew, actors.low, actors.high, settings.block)
         try:
-            coordinator.run(CertifyLines())
-        except (SamplersLost, StorageLost) as error:
+            coordinator.run(lambda standing: (lines(standing), meters(standing)))
+        except (SamplersLost, StorageLost, BrokenModelError) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
         certificates.write(out, certificates.certificate_table(plan, tally))
         row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]

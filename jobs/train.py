@@ -10,6 +10,7 @@ import time
 from acr_ray import __version__
 from acr_ray.data import open_images
 from acr_ray.models import build_model
+from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.methods import build_method
 from jobs._main import JobFailed, entry
@@ -54,6 +55,12 @@ def main(argv: list[str]) -> None:
     tracker.params({**settings, **hardware, "data.root": recipe.data.root, "code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), EpochLines(recipe)
+    meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
+
+    def told(epoch: dict) -> None:
+        lines(epoch)
+        log(epoch)
+        meters(epoch, tracker.behind)
 
     def work() -> None:
         if run.done:
@@ -69,7 +76,7 @@ def main(argv: list[str]) -> None:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
                 images=len(images), keeping=keeping_of(options),
-                on_epoch=lambda epoch: (lines(epoch), log(epoch)), on_note=lambda note: print(note, flush=True),
+                on_epoch=told, on_note=lambda note: print(note, flush=True),
             )  # fmt: skip
         except (TrainingStopped, BrokenModelError) as error:
             raise JobFailed(str(error)) from error

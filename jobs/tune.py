@@ -12,6 +12,7 @@ import time
 from acr_ray import __version__
 from acr_ray.data import open_images
 from acr_ray.models import build_model
+from acr_ray.telemetry.watching import TrialMeters
 from acr_ray.training.methods import build_method
 from acr_ray.training.run import Workers
 from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, hidden_by_acr, summary_of, write_table
@@ -71,8 +72,11 @@ def main(argv: list[str]) -> None:
             f"measure, results in {out}", flush=True,
         )  # fmt: skip
         lines, started = TrialLines(work, asked.trials), time.monotonic()
+        meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", asked.trials)
         connect(options.verbose)
-        reports = run_search(work, search, lambda point, report: (lines(point, report), log(point, report)))
+        reports = run_search(
+            work, search, lambda point, report: (lines(point, report), log(point, report), meters(point, report))
+        )
         best = best_of(reports, work.asked[0])
         write_table(out, work, asked.space, reports)
         if best is None:

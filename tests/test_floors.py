@@ -11,11 +11,12 @@ ROOT = Path(__file__).parent.parent
 BELOW = {
     "settings": set(),
     "storage": {"settings"},
+    "telemetry": set(),
     "smoothing": {"settings"},
     "models": {"settings", "storage"},
     "data": {"settings", "storage"},
-    "training": {"settings", "storage", "smoothing", "models", "data"},
-    "certification": {"settings", "storage", "smoothing", "models", "data"},
+    "training": {"settings", "storage", "telemetry", "smoothing", "models", "data"},
+    "certification": {"settings", "storage", "telemetry", "smoothing", "models", "data"},
     "reporting": {"settings", "storage", "smoothing", "certification"},
     "tracking": {"settings", "storage", "smoothing", "models"},
     "preflight": {"settings", "storage", "data"},
@@ -42,6 +43,7 @@ RAY = {
     "training/backend.py",
     "certification/crew.py",
     "preflight/nodes.py",
+    "telemetry/meters.py",
     "preflight/reach.py",
 }
 PURE = {

@@ -14,6 +14,7 @@ from acr_ray.certification.sampler import Arithmetic, Draw, Sampler
 from acr_ray.models import ModelCard
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from acr_ray.smoothing.engine import BrokenModelError
 
 Hand = Any  # one sampler
 READY = "ready"
@@ -85,15 +86,16 @@ class RayCrew:
     """`Crew` on a Ray cluster.
 
     Args:
-        card, state, sigma, seed, arithmetic: of `Sampler`.
+        card, state, sigma, seed, arithmetic, run: of `Sampler`.
         actors: what each is given.
     """
 
     def __init__(
-        self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic, actors: Actors
-    ) -> None:
+        self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic, actors: Actors,
+        run: str = "",
+    ) -> None:  # fmt: skip
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
-        self._arguments = (card, ray.put(state), sigma, seed, arithmetic)
+        self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
         self._class = sampler_class(actors)
         self._expected: dict[ray.ObjectRef, tuple[Hashable, list[Draw] | str]] = {}
 
@@ -124,7 +126,7 @@ class RayCrew:
         try:
             return ray.get(reference)
         except RayTaskError as error:  # the model's own failure would come back with any sampler
-            if isinstance(error.cause, UserError):
+            if isinstance(error.cause, (UserError, BrokenModelError)):
                 raise error.cause from None
             raise
         except RayActorError as error:

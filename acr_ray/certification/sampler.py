@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from acr_ray.models import ModelCard, build_model, load_state
 from acr_ray.settings import UserError
 from acr_ray.smoothing.arithmetic import prepare
-from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage.premises import shared_memory_problem
+from acr_ray.telemetry.logs import logger
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class Sampler:
         sigma: noise.
         seed: of the run.
         arithmetic: device, precision.
+        run: name of the run, for logs.
     """
 
-    def __init__(self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic, run: str = ""
+    ) -> None:
         # One thread: with another number the last bits of a logit could differ between actors.
         torch.set_num_threads(1)
         model = build_model(card.architecture, card.num_classes, card.shape, card.mean, card.std, seed=0)
@@ -59,7 +63,8 @@ class Sampler:
         how = arithmetic
         ready = prepare(model, device=how.device, dtype=how.dtype, compiled=how.compiled)
         self._engine = SamplingEngine(ready, card.num_classes, sigma, how.device)
-        self._seed, self._shape = seed, tuple(card.shape)
+        self._seed, self._shape, self._run = seed, tuple(card.shape), run
+        logger(run=run).info("sampler at work on %s", how.device)
 
     def pid(self) -> int:
         return os.getpid()
@@ -97,6 +102,13 @@ class Sampler:
         for draw in draws:
             started = time.perf_counter()
             images = torch.tensor(draw.pixels)
-            counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
+            try:
+                counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
+            except Exception as error:
+                where = f"image {', '.join(draw.names)}, {draw.phase.name} blocks {draw.first} to {draw.stop - 1}"
+                logger(run=self._run).error("%s: %s", where, error)
+                if isinstance(error, BrokenModelError):
+                    raise BrokenModelError(f"{error} ({where})") from error
+                raise
             found.append((counts, time.perf_counter() - started))
         return found

@@ -94,6 +94,11 @@ class Tracker:
         return self.uri is not None and self._backlog.empty and self.complete
 
     @property
+    def behind(self) -> bool:
+        """Whether MLflow lacks something that it was told; False where tracking is off."""
+        return self.uri is not None and not self.ok
+
+    @property
     def failure(self) -> str | None:
         """Why the last call failed; None where it did not."""
         return self._backlog.failure

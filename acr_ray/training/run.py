@@ -124,6 +124,7 @@ def run_training(
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
+            "run": f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}",
             "recipe": recipe.model_dump(mode="json"),
             "seed": seed,
             "out": out.uri,

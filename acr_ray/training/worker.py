@@ -20,6 +20,7 @@ from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.storage.premises import shared_memory_problem, storage_problem
+from acr_ray.telemetry.logs import logger
 from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Trainer, TrainingStopped
 from acr_ray.training.p_a_file import write_p_a
@@ -46,9 +47,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Train until the last epoch is done; continues from the run's last intact checkpoint.
 
     Args:
-        config: ``recipe`` (nested values), ``seed``, ``out`` (URI), ``threads`` (of torch, a worker),
-            ``checkpoint_every`` (epochs), ``checkpoint_minutes`` (or None), ``keep_checkpoints``, ``best_by``,
-            ``profile`` (bool), ``fingerprint`` (of the data that the driver saw).
+        config: ``run`` (its name, for logs), ``recipe`` (nested values), ``seed``, ``out`` (URI), ``threads`` (of
+            torch, a worker), ``checkpoint_every`` (epochs), ``checkpoint_minutes`` (or None), ``keep_checkpoints``,
+            ``best_by``, ``profile`` (bool), ``fingerprint`` (of the data that the driver saw).
 
     Returns:
         ``model_sha256`` on rank 0, ``problem`` where it could not be left as a file, else nothing.
@@ -83,9 +84,11 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     trainer = Trainer(recipe, images, config["seed"], group, device)
+    log = logger(run=config["run"], rank=group.rank)
     notes = Notes(out, NOTES) if group.rank == 0 else print
     states = States(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)
     _resume(trainer, states)
+    log.info("at work on %s, %d workers, from epoch %d", device, group.world, trainer.progress.epoch)
     requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
     trainer.pulse = Pulse(group, requests)
     profile = Profile(trainer, out / PROFILE) if config["profile"] and group.rank == 0 else None
@@ -95,10 +98,12 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     def keep() -> None:
         if group.rank == 0:
             states.add(trainer.progress.epoch, trainer.progress.step, trainer.save)
+            log.info("checkpoint at epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
         requests.served()
 
     def within_epoch(trainer: Trainer, asked: int) -> None:
         keep()
+        log.info("asked to stop, and saved" if asked & (END | LEAVE) else "asked to save, and did")
         if asked & END:
             if group.rank == 0:
                 steer(out, STOPPED)

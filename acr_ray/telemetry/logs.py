@@ -1,0 +1,31 @@
+"""Log lines of workers and samplers that say whose they are: run, rank, image."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+NAME = "acr_ray"
+
+
+class _Named(logging.LoggerAdapter):
+    def process(self, message: Any, options: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        return f"{' '.join(f'{k}={v}' for k, v in self.extra.items())}: {message}", options
+
+
+def logger(**names: Any) -> logging.LoggerAdapter:
+    """A logger whose lines begin with these names, such as ``run=digits rank=1``.
+
+    Lines go to standard error: Ray keeps it as the worker's log file, which the dashboard and ``ray logs`` show, and
+    passes it on to a driver with ``--verbose``.
+    """
+    found = logging.getLogger(NAME)
+    if not found.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        found.addHandler(handler)
+        found.setLevel(logging.INFO)
+        found.propagate = False
+    return _Named(found, names)
