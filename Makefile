@@ -72,6 +72,7 @@ compose-test: $(READY) ## the whole Compose stack under podman (root; after imag
 cluster-test: $(READY) ## three Ray hosts in network namespaces: jobs, a host cut off, a host killed (root)
 	$(call debian,ip,iproute2)
 	$(call debian,iptables,iptables)
+	$(call debian,curl,curl)
 	$(PYTEST) -m hosts
 
 slurm-test: $(READY) ## cluster/slurm under a real SLURM on this machine (root)
