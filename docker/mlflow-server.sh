@@ -18,4 +18,4 @@ fi
 
 # Makes the tables of an empty database, once and before the server's workers could race for it.
 mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
-exec mlflow server --host 0.0.0.0 --port 5000 --workers "${MLFLOW_WORKERS:-2}" --serve-artifacts
+exec mlflow server --host 0.0.0.0 --port "${MLFLOW_PORT:-5000}" --workers "${MLFLOW_WORKERS:-2}" --serve-artifacts

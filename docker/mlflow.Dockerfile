@@ -12,7 +12,7 @@ COPY constraints.txt ./
 # The versions are in constraints.txt, the same as the clients'.
 # hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_bundle,target=/run/secrets/ca_bundle \
-    python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
+    python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --progress-bar off \
       --root-user-action ignore --constraint constraints.txt mlflow psycopg2-binary boto3
 
 FROM ${BASE_IMAGE}

@@ -11,7 +11,8 @@ import urllib.request
 
 
 def main() -> int:
-    url = "http://127.0.0.1:5000/api/2.0/mlflow/experiments/search?max_results=1"
+    port = os.environ.get("MLFLOW_PORT", "5000")
+    url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
     request = urllib.request.Request(url, headers={"Host": os.environ.get("MLFLOW_HEALTH_HOST", "mlflow:5000")})
     try:
         with urllib.request.urlopen(request, timeout=8) as answer:
@@ -20,7 +21,7 @@ def main() -> int:
         print(f"unhealthy: {error.code} {' '.join(error.read(300).decode(errors='replace').split())}")
         return 1
     except OSError as error:
-        print(f"unhealthy: no MLflow server answers on port 5000 ({error})")
+        print(f"unhealthy: no MLflow server answers on port {port} ({error})")
         return 1
     return 0
 
