@@ -17,7 +17,7 @@ extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet -
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench test test-slow test-endurance test-browser static-test services-test images-test compose-test \
-  cluster-test slurm-test lint format clean
+  cluster-test slurm-test sbom audit lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,16 @@ cluster-test: $(READY) ## three Ray hosts in network namespaces: jobs, a host cu
 slurm-test: $(READY) ## cluster/slurm under a real SLURM on this machine (root)
 	$(call debian,slurmctld,slurm-wlm)
 	$(PYTEST) -m slurm
+
+sbom: $(READY) ## sbom.json: all packages of .venv with versions and licences (CycloneDX)
+	$(call extra,supply)
+	$(BIN)/cyclonedx-py environment $(BIN)/python --output-reproducible --of JSON -o sbom.json
+
+audit: $(READY) ## known vulnerabilities of the packages in .venv (needs an index with advisories)
+	$(call extra,supply)
+	@$(BIN)/pip-audit --progress-spinner off --skip-editable --local >audit.txt 2>&1; code=$$?; cat audit.txt; \
+	  if grep -q "could not be audited" audit.txt; then \
+	    echo "not audited in full: the index in use knows no advisories for the packages above" >&2; exit 1; fi; exit $$code
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

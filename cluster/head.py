@@ -114,21 +114,32 @@ class PrivateHead:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
-        if self._process is not None:
-            # Listed while the tree stands: Ray's agents outlive their parents for a while under other names.
-            started = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
-            # Ray's own farewell takes up to half a minute; nobody works on this cluster any more.
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            for process in started:
-                with suppress(psutil.Error):
-                    process.kill()
-            psutil.wait_procs(started, 5)
-            self._process = None
+        if self._process is None:
+            return
+        # Listed while the tree stands: Ray's agents outlive their parents for a while under other names.
+        started = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
+        # Ray's own farewell takes up to half a minute; nobody works on this cluster any more.
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        started += self._orphans()
+        for process in started:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(started, 5)
+        self._process = None
+
+    def _orphans(self) -> list[psutil.Process]:
+        """Processes of a head that failed to start: known by this head's folder, which nobody else names."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid != os.getpid() and any(f"{self.folder}/" in part for part in process.cmdline()[1:]):
+                    found.append(process)
+        return found
 
 
 def _end_with_parent() -> None:
