@@ -3,7 +3,7 @@
 # process only: it is neither in the container's settings nor on a command line nor in the server's log.
 set -eu
 
-: "${MLFLOW_BACKEND_STORE_URI:?is not set: the database, such as postgresql://mlflow@postgres:5432/mlflow}"
+: "${MLFLOW_BACKEND_STORE_URI:?is not set: the database, such as postgresql+psycopg2://mlflow@postgres:5432/mlflow}"
 : "${MLFLOW_ARTIFACTS_DESTINATION:?is not set: where artefacts go, such as s3://mlflow}"
 : "${MLFLOW_SERVER_ALLOWED_HOSTS:?is not set: the names the server is called by, such as mlflow:5000,localhost:*}"
 

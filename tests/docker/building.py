@@ -61,7 +61,7 @@ def make_base() -> None:
         call("buildah", "commit", "--rm", "--quiet", container, BASE)
 
 
-def build(dockerfile: str, image: str, *options: str) -> None:
+def build(dockerfile: str, image: str, folder: Path = ROOT) -> None:
     """Build one of ours on the base. pip's index and certificate go in as build secrets."""
     with TemporaryDirectory(prefix="acr-build-") as name:
         settings, secrets = ["[global]", "timeout = 180"], []
@@ -72,11 +72,12 @@ def build(dockerfile: str, image: str, *options: str) -> None:
         if os.environ.get("PIP_INDEX_URL"):
             settings.append(f"index-url = {os.environ['PIP_INDEX_URL']}")
         config = Path(name) / "pip.conf"
+        file = folder / dockerfile if folder != ROOT else ROOT / "docker" / dockerfile
         config.write_text("\n".join(settings) + "\n")
         call(
             "buildah", "bud", "--format", "docker", "--layers=false", "--build-arg", f"BASE_IMAGE={BASE}",
-            "--secret", f"id=pip_conf,src={config}", *secrets, *options, "--file", f"docker/{dockerfile}",
-            "--tag", image, ".", seconds=1500,
+            "--secret", f"id=pip_conf,src={config}", *secrets, "--file", file, "--tag", image, folder,
+            seconds=1500,
         )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def test_rules_catch_one_wrong_line(rule, old, new, finding, tmp_path):
     [
         ("POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: hunter2"),
         ("POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "X: ${POSTGRES_PASSWORD:-hunter2}"),
-        ("postgresql://mlflow@", "postgresql://mlflow:hunter2@"),
+        ("psycopg2://mlflow@", "psycopg2://mlflow:hunter2@"),
         ("AWS_DEFAULT_REGION: us-east-1", "AWS_SECRET_ACCESS_KEY: hunter2"),
     ],
 )
