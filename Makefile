@@ -66,7 +66,10 @@ images-test: $(READY) ## build the images with buildah and run jobs in them as n
 	$(PYTEST) -m images
 
 compose-test: $(READY) ## the whole Compose stack under podman (root; after images-test's build)
-	$(call debian,podman,podman crun netavark aardvark-dns iptables)
+	$(call extra,stack)
+	$(call debian,buildah,buildah crun)
+	$(call debian,debootstrap,debootstrap)
+	$(call debian,podman,podman crun catatonit netavark aardvark-dns iptables iproute2)
 	$(PYTEST) -m compose
 
 cluster-test: $(READY) ## three Ray hosts in network namespaces: jobs, a host cut off, a host killed (root)
