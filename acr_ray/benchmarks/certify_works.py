@@ -15,6 +15,7 @@ from acr_ray.models import build_model
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
+from acr_ray.training.timing import wait_for
 
 SIGMA = 0.25
 SHAPES = {"digits_resnet": (1, 8, 8)}
@@ -65,11 +66,11 @@ def _forward(name: str, block: int, form: str, device: str, dtype: str, passes: 
     rows = torch.randn(block, *shape_of(name), device=device)
     rows = rows.to(memory_format=torch.channels_last if last else torch.contiguous_format)
     with torch.inference_mode():
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         for _ in range(passes):
             model(rows)
-        _wait(device)
+        wait_for(device)
     return time.perf_counter() - started
 
 
@@ -141,8 +142,3 @@ def art_memory(n: int) -> float:
 def peak_mb() -> float:
     """The most memory that this process has had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -20,6 +20,7 @@ from acr_ray.benchmarks.figures import figure
 from acr_ray.data import ImageSet, batches, open_images
 from acr_ray.data.pack import write_pack
 from acr_ray.models import build_model
+from acr_ray.training.timing import wait_for
 
 BATCH, WIDTH, HEIGHT, EPOCHS = 32, 500, 375, 4
 
@@ -92,18 +93,13 @@ def _appetite(architecture: str, device: str, rounds: int) -> list[float]:
     y = torch.zeros(rows, dtype=torch.int64, device=device)
     rates = []
     for number in range(rounds + 1):
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(model(x + 0.25 * torch.randn_like(x)), y).backward()
             optimizer.step()
-        _wait(device)
+        wait_for(device)
         if number:  # the first one chooses kernels
             rates.append(rows * steps / (time.perf_counter() - started))
     return rates
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -20,6 +20,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.step import step
 from acr_ray.training.sums import Sums
+from acr_ray.training.timing import wait_for
 
 SEED, CLASSES, STEPS, STATISTICS = 0, 10, 1000, 12
 STATE: dict[str, Any] = {}  # of this process: what it was told to set up
@@ -71,10 +72,10 @@ def learn(steps: int) -> dict[str, NDArray]:
 def ours(number: int, weights: dict[str, NDArray]) -> tuple[float, list[int], list[float]]:
     """Seconds of our step on this batch, rows still correct before each PGD step, and sums of the new weights."""
     _reset(weights)
-    _wait()
+    wait_for(STATE["device"])
     started = _clock()
     active = _our_step(number, attacks=True)
-    _wait()
+    wait_for(STATE["device"])
     return _clock() - started, [int(a) for a in active], _mark()
 
 
@@ -102,7 +103,7 @@ def unavoidable(active: list[int]) -> float:
     inputs = [x[:count].detach().clone().requires_grad_() for count in active if count]
     discarded = [x[:rows]] * (wrong // rows) + [x[: wrong % rows]] * bool(wrong % rows)
     trainer.optimizer.zero_grad(set_to_none=True)
-    _wait()
+    wait_for(STATE["device"])
     started = _clock()
     trainer.module.eval()
     with frozen(trainer.module):
@@ -113,7 +114,7 @@ def unavoidable(active: list[int]) -> float:
             torch.autograd.grad(trainer.network(some).sum(), some)
     trainer.module.train()
     trainer.model(x).sum().backward()
-    _wait()
+    wait_for(STATE["device"])
     return _clock() - started
 
 
@@ -129,7 +130,7 @@ def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]
     model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     optimizer.state.clear()
     mine, x, y = _batch(number)
-    _wait()
+    wait_for(STATE["device"])
     started = _clock()
     x, y = x.to(device), y.to(device)
     x, y = x.repeat_interleave(t.m, dim=0), y.repeat_interleave(t.m, dim=0)
@@ -150,7 +151,7 @@ def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(x + delta), y).backward()
     optimizer.step()
-    _wait()
+    wait_for(STATE["device"])
     seconds = _clock() - started
     return seconds, [float(p.detach().double().sum()) for p in model.parameters()]
 
@@ -161,7 +162,7 @@ def throughput(number: int, rank: int, world: int, steps: int) -> float:
     started = time.perf_counter()
     for i in range(steps):
         _our_step(number + i, attacks=False)
-    _wait()
+    wait_for(STATE["device"])
     return steps * trainer.recipe.training.batch_size / (time.perf_counter() - started)
 
 
@@ -200,8 +201,3 @@ def _mark() -> list[float]:
 def _clock() -> float:
     """Seconds; on a CPU of this process's own time: all work is in its one thread, and others may run beside it."""
     return time.perf_counter() if STATE["device"] == "cuda" else time.process_time()
-
-
-def _wait() -> None:
-    if STATE["device"] == "cuda":
-        torch.cuda.synchronize()

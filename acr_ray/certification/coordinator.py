@@ -99,7 +99,7 @@ class Coordinator:
         self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._unwritten: list[Line] = []
         self._written = self._failing = self._clock()
-        self._task_size, self._rate = 4 * rows, 0.0
+        self._first_size, self._rate = 4 * rows, 0.0  # of tasks while no speed is known
         self._fruitless = 0
         self._before, self._started = tally.evaluations, None
 
@@ -156,7 +156,7 @@ class Coordinator:
     def _size(self, at_work: int) -> int:
         """Evaluations of a task: by the speed seen, so long that many samplers don't overrun the coordinator."""
         seconds = max(TASK_SECONDS, at_work / TASKS_PER_SECOND)
-        return self._task_size if not self._rate else max(1, int(self._rate * seconds))
+        return self._first_size if not self._rate else max(1, int(self._rate * seconds))
 
     def _hand_over(self, hand: Hand, pieces: list[Piece]) -> None:
         draws = [

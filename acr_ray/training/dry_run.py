@@ -18,6 +18,7 @@ from acr_ray.training.loop import Trainer
 from acr_ray.training.noise import training_noise
 from acr_ray.training.step import step
 from acr_ray.training.sums import Sums
+from acr_ray.training.timing import wait_for
 
 CPU_VALUES = 16 * 3 * 224 * 224  # numbers in the measured step's batch on a CPU, at most
 
@@ -121,16 +122,11 @@ def measure(recipe: Recipe, images: ImageSet, device: str) -> Measured:
 
 
 def _seconds(work, device: str) -> float:
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     work()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - started
-
-
-def _wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _memory(device: str) -> float:

@@ -66,3 +66,9 @@ class Timers:
             torch.cuda.reset_peak_memory_stats()
         self.seconds = dict.fromkeys(PARTS, 0.0)
         return found
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done all that it was given; a CPU always has."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
