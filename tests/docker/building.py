@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -127,6 +128,6 @@ class Container:
             self.command(*words, **environment), capture_output=True, text=True, timeout=seconds, env=ENVIRONMENT
         )
         text = done.stdout + done.stderr
-        # buildah adds a line of its own about the exit code, and its own code is the command's.
         assert done.returncode == code, f"{words}: exit code {done.returncode}\n{text[-3000:]}"
-        return "\n".join(line for line in text.splitlines() if "exit status" not in line) + "\n"
+        lines = [line for line in text.splitlines() if not re.match(r"subprocess exited|Error: exit status", line)]
+        return "\n".join(lines) + "\n"  # without what buildah says about the exit code

@@ -33,7 +33,7 @@ additionalimagestores = ["{1}"]
 """
 CONTAINERS = """[containers]
 cgroups = "disabled"
-default_ulimits = ["nofile={1}:{1}"]
+default_ulimits = ["nofile={1}:{1}", "nproc={2}:{2}"]
 log_driver = "k8s-file"
 [network]
 network_config_dir = "{0}/networks"
@@ -46,7 +46,9 @@ tmp_dir = "{0}/tmp"
 volume_path = "{0}/volumes"
 """
 # cgroup2 beside cgroup1 confuses crun; /run is where podman keeps the state of the machine's own containers.
-ENTER = "umount /sys/fs/cgroup/unified 2>/dev/null; mount -t tmpfs tmpfs /run; ip link set lo up; exec sleep infinity"
+ENTER = """umount /sys/fs/cgroup/unified 2>/dev/null
+mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
+exec sleep infinity"""
 
 
 def missing() -> str:
@@ -78,7 +80,9 @@ class Stack:
         storage, containers, self.compose = (self.folder / name for name in names)
         store = building.call("buildah", "info", "--format", "{{.store.GraphRoot}}").strip()
         storage.write_text(STORAGE.format(self.folder, store))
-        containers.write_text(CONTAINERS.format(self.folder, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        limits = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+        # podman asks for more than this machine may allow; -1 is "no limit".
+        containers.write_text(CONTAINERS.format(self.folder, *(limit if limit > 0 else 65536 for limit in limits)))
         config = yaml.safe_load((building.ROOT / "docker/compose.yaml").read_text())
         self.order = config["services"]
         for service in config["services"].values():
@@ -154,7 +158,7 @@ class Stack:
                 for other, rule in needs[name].items():
                     self._wait(other, rule["condition"])
                 scale = ["--scale", f"{name}={WORKERS}"] if name == "worker" else []
-                words = [sys.executable, compose_program(), "-p", PROJECT, "-f", self.compose]
+                words = [compose_program(), "-p", PROJECT, "-f", self.compose]
                 self.call(*words, "up", "--detach", "--no-build", *scale, name)
                 started.add(name)
         for number in range(1, WORKERS + 1):
