@@ -47,7 +47,9 @@ def check_ours(documents: list[dict]) -> list[str]:
     for document in documents:
         spec = document.get("spec", {})
         cluster = spec.get("rayClusterSpec") or (spec if document["kind"] == "RayCluster" else None)
-        if document["kind"] == "Secret" or re.search(r"(?i)password|[a-z]+://[^/\s]+:[^/\s]+@", json.dumps(document)):
+        named = [mapping["name"] for mapping in walk(document) if {"name", "value"} <= set(mapping)]
+        told = [name for name in named if re.search("PASSWORD|SECRET|TOKEN|_KEY", name)]
+        if document["kind"] == "Secret" or told or re.search(r"://[^/\s]+:[^/\s]+@", json.dumps(document)):
             wrong.append("secrets are not in files")
         if cluster:
             if cluster["rayVersion"] != ray_version():
@@ -168,6 +170,7 @@ def everything(path, text):
         (CLUSTER_FILE, "{medium: Memory, sizeLimit: 2Gi}", "{sizeLimit: 2Gi}"),
         (CLUSTER_FILE, "{name: tmp, mountPath: /tmp}", "{name: temp, mountPath: /tmp}"),
         (MLFLOW, "{name: HOME, value: /tmp}", "{name: A, value: 'postgresql://me:word@host/db'}"),
+        (MLFLOW, "{name: HOME, value: /tmp}", "{name: PGPASSWORD, value: word}"),
     ],
 )
 def test_our_rules_catch_a_wrong_line(path, line, to):
