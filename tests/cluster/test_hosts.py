@@ -23,7 +23,7 @@ from tests.training.test_faults import history
 WHY_NOT = missing()
 pytestmark = [
     pytest.mark.hosts,
-    pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
+    pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "-"),
     pytest.mark.timeout(1500),
 ]
 

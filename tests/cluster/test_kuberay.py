@@ -5,7 +5,6 @@ import json
 import re
 
 import jsonschema
-import kubernetes_validate
 import pytest
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
@@ -27,6 +26,9 @@ def check_by_ray(manifest: dict) -> dict:
 
 
 def check_by_kubernetes(manifest: dict) -> None:
+    """jsonschema.ValidationError where Kubernetes would refuse it."""
+    import kubernetes_validate  # here: `make static-test` installs it, and every other target collects this file too
+
     for template in pod_templates(manifest):
         wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
         kubernetes_validate.validate(wrapped, VERSION, strict=True)
@@ -191,7 +193,7 @@ def test_our_rules_catch_a_wrong_line(path, line, to):
     ],
 )  # fmt: skip
 def test_kubernetes_or_ray_refuse_a_wrong_line(path, line, to):
-    with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError, ValueError)):
+    with pytest.raises((jsonschema.ValidationError, ValueError)):
         everything(path, changed(path, line, to))
 
 

@@ -46,7 +46,8 @@ class Postgres:
         self._run("initdb", "-D", self._data, "-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={password}")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         self._run("pg_ctl", "-D", self._data, "-w", "-l", folder / "log", "-o", options, "start")
-        self.uri = f"postgresql://mlflow:{self._password}@127.0.0.1:{self.port}/postgres"
+        # With its driver: SQLAlchemy 2.1 takes psycopg 3 for a plain postgresql://.
+        self.uri = f"postgresql+psycopg2://mlflow:{self._password}@127.0.0.1:{self.port}/postgres"
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._bin / program), *map(str, arguments)]
