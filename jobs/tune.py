@@ -12,6 +12,7 @@ import time
 from acr_ray import __version__
 from acr_ray.data import open_images
 from acr_ray.models import build_model
+from acr_ray.settings import UserError
 from acr_ray.telemetry.watching import TrialMeters
 from acr_ray.training.methods import build_method
 from acr_ray.training.run import Workers
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
     build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
     build_method(recipe)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
+    from acr_ray.preflight.nodes import problem_of_a_node
     from acr_ray.tracking.runs import with_run
     from acr_ray.tracking.searches import TRACKED, SearchLog
     from acr_ray.tuning.page import PAGE, PICTURE, write_page
@@ -74,6 +76,9 @@ def main(argv: list[str]) -> None:
         lines, started = TrialLines(work, asked.trials), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", asked.trials)
         connect(options.verbose)
+        # Before Tune knows of any trial: it would try each of them again and again.
+        if problem := problem_of_a_node(out, "run.json", options.cpus_per_worker, options.gpus_per_worker):
+            raise UserError(problem)
         reports = run_search(
             work, search, lambda point, report: (lines(point, report), log(point, report), meters(point, report))
         )

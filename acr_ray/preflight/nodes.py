@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import time
@@ -12,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from acr_ray.preflight.facts import Questions, clock, facts
 from acr_ray.preflight.findings import FAILED, OK, WARNING, Finding
+from acr_ray.storage import Folder
+from acr_ray.storage.premises import shared_memory_problem, storage_problem
 
 PINGS = 5
 TENSOR = 16 * 2**20  # bytes that are summed over all processes: as much as a small network's gradients
@@ -25,6 +28,9 @@ class Node:
 
     def clock(self) -> float:
         return clock()
+
+    def problem(self, out: str, name: str) -> str | None:
+        return storage_problem(Folder(out), name) or shared_memory_problem()
 
 
 class Peer:
@@ -84,6 +90,29 @@ def ask(nodes: dict[str, dict[str, Any]], questions: Questions, seconds: float) 
     for actor in actors.values():
         ray.kill(actor)
     return found
+
+
+def problem_of_a_node(out: Folder, name: str, cpus: float, gpus: float, seconds: float = 60) -> str | None:
+    """What keeps a node that has room for a worker from working for a run; None where nothing is known to.
+
+    Args:
+        out: the run's folder.
+        name: of a file that the driver has written there.
+        cpus, gpus: of a worker.
+        seconds: for all nodes together. One that does not answer is left for Ray to find out about.
+    """
+    nodes = [n for n in living_nodes().values() if n["Resources"].get("CPU", 0) >= cpus]
+    nodes = [n for n in nodes if n["Resources"].get("GPU", 0) >= gpus]
+    actors = [_on(Node, node).remote() for node in nodes]
+    asked = [actor.problem.remote(out.uri, name) for actor in actors]
+    until = time.monotonic() + seconds
+    found = []
+    for reference in asked:
+        with contextlib.suppress(ray.exceptions.RayError):
+            found.append(ray.get(reference, timeout=max(until - time.monotonic(), 0.1)))
+    for actor in actors:
+        ray.kill(actor)
+    return next((problem for problem in found if problem), None)
 
 
 def exchange(nodes: dict[str, dict[str, Any]], gpus_per_worker: float, seconds: float) -> Finding:

@@ -30,7 +30,10 @@ GAUGES = {
 # With one more tag.
 TAGGED = {
     "acr_attack_active_share": ("step", "share of noise draws still correct before a step of the attack, last epoch"),
-    "acr_time_share": ("part", "share of the last epoch's time spent in a part: data, attack, forward_backward, …"),
+    "acr_time_share": (
+        "part",
+        "share of the last epoch's time spent in a part: data, attack, forward_backward and others",
+    ),
     "acr_trials_done": ("status", "trials that have ended"),
 }
 COUNTERS = {"acr_noisy_samples": "noisy forward passes whose counts have come in"}

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray import tune
@@ -59,6 +59,10 @@ class Watcher(tune.Callback):
     """Hands on what trials report. Tune pickles its callbacks, so what listens is found here, not in the object."""
 
     event: Event = staticmethod(lambda point, report: None)
+    lost: ClassVar[dict[str, Point]] = {}  # points by folder: Tune's results know only those of trials that reported
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        Watcher.lost[trial.path] = point_of(trial.config)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         Watcher.event(point_of(trial.config), result)
@@ -146,7 +150,8 @@ def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
 
 
 def _record(work: Work, result: Any) -> dict[str, Any]:
-    report, point = dict(result.metrics or {}), point_of(result.config or {})
+    report = dict(result.metrics or {})
+    point = Watcher.lost.get(result.path) or point_of(result.config or {})
     status = report.get("status", "lost")
     if result.error is not None:
         status = "lost"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -37,7 +39,7 @@ class OddNode:
         start += f"--num-cpus={cpus} --object-store-memory=80000000 --disable-usage-stats "
         start += "--min-worker-port=22000 --max-worker-port=22999"
         self._command = ["unshare", "-m", "sh", "-c", " && ".join([*steps, f"exec {start}"])]
-        self._log, self._environment = log, head.environment
+        self._log, self._environment, self._dashboard = log, head.environment, head.dashboard
         # Ray gives its own processes 30 seconds, which a busy machine may not keep to.
         assert self._started() or self._started() or self._started(), log.read_text()[-2000:]
 
@@ -49,13 +51,28 @@ class OddNode:
         limit = time.monotonic() + 120
         while b"Ray runtime started" not in self._log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > limit:
-                self.close()
+                self._kill()
                 return False
             time.sleep(0.2)
         return True
 
     def close(self) -> None:
-        """SIGKILL for all that it started, and nothing else."""
+        """SIGKILL for all that it started, and nothing else; returns when the head knows."""
+        self._kill()
+        limit = time.monotonic() + 120
+        while self._others():
+            assert time.monotonic() < limit, "the head still holds the killed node to be alive"
+            time.sleep(0.5)
+
+    def _others(self) -> int:
+        """Living nodes beside the head."""
+        token = Path(self._environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        asked = urllib.request.Request(f"{self._dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            rows = json.load(answer)["data"]["result"]["result"]
+        return sum(row["state"] == "ALIVE" for row in rows) - 1
+
+    def _kill(self) -> None:
         started = psutil.Process(self._process.pid).children(recursive=True) if self._process.poll() is None else []
         self._process.kill()
         for process in started:

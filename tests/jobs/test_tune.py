@@ -67,6 +67,28 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
         tune.main([*given, "--seed", "1", "--overwrite"])
 
 
+LOST = """
+import sys
+from acr_ray.training.methods.gaussian import Gaussian
+
+class Lost(Gaussian):
+    def __init__(self):
+        if "default_worker" in sys.argv[0]:  # only where trials run
+            raise RuntimeError("no such device")
+"""
+
+
+@pytest.mark.ray
+def test_trials_that_are_lost_before_they_report_are_listed(head, tmp_path):
+    (tmp_path / "lost_method.py").write_text(LOST)
+    given = ("tune", "digits-gaussian", "--out", tmp_path / "s", "--trials", 2, "--search", "grid", "--no-tracking")
+    method = ("--method.name", "lost_method:Lost", "--max-failures", 0, "--space", "training.learning_rate=0.1,0.2")
+    _, err = run(*given, *method, head=head, cwd=tmp_path, code=1)
+    assert "failed: no trial was trained to its end" in err and "no such device" in err
+    rows = pq.read_table(tmp_path / "s" / "trials.parquet").to_pylist()
+    assert [row["training.learning_rate"] for row in rows] == [0.1, 0.2] and {r["status"] for r in rows} == {"lost"}
+
+
 @pytest.mark.ray
 def test_a_search_from_the_command_to_its_report(head, tmp_path):
     from mlflow import MlflowClient

@@ -8,7 +8,7 @@ import pytest
 
 from acr_ray.telemetry import watching
 from acr_ray.telemetry.logs import logger
-from acr_ray.telemetry.meters import COUNTERS, GAUGES, TAGGED, Meters
+from acr_ray.telemetry.meters import COUNTERS, GAUGES, TAGGED, Meters, _metric
 from tests.fakes.jobs import start, wait_for
 from tests.fakes.models import write_digits_checkpoint
 
@@ -70,6 +70,11 @@ def test_a_search_counts_trials_by_how_they_ended(told):
 def test_without_ray_nothing_happens():
     Meters("train", "r").set("acr_loss", 1.0)
     Meters("certify", "r").count_to("acr_noisy_samples", 5)
+
+
+@pytest.mark.parametrize("name", [*GAUGES, *TAGGED, *COUNTERS])
+def test_ray_takes_every_metric_as_it_is_described(name):
+    _metric(name)  # raises where Ray's own code cannot take the text
 
 
 def test_a_log_line_names_its_run_and_rank(capfd):

@@ -139,7 +139,7 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
         options = json.dumps({"folder": str(tmp_path / f"log-{name}"), "pause": pause})
         return [sys.executable, "-m", "jobs.train", "digits-gaussian", "--out", str(tmp_path / name),
                 "--workers", workers,
-                "--training.epochs", "12", "--training.e_t", "0", "--training.milestones", "9", "--no-tracking",
+                "--training.epochs", "40", "--training.e_t", "0", "--training.milestones", "30", "--no-tracking",
                 "--method.name", "logged_method:Logged", "--method.options", options, "--resize-seconds", "5",
                 "--max-failures", "50", "--checkpoint-minutes", "0.05"]  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
             wait_for(lambda: alive() and worlds()[-1] == "1" and epochs_done(out) >= 4)
             tell("add")
             before = len(worlds())
-            wait_for(lambda: process.poll() is not None or (len(worlds()) > before and worlds()[-1] == "2"))
+            wait_for(lambda: alive() and len(worlds()) > before and worlds()[-1] == "2")
             assert process.wait(timeout=600) == 0, (tmp_path / "printed").read_text()[-3000:]
     finally:
         cluster.stdin.write("end\n")
