@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that need more than Python: each kind has a target of its own.
-ELSEWHERE := and not static and not services and not images and not compose and not hosts and not slurm
+ELSEWHERE := and not static and not services and not images and not compose and not hosts and not slurm and not launcher
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
 
@@ -17,7 +17,7 @@ extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet -
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo bench test test-slow test-endurance test-browser static-test services-test images-test compose-test \
-  cluster-test slurm-test sbom audit lint format clean
+  cluster-test ray-up-test slurm-test sbom audit lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,13 @@ cluster-test: $(READY) ## three Ray hosts in network namespaces: jobs, a host cu
 	$(call debian,iptables,iptables)
 	$(call debian,curl,curl)
 	$(PYTEST) -m hosts
+
+ray-up-test: $(READY) ## ray up over SSH to hosts in network namespaces (root)
+	$(call debian,sshd,openssh-server)
+	$(call debian,rsync,rsync)
+	$(call debian,ip,iproute2)
+	$(call debian,curl,curl)
+	$(PYTEST) -m launcher
 
 slurm-test: $(READY) ## cluster/slurm under a real SLURM on this machine (root)
 	$(call debian,slurmctld,slurm-wlm)

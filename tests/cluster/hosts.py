@@ -200,12 +200,12 @@ class Hosts(Network):
         ray += [*options, "--disable-usage-stats", "--object-store-memory=100000000", "--num-gpus=0"]
         loop = f": supervise; while true; do {shlex.join(ray)}; sleep 2; done"
         self.started.append(host.start(["bash", "-c", loop], self.environment))
-        _until(lambda: "Ray runtime started" in host.log.read_text(), 180, host.log)
+        until(lambda: "Ray runtime started" in host.log.read_text(), 180, host.log)
 
     def wait_for_workers(self, seconds: float = 150) -> None:
         """Until Ray counts all workers as alive (and the dead, which it counts too, as dead)."""
         wanted = {worker.address for worker in self.workers}
-        _until(lambda: self.alive() >= wanted, seconds, *(worker.log for worker in self.workers))
+        until(lambda: self.alive() >= wanted, seconds, *(worker.log for worker in self.workers))
 
     def alive(self) -> set[str]:
         """Addresses of the nodes that Ray has as alive."""
@@ -245,7 +245,7 @@ class Hosts(Network):
         return printed
 
 
-def _until(condition, seconds: float, *logs: Path) -> None:
+def until(condition, seconds: float, *logs: Path) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > limit:
