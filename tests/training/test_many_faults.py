@@ -124,7 +124,7 @@ def batches_seen(folder):
     return found, worlds
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(900)
 def test_elastic_workers_see_the_same_global_batches(tmp_path):
     (tmp_path / "logged_method.py").write_text(METHOD)
