@@ -55,7 +55,7 @@ static-test: $(READY) ## the files in docker/ and cluster/, by the linters and s
 	$(call debian,promtool,prometheus)
 	$(PYTEST) -m static
 
-services-test: $(READY) ## MLflow on PostgreSQL and S3: the demo against it, the server killed meanwhile
+services-test: $(READY) ## jobs against MLflow on PostgreSQL and S3, its server killed; results in an S3 bucket
 	$(call extra,services)
 	$(call debian,/usr/lib/postgresql/*/bin/initdb,postgresql)
 	$(PYTEST) -m services
