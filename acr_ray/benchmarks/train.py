@@ -9,9 +9,12 @@ are those of the processes' own time, page faults included, so that what else ru
 from __future__ import annotations
 
 import argparse
+import contextlib
+import socket
+from functools import partial
 from typing import Any
 
-from acr_ray.benchmarks.figures import figure, ratios
+from acr_ray.benchmarks.figures import alternate, figure, ratios
 from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings import Recipe
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
@@ -24,6 +27,7 @@ MODELS = {
     "cuda": {"resnet50": (1, 2, 0.5, 1.0, 256), "cifar_resnet110": (4, 3, 0.25, 0.25, 256)},
 }
 WARM_STEPS, WARM_RATE = 18, 0.1
+KEYS = ("vs_plain", "share_of_unavoidable", "scaling", "scaling_apart")
 LEAST_CORRECT = 0.6  # of the draws, for figures that speak of a trained model
 
 
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     names = options.models.split(",") if options.models else list(known)
     found = {name: _model(name, known.get(name, next(iter(known.values()))), options) for name in names}
     first = found[names[0]]
-    shown = {key: first[key] for key in ("vs_plain", "share_of_unavoidable", "scaling") if key in first}
+    shown = {key: first[key] for key in KEYS if key in first}
     return {**shown, "models": found}
 
 
@@ -95,26 +99,36 @@ def _model(name: str, sizes: tuple[int, int, float, float, int], options: argpar
         "batch": batch, "precision": precision, "compile": options.compile,
     }  # fmt: skip
     if not options.quick and options.device == "cpu":
-        found["scaling"] = _scaling(recipe, common)
+        found |= _scaling(recipe, common)
     _print(name, recipe, found)
     return found
 
 
-def _scaling(recipe: Recipe, common: dict[str, Any], rounds: int = 3, steps: int = 4) -> dict[str, float | int]:
-    """Noisy samples a second of two workers over twice those of one. Needs two free cores.
+def _scaling(recipe: Recipe, common: dict[str, Any], rounds: int = 5, steps: int = 6) -> dict[str, dict]:
+    """Noisy samples a second of two workers over twice those of one, by the clock on the wall. Needs two free cores.
 
-    Two processes without an exchange of gradients: what the machine's memory and caches leave of the second core.
+    ``scaling``: DDP workers that share each global batch and exchange gradients. ``scaling_apart``: two processes that
+    know nothing of each other, which is what the machine's memory and caches leave of the second core.
     """
-    call = {"number": 0, "rank": 0, "world": 1, "steps": steps}
-    with Worker(WORKS, WORKER_ENVIRONMENT) as a, Worker(WORKS, WORKER_ENVIRONMENT) as b:
-        for worker in (a, b):
-            worker.call("set_up", recipe=recipe.model_dump(mode="json"), **common)
-            worker.call("throughput", **{**call, "steps": 1})
-        found = []
-        for _ in range(rounds):
-            alone = a.call("throughput", **call)
-            found.append(sum(together((a, "throughput", call), (b, "throughput", call))) / (2 * alone))
-    return figure(found)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        a, b, *pair = (stack.enter_context(Worker(WORKS, WORKER_ENVIRONMENT)) for _ in range(4))
+        given = {"recipe": recipe.model_dump(mode="json"), **common}
+        together((a, "set_up", given), (b, "set_up", given))
+        shared = [given | {"rank": rank, "world": 2, "port": port} for rank in range(2)]
+        together(*((worker, "set_up", some) for worker, some in zip(pair, shared, strict=True)))
+
+        def rate(workers: list[Worker], count: int = steps) -> float:
+            return sum(together(*((worker, "throughput", {"number": 0, "steps": count}) for worker in workers)))
+
+        ways = {"alone": [a], "apart": [a, b], "shared": pair}
+        for workers in ways.values():
+            rate(workers, 1)
+        rates = alternate({name: partial(rate, workers) for name, workers in ways.items()}, rounds)
+    twice = [2 * value for value in rates["alone"]]
+    return {"scaling": ratios(rates["shared"], twice), "scaling_apart": ratios(rates["apart"], twice)}
 
 
 def _print(name: str, recipe: Recipe, found: dict[str, Any]) -> None:
@@ -128,7 +142,8 @@ def _print(name: str, recipe: Recipe, found: dict[str, Any]) -> None:
     for key, text in (
         ("vs_plain", "times as fast as written plainly"),
         ("share_of_unavoidable", "of our time is passes that the recipe cannot avoid"),
-        ("scaling", "of twice one worker's samples a second with two"),
+        ("scaling", "of twice one worker's samples a second, by two that share each batch"),
+        ("scaling_apart", "of the same, by two processes that share nothing"),
     ):
         if key in found:
             f = found[key]

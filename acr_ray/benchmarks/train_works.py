@@ -43,8 +43,14 @@ def images_of(name: str, count: int) -> MemorySet:
     )  # fmt: skip
 
 
-def set_up(recipe: dict[str, Any], device: str, images: int, weights: dict[str, NDArray] | None = None) -> None:
-    """Make the trainer of this process; its weights are fresh or given."""
+def set_up(
+    recipe: dict[str, Any], device: str, images: int, weights: dict[str, NDArray] | None = None, rank: int = 0,
+    world: int = 1, port: int = 0,
+) -> None:  # fmt: skip
+    """Make the trainer of this process, one of ``world``; its weights are fresh or given."""
+    if world > 1:
+        where = f"tcp://127.0.0.1:{port}"
+        torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=world)
     torch.backends.cudnn.benchmark = device == "cuda"
     built = Recipe.build(recipe)
     trainer = Trainer(built, images_of(built.model.architecture, images), SEED, Group(device), device)
@@ -83,7 +89,7 @@ def _our_step(number: int, attacks: bool) -> Tensor:
     trainer: Trainer = STATE["trainer"]
     mine, x, y = _batch(number)
     sums = Sums(trainer.recipe.attack.steps, trainer.device)
-    step(trainer, x, y, mine, len(mine), number, STEPS, attacks=attacks, look_first=(), sums=sums)
+    step(trainer, x, y, mine, trainer.recipe.inputs_per_step, number, STEPS, attacks=attacks, look_first=(), sums=sums)
     return sums.totals[3:]
 
 
@@ -156,14 +162,15 @@ def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]
     return seconds, [float(p.detach().double().sum()) for p in model.parameters()]
 
 
-def throughput(number: int, rank: int, world: int, steps: int) -> float:
-    """Noisy samples a second of this process over so many Gaussian steps."""
+def throughput(number: int, steps: int) -> float:
+    """Noisy samples a second of this process over so many Gaussian steps, by the clock on the wall."""
     trainer: Trainer = STATE["trainer"]
     started = time.perf_counter()
     for i in range(steps):
         _our_step(number + i, attacks=False)
     wait_for(STATE["device"])
-    return steps * trainer.recipe.training.batch_size / (time.perf_counter() - started)
+    rows = trainer.recipe.training.batch_size // trainer.group.world
+    return steps * rows / (time.perf_counter() - started)
 
 
 def _plain_model() -> tuple[nn.Module, torch.optim.SGD]:
@@ -180,9 +187,10 @@ def _plain_model() -> tuple[nn.Module, torch.optim.SGD]:
 
 
 def _batch(number: int) -> tuple[NDArray[np.int64], Tensor, Tensor]:
+    """This process's share of a step: positions, images, labels."""
     trainer: Trainer = STATE["trainer"]
-    inputs = trainer.recipe.inputs_per_step
-    mine = np.arange(number * inputs, (number + 1) * inputs, dtype=np.int64)
+    inputs, group = trainer.recipe.inputs_per_step, trainer.group
+    mine = np.arange(number * inputs, (number + 1) * inputs, dtype=np.int64)[group.rank :: group.world]
     items = mine % len(trainer.images)
     x = trainer.images.load(items, view_seeds(SEED, 0, mine))
     return mine, x, torch.from_numpy(trainer.images.labels[items])

@@ -1,10 +1,13 @@
 """jobs.bench train: what it times passes the rows that it should, and the plain step takes the same step."""
 
 import json
+import socket
 
+import numpy as np
 import pytest
 
 from acr_ray.benchmarks import train, train_works
+from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings.recipe import AttackSettings
 from tests.fakes.jobs import run
 
@@ -42,6 +45,22 @@ def test_the_plain_step_passes_everything_and_learns_as_much(weights, monkeypatc
     # Other noise, so other steps; the sums move by the same order.
     assert sum(abs(a - b) for a, b in zip(plain, ours, strict=True)) < 0.2 * sum(map(abs, plain))
     assert train_works.STATE["trainer"].recipe.attack == AttackSettings(enabled=True, steps=T, epsilon=0.25)
+
+
+def test_two_workers_share_a_batch_and_take_the_same_step():
+    recipe = train.recipe_of("digits_resnet", (M, T, 0.25, 0.25, BATCH), "float32", False, BATCH)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        given = {"recipe": recipe.model_dump(mode="json"), "device": "cpu", "images": 64, "world": 2}
+        given["port"] = probe.getsockname()[1]
+    with Worker(train.WORKS, {}) as one, Worker(train.WORKS, {}) as other:
+        together((one, "set_up", given | {"rank": 0}), (other, "set_up", given | {"rank": 1}))
+        before = together((one, "_mark", {}), (other, "_mark", {}))
+        shares = together((one, "_batch", {"number": 1}), (other, "_batch", {"number": 1}))
+        assert sorted(np.concatenate([share[0] for share in shares])) == list(range(BATCH // M, 2 * BATCH // M))
+        together((one, "throughput", {"number": 0, "steps": 2}), (other, "throughput", {"number": 0, "steps": 2}))
+        after = together((one, "_mark", {}), (other, "_mark", {}))
+    assert after[0] == after[1] != before[0], "gradients were exchanged"
 
 
 @pytest.mark.slow
