@@ -15,6 +15,14 @@ class _Named(logging.LoggerAdapter):
         return f"{' '.join(f'{k}={v}' for k, v in self.extra.items())}: {message}", options
 
 
+class _Stderr(logging.StreamHandler):
+    """Writes to what standard error is at the time; whoever runs us may put another in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def logger(**names: Any) -> logging.LoggerAdapter:
     """A logger whose lines begin with these names, such as ``run=digits rank=1``.
 
@@ -23,7 +31,7 @@ def logger(**names: Any) -> logging.LoggerAdapter:
     """
     found = logging.getLogger(NAME)
     if not found.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         found.addHandler(handler)
         found.setLevel(logging.INFO)

@@ -1,7 +1,9 @@
 """Metrics: what a driver hears becomes numbers, and a real Ray exports them."""
 
+import io
 import re
 import signal
+import sys
 import urllib.request
 
 import pytest
@@ -77,7 +79,11 @@ def test_ray_takes_every_metric_as_it_is_described(name):
     _metric(name)  # raises where Ray's own code cannot take the text
 
 
-def test_a_log_line_names_its_run_and_rank(capfd):
+def test_a_log_line_names_its_run_and_rank(capfd, monkeypatch):
+    with monkeypatch.context() as before:  # standard error may be another one later
+        before.setattr("sys.stderr", io.StringIO())
+        logger(run="other").warning("elsewhere")
+        sys.stderr.close()
     logger(run="digits:a", rank=1).warning("something with %d", 3)
     assert re.search(r"WARNING acr_ray run=digits:a rank=1: something with 3\n$", capfd.readouterr().err)
 
