@@ -113,7 +113,7 @@ def test_trunks_are_used_again_by_a_later_search(head, undisturbed, tmp_path):
     assert len(rows(out)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_trials_of_two_workers_fork_bit_for_bit(head, tmp_path):
     """On Ray Train inside Ray Tune: two trials share a trunk that two workers train."""
     given = (
