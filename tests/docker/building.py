@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,16 +63,25 @@ def make_base() -> None:
         call("buildah", "commit", "--rm", "--quiet", container, BASE)
 
 
+def pip_setting(name: str) -> str | None:
+    """What pip goes by on this machine, from its environment or its files; None where it is pip's default."""
+    if found := os.environ.get(f"PIP_{name.upper().replace('-', '_')}"):
+        return found
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    lines = dict(line.split("=", 1) for line in listed.splitlines() if "=" in line)
+    return lines.get(f"global.{name}", "").strip("'\"") or None
+
+
 def build(dockerfile: str, image: str, folder: Path = ROOT) -> None:
     """Build one of ours on the base. pip's index and certificate go in as build secrets."""
     with TemporaryDirectory(prefix="acr-build-") as name:
         settings, secrets = ["[global]", "timeout = 180"], []
-        bundle = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+        bundle = pip_setting("cert") or os.environ.get("SSL_CERT_FILE")
         if bundle:
             settings.append("cert = /run/secrets/ca_bundle")
             secrets += ["--secret", f"id=ca_bundle,src={bundle}"]
-        if os.environ.get("PIP_INDEX_URL"):
-            settings.append(f"index-url = {os.environ['PIP_INDEX_URL']}")
+        if index := pip_setting("index-url"):
+            settings.append(f"index-url = {index}")
         config = Path(name) / "pip.conf"
         file = folder / dockerfile if folder != ROOT else ROOT / "docker" / dockerfile
         config.write_text("\n".join(settings) + "\n")
