@@ -42,3 +42,8 @@ def storage_problem(out: Folder, name: str) -> str | None:
         f"--out {out}: {socket.gethostname()} {reason}; use a shared file system that is mounted alike on every node, "
         "or object storage such as s3://bucket/run"
     )
+
+
+def premises_problem(out: Folder, name: str) -> str | None:
+    """Either of the two: why this machine can't work for a run; None where nothing is known to be wrong."""
+    return storage_problem(out, name) or shared_memory_problem()

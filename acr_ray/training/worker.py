@@ -19,7 +19,7 @@ from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import shared_memory_problem, storage_problem
+from acr_ray.storage.premises import premises_problem
 from acr_ray.telemetry.logs import logger
 from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Trainer, TrainingStopped
@@ -78,7 +78,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     device = str(ray.train.torch.get_device())
     group = Group(device)
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
-    if problem := shared_text(group, storage_problem(out, STEERING) or shared_memory_problem() or ""):
+    if problem := shared_text(group, premises_problem(out, STEERING) or ""):
         return {"problem": {"kind": "user", "text": problem}}
     images = open_images(recipe.data.dataset, recipe.data.root, "train")
     if images.fingerprint() != config["fingerprint"]:

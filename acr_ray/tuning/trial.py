@@ -16,7 +16,7 @@ from ray import tune
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import shared_memory_problem, storage_problem
+from acr_ray.storage.premises import premises_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
@@ -29,7 +29,7 @@ TRAIN = "train"  # Ray Train's own files of trials with several workers
 
 def check_premises(work: Work) -> None:
     """Raises UserError where this machine lacks what a trial needs."""
-    if problem := storage_problem(Folder(work.out), BEGUN) or shared_memory_problem():
+    if problem := premises_problem(Folder(work.out), BEGUN):
         raise UserError(problem)
 
 

@@ -25,6 +25,7 @@ import psutil
 from tests.cluster.files import ROOT
 
 NETWORK = "10.77.0"
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # what root's programs are found on, too
 #: A silent host is given up after 8 to 12 s (cluster/README.md, Faults); on head, workers and drivers alike.
 QUICK = {
     "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
@@ -45,15 +46,16 @@ def missing() -> str:
     """Why there can be no hosts on this machine; empty where there can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    programs = [name for name in ("ip", "iptables", "unshare", "nsenter", "curl") if not _which(name)]
+    programs = absent("ip", "iptables", "unshare", "nsenter", "curl")
     if programs:
-        return f"{', '.join(programs)} not installed (Debian: iproute2, iptables, util-linux, curl)"
+        return f"{programs} not installed (Debian: iproute2, iptables, util-linux, curl)"
     tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "true"], capture_output=True)
     return "" if tried.returncode == 0 else f"unshare is not allowed here: {tried.stderr.decode().strip()}"
 
 
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+def absent(*programs: str) -> str:
+    """Those of the programs that this machine lacks."""
+    return ", ".join(name for name in programs if not shutil.which(name, path=PATH))
 
 
 class Host:
@@ -72,20 +74,19 @@ class Host:
         if self._outer.stdout.readline().strip() != "born":
             raise RuntimeError(f"host {name} did not come up")
         self.first = psutil.Process(self._outer.pid).children()[0]
+        self._enter = ["nsenter", f"--target={self.first.pid}", "--net", "--mount", "--pid", "--uts", f"--wdns={ROOT}"]
 
     def start(self, command: list[str], environment: dict[str, str], log: Path | None = None) -> subprocess.Popen:
         """A process on this host."""
-        enter = ["nsenter", f"--target={self.first.pid}", "--net", "--mount", "--pid", "--uts", f"--wdns={ROOT}"]
         with open(log or self.log, "ab") as output:
             return subprocess.Popen(
-                [*enter, *map(str, command)], env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+                [*self._enter, *map(str, command)], env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
 
     def run(self, *command: str, environment: dict[str, str] | None = None, code: int | None = 0) -> str:
         """What a short command prints; fails where its exit code is another (None: any)."""
-        enter = ["nsenter", f"--target={self.first.pid}", "--net", "--mount", "--pid", "--uts", f"--wdns={ROOT}"]
-        done = subprocess.run([*enter, *command], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*self._enter, *command], env=environment, capture_output=True, text=True, timeout=60)
         assert code in (None, done.returncode), f"{self.name}: {shlex.join(command)}: {done.stderr}"
         return done.stdout
 

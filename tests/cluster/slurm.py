@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import time
 from pathlib import Path
 
 from tests.cluster.files import ROOT
-from tests.cluster.hosts import Network
+from tests.cluster.hosts import PATH, Network, absent
 from tests.cluster.hosts import missing as missing_hosts
 
 SCRIPT = ROOT / "cluster" / "slurm" / "acr-ray.sbatch"
@@ -47,9 +46,8 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str:
     """Why there can be no SLURM on this machine; empty where there can."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    programs = [name for name in ("slurmctld", "slurmd", "sbatch", "scancel") if not shutil.which(name, path=path)]
-    return f"{', '.join(programs)} not installed (Debian: slurm-wlm)" if programs else missing_hosts()
+    programs = absent("slurmctld", "slurmd", "sbatch", "scancel")
+    return f"{programs} not installed (Debian: slurm-wlm)" if programs else missing_hosts()
 
 
 class Slurm(Network):
@@ -67,7 +65,7 @@ class Slurm(Network):
             "SLURM_TMPDIR": "/tmp/ray",  # a host's own
             "ACR_RAY_RUN_DIR": str(self.shared / "runs"),
             "OMP_NUM_THREADS": "1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "PATH": f"{Path(sys.executable).parent}:{PATH}",
         }  # fmt: skip
         try:
             self.started.append(self.node1.start(["slurmctld", "-D"], self.environment))

@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from tests.cluster.files import CLUSTER, ROOT
-from tests.cluster.hosts import Network, until
+from tests.cluster.hosts import PATH, Network, absent, until
 from tests.cluster.hosts import missing as missing_hosts
 from tests.fakes.jobs import epochs_done
 
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 DASHBOARD = "http://127.0.0.1:8265"
 SSHD = """
 ListenAddress {address}
@@ -33,8 +32,8 @@ PidFile none
 
 def missing() -> str:
     """Why nothing can be launched on this machine; empty where it can."""
-    programs = [name for name in ("sshd", "ssh", "ssh-keygen", "rsync") if not shutil.which(name, path=PATH)]
-    return f"{', '.join(programs)} not installed (Debian: openssh-server, rsync)" if programs else missing_hosts()
+    programs = absent("sshd", "ssh", "ssh-keygen", "rsync")
+    return f"{programs} not installed (Debian: openssh-server, rsync)" if programs else missing_hosts()
 
 
 WHY_NOT = missing()

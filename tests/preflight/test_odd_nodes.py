@@ -23,14 +23,9 @@ def cluster():
         yield head
 
 
-def joined(cluster, log, **odd):
-    node = OddNode(cluster, log, cpus=2, **odd)
-    return node
-
-
 def test_storage_that_only_the_head_sees(cluster, tmp_path):
     (tmp_path / "shared").mkdir()
-    node = joined(cluster, tmp_path / "node.log", hidden=tmp_path / "shared")
+    node = OddNode(cluster, tmp_path / "node.log", cpus=2, hidden=tmp_path / "shared")
     try:
         storage = tmp_path / "shared" / "runs"
         few = ("--training.epochs", 2, "--training.milestones", "", "--training.e_t", 1)
@@ -56,7 +51,7 @@ def test_storage_that_only_the_head_sees(cluster, tmp_path):
 
 def test_a_full_shared_memory(cluster, tmp_path):
     checkpoint = write_digits_checkpoint(tmp_path / "model")
-    node = joined(cluster, tmp_path / "node.log", shared_memory=100)
+    node = OddNode(cluster, tmp_path / "node.log", cpus=2, shared_memory=100)
     try:
         found, _ = run("doctor", "--no-tracking", head=cluster, code=1)
         (line,) = [line for line in found.splitlines() if line.startswith("FAILED")]
