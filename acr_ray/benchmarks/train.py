@@ -27,7 +27,13 @@ MODELS = {
     "cuda": {"resnet50": (1, 2, 0.5, 1.0, 256), "cifar_resnet110": (4, 3, 0.25, 0.25, 256)},
 }
 WARM_STEPS, WARM_RATE = 18, 0.1
-KEYS = ("vs_plain", "share_of_unavoidable", "scaling", "scaling_apart")
+WAYS = {  # in which two workers work on half a batch each, and what is said of their rate over twice that of one
+    "shared": ("scaling", "of twice one worker's samples a second, by two that exchange gradients"),
+    "waiting": ("scaling_waiting", "of the same, by two that only wait for each other after each step"),
+    "apart": ("scaling_apart", "of the same, by two that know nothing of each other"),
+}
+COMPUTE_BOUND = 2  # batches of the recipe for each worker: a step so long that the exchange counts for little
+KEYS = ("vs_plain", "share_of_unavoidable", *(key for key, _ in WAYS.values()), "scaling_small")
 LEAST_CORRECT = 0.6  # of the draws, for figures that speak of a trained model
 
 
@@ -99,36 +105,51 @@ def _model(name: str, sizes: tuple[int, int, float, float, int], options: argpar
         "batch": batch, "precision": precision, "compile": options.compile,
     }  # fmt: skip
     if not options.quick and options.device == "cpu":
-        found |= _scaling(recipe, common)
+        small = _scaling(recipe, common, batch, batch // 2, ["shared"], rounds=20, steps=3)
+        each = COMPUTE_BOUND * batch
+        found |= _scaling(recipe, common, each, each, list(WAYS), rounds=12, steps=2)
+        found["scaling_small"] = small["scaling"]
     _print(name, recipe, found)
     return found
 
 
-def _scaling(recipe: Recipe, common: dict[str, Any], rounds: int = 5, steps: int = 6) -> dict[str, dict]:
+def _scaling(
+    recipe: Recipe, common: dict[str, Any], alone: int, each: int, ways: list[str], *, rounds: int, steps: int
+) -> dict[str, dict]:
     """Noisy samples a second of two workers over twice those of one, by the clock on the wall. Needs two free cores.
 
-    ``scaling``: DDP workers that share each global batch and exchange gradients. ``scaling_apart``: two processes that
-    know nothing of each other, which is what the machine's memory and caches leave of the second core.
+    ``scaling``: DDP workers that share each global batch and exchange gradients. A machine's second core is not a
+    whole one, and workers in step go at the pace of whichever is slower at that moment, so the same two processes
+    also work without exchanging anything: ``scaling_waiting``, the most that any synchronous training has here, and
+    ``scaling_apart``. Rounds are short and many: what else runs on the machine changes by the second.
+
+    Args:
+        alone: batch of the one worker. Where it is that of ``each`` too, all steps are alike, and a batch that is
+            slow for its size (beyond what memory keeps at hand) slows all of them.
+        each: batch of each of two.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+
+    def given(batch: int) -> dict[str, Any]:
+        return {"recipe": recipe.change({"training.batch_size": batch}).model_dump(mode="json"), **common}
+
     with contextlib.ExitStack() as stack:
-        a, b, *pair = (stack.enter_context(Worker(WORKS, WORKER_ENVIRONMENT)) for _ in range(4))
-        given = {"recipe": recipe.model_dump(mode="json"), **common}
-        together((a, "set_up", given), (b, "set_up", given))
-        shared = [given | {"rank": rank, "world": 2, "port": port} for rank in range(2)]
+        one, *pair = (stack.enter_context(Worker(WORKS, WORKER_ENVIRONMENT)) for _ in range(3))
+        one.call("set_up", **given(alone))
+        shared = [given(2 * each) | {"rank": rank, "world": 2, "port": port} for rank in range(2)]
         together(*((worker, "set_up", some) for worker, some in zip(pair, shared, strict=True)))
 
-        def rate(workers: list[Worker], count: int = steps) -> float:
-            return sum(together(*((worker, "throughput", {"number": 0, "steps": count}) for worker in workers)))
+        def rate(workers: list[Worker], way: str) -> float:
+            return sum(together(*((worker, "throughput", {"steps": steps, "way": way}) for worker in workers)))
 
-        ways = {"alone": [a], "apart": [a, b], "shared": pair}
-        for workers in ways.values():
-            rate(workers, 1)
-        rates = alternate({name: partial(rate, workers) for name, workers in ways.items()}, rounds)
+        works = {"alone": partial(rate, [one], "apart")} | {way: partial(rate, pair, way) for way in ways}
+        for work in works.values():
+            work()
+        rates = alternate(works, rounds)
     twice = [2 * value for value in rates["alone"]]
-    return {"scaling": ratios(rates["shared"], twice), "scaling_apart": ratios(rates["apart"], twice)}
+    return {WAYS[way][0]: ratios(rates[way], twice) for way in ways}
 
 
 def _print(name: str, recipe: Recipe, found: dict[str, Any]) -> None:
@@ -142,8 +163,8 @@ def _print(name: str, recipe: Recipe, found: dict[str, Any]) -> None:
     for key, text in (
         ("vs_plain", "times as fast as written plainly"),
         ("share_of_unavoidable", "of our time is passes that the recipe cannot avoid"),
-        ("scaling", "of twice one worker's samples a second, by two that share each batch"),
-        ("scaling_apart", "of the same, by two processes that share nothing"),
+        *((key, f"{text}; {COMPUTE_BOUND} batches each") for key, text in WAYS.values()),
+        ("scaling_small", "of twice one worker's, by two that exchange gradients; half a batch each"),
     ):
         if key in found:
             f = found[key]

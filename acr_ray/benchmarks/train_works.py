@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,12 @@ def learn(steps: int) -> dict[str, NDArray]:
             x = _batch(steps + number)[1].repeat_interleave(t.m, dim=0)
             noisy = (x + t.sigma * torch.randn(x.shape)).to(trainer.device, memory_format=trainer.memory_format)
             trainer.network(noisy)
-    return {name: value.detach().cpu().numpy().copy() for name, value in trainer.module.state_dict().items()}
+    return weights()
+
+
+def weights() -> dict[str, NDArray]:
+    """This process's weights and running statistics."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in STATE["trainer"].module.state_dict().items()}
 
 
 def ours(number: int, weights: dict[str, NDArray]) -> tuple[float, list[int], list[float]]:
@@ -162,15 +168,37 @@ def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]
     return seconds, [float(p.detach().double().sum()) for p in model.parameters()]
 
 
-def throughput(number: int, steps: int) -> float:
-    """Noisy samples a second of this process over so many Gaussian steps, by the clock on the wall."""
+def throughput(steps: int, way: str = "shared") -> float:
+    """Noisy samples a second of this process over so many Gaussian steps, by the clock on the wall.
+
+    Args:
+        way: what it has to do with the other workers: ``shared``: all that training does; ``waiting``: it waits for
+            them after each step, but keeps its gradients and statistics; ``apart``: nothing.
+    """
     trainer: Trainer = STATE["trainer"]
+    model, group = trainer.model, trainer.group
+    if way != "shared":
+        trainer.model, trainer.group = trainer.module, Hermit(trainer.device)
     started = time.perf_counter()
-    for i in range(steps):
-        _our_step(number + i, attacks=False)
-    wait_for(STATE["device"])
-    rows = trainer.recipe.training.batch_size // trainer.group.world
-    return steps * rows / (time.perf_counter() - started)
+    try:
+        for number in range(steps):
+            _our_step(number, attacks=False)
+            if way == "waiting" and group.world > 1:
+                torch.distributed.barrier()
+        wait_for(STATE["device"])
+        return steps * (trainer.recipe.training.batch_size // group.world) / (time.perf_counter() - started)
+    finally:
+        trainer.model, trainer.group = model, group
+
+
+class Hermit(Group):
+    """Takes its share of each batch, as a worker among others does, and exchanges nothing with them."""
+
+    def apart(self, model: nn.Module) -> AbstractContextManager:
+        return nullcontext()
+
+    def average_buffers(self, module: nn.Module) -> None:
+        pass
 
 
 def _plain_model() -> tuple[nn.Module, torch.optim.SGD]:

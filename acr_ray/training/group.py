@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -12,6 +13,10 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from acr_ray.settings import UserError
+
+# torch 2.13 gave it another name, and warns of the old one.
+_DDP_OPTIONS = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_FORWARD_SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers"
 
 
 class Group:
@@ -45,7 +50,7 @@ class Group:
         wrapped = nn.parallel.DistributedDataParallel(
             module,
             device_ids=[torch.device(self.device)] if on_gpu else None,
-            broadcast_buffers=False,  # average_buffers does it, before anything reads them
+            **{_FORWARD_SYNC: False},  # average_buffers does it, before anything reads them
             find_unused_parameters=not on_gpu and self.world > 2,
             gradient_as_bucket_view=on_gpu,  # spares a copy of all gradients
         )

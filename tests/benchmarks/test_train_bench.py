@@ -56,11 +56,17 @@ def test_two_workers_share_a_batch_and_take_the_same_step():
     with Worker(train.WORKS, {}) as one, Worker(train.WORKS, {}) as other:
         together((one, "set_up", given | {"rank": 0}), (other, "set_up", given | {"rank": 1}))
         before = together((one, "_mark", {}), (other, "_mark", {}))
+        start = one.call("weights")
         shares = together((one, "_batch", {"number": 1}), (other, "_batch", {"number": 1}))
         assert sorted(np.concatenate([share[0] for share in shares])) == list(range(BATCH // M, 2 * BATCH // M))
-        together((one, "throughput", {"number": 0, "steps": 2}), (other, "throughput", {"number": 0, "steps": 2}))
-        after = together((one, "_mark", {}), (other, "_mark", {}))
-    assert after[0] == after[1] != before[0], "gradients were exchanged"
+        marks = {}
+        for way in ("waiting", "apart", "shared"):
+            together(*((worker, "throughput", {"steps": 2, "way": way}) for worker in (one, other)))
+            marks[way] = together((one, "_mark", {}), (other, "_mark", {}))
+            together((one, "_reset", {"weights": start}), (other, "_reset", {"weights": start}))
+    assert marks["shared"][0] == marks["shared"][1] != before[0], "gradients were exchanged"
+    assert marks["apart"][0] != marks["apart"][1], "nothing was exchanged"
+    assert marks["waiting"] == marks["apart"], "waiting is all that was done together"
 
 
 @pytest.mark.slow
