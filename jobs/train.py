@@ -39,8 +39,9 @@ def main(argv: list[str]) -> None:
         return dry_run(recipe, options, images)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
+    from acr_ray.training.following import records
     from acr_ray.training.loop import TrainingStopped
-    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, records, run_training
+    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, run_training
 
     fingerprint = images.fingerprint()
     workers = workers_of(options)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any, NoReturn
 from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
+from acr_ray.training.following import Follower
 from acr_ray.training.loop import TrainingStopped, check_workers
 from acr_ray.training.p_a_file import FOLDER as P_A
 from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
@@ -176,56 +175,6 @@ def _fit(trainer: Any, max_failures: int, on_note: Callable[[str], None]) -> Any
             if failures > max_failures or not isinstance(error.controller_failure, RayActorError):
                 raise
             on_note("a worker was lost while the workers were starting; they are started again")
-
-
-def records(out: Folder) -> list[dict[str, Any]]:
-    """The records of the epochs done, from metrics.jsonl."""
-    return _lines(out, METRICS)
-
-
-def _lines(out: Folder, name: str) -> list[dict[str, Any]]:
-    text = out.read_text(name) if out.is_file(name) else ""
-    return [json.loads(line) for line in text.splitlines()]
-
-
-class Follower:
-    """Reads metrics.jsonl while it grows and hands on the record of each new epoch once."""
-
-    def __init__(
-        self,
-        out: Folder,
-        on_epoch: Callable[[dict[str, Any]], None],
-        on_note: Callable[[str], None] = lambda text: None,
-        interval: float = 0.5,
-    ) -> None:
-        self._out, self._on_epoch, self._on_note, self._interval = out, on_epoch, on_note, interval
-        self._done = threading.Event()
-        self._seen, self._noted = len(records(out)), len(_lines(out, NOTES))
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> Follower:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._done.wait(self._interval):
-            self._read()
-        self._read()
-
-    def _read(self) -> None:
-        notes = _lines(self._out, NOTES)
-        for note in notes[self._noted :]:
-            self._on_note(note["note"])
-        self._noted = max(self._noted, len(notes))
-        found = records(self._out)
-        for record in found[self._seen :]:
-            self._on_epoch(record)
-        # After a fault the workers begin again at a checkpoint, and the file is shorter for a while.
-        self._seen = max(self._seen, len(found))
 
 
 def _ask_to_stop(out: Folder) -> None:

@@ -1,0 +1,73 @@
+"""What the driver hears of a run: the workers' records and notes, read from their files while they grow."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from acr_ray.storage import Folder
+from acr_ray.training.worker import METRICS, NOTES
+
+LOCAL, REMOTE = 0.5, 2.0  # seconds between looks; of a bucket each one is paid for
+
+
+def records(out: Folder) -> list[dict[str, Any]]:
+    """The records of the epochs done, from metrics.jsonl."""
+    return _lines(out, METRICS)
+
+
+class Follower:
+    """Hands on the record of each new epoch, and each new note, once, from a thread of its own.
+
+    Storage that fails for a moment is asked again at the next look.
+
+    Args:
+        interval: seconds between looks; None: by where the folder is.
+    """
+
+    def __init__(
+        self,
+        out: Folder,
+        on_epoch: Callable[[dict[str, Any]], None],
+        on_note: Callable[[str], None] = lambda text: None,
+        interval: float | None = None,
+    ) -> None:
+        self._out, self._on_epoch, self._on_note = out, on_epoch, on_note
+        self._interval = (LOCAL if out.is_local else REMOTE) if interval is None else interval
+        self._done = threading.Event()
+        self._seen, self._noted = len(records(out)), len(_lines(out, NOTES))
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Follower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._done.wait(self._interval):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        notes: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
+        with suppress(OSError):
+            notes, found = _lines(self._out, NOTES), records(self._out)
+        for note in notes[self._noted :]:
+            self._on_note(note["note"])
+        self._noted = max(self._noted, len(notes))
+        for record in found[self._seen :]:
+            self._on_epoch(record)
+        # After a fault the workers begin again at a checkpoint, and the file is shorter for a while.
+        self._seen = max(self._seen, len(found))
+
+
+def _lines(out: Folder, name: str) -> list[dict[str, Any]]:
+    text = out.read_text(name) if out.is_file(name) else ""
+    return [json.loads(line) for line in text.splitlines()]
