@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import mlflow
@@ -15,7 +14,7 @@ from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.classifier import SmoothedClassifier
 
 
-class SmoothedModel(mlflow.pyfunc.PythonModel):
+class _Smoothed:
     """The smoothed classifier: images ``(B, C, H, W)`` float32 in [0, 1] to ``predicted, abstained, radius``.
 
     Each row is a certificate, wrong with probability at most ``alpha``; ``predicted`` is -1 where it abstains. Params
@@ -25,7 +24,7 @@ class SmoothedModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.model, self.card = load_checkpoint(context.artifacts["checkpoint"])
 
-    def predict(self, context, model_input, params=None):  # MLflow reads meaning into type hints here
+    def predict(self, context, model_input, params=None):
         options = {"n0": 100, "n": 1000, "alpha": 0.001, "seed": 0} | (params or {})
         images = torch.as_tensor(np.asarray(model_input, dtype=np.float32))
         smoothed = SmoothedClassifier(self.model, self.card.num_classes, self.card.sigma, seed=int(options["seed"]))
@@ -43,6 +42,9 @@ class SmoothedModel(mlflow.pyfunc.PythonModel):
         return pd.DataFrame(rows, columns=["predicted", "abstained", "radius"])
 
 
-# MLflow would like type hints on predict, but reads a row-by-row interface into them.
-warnings.filterwarnings("ignore", message=".*type hints to the `predict` method", category=UserWarning)
+class SmoothedModel(_Smoothed, mlflow.pyfunc.PythonModel):
+    """What MLflow loads. Where ``predict`` stands in this class itself, MLflow asks the user for type hints, out of
+    which it would read an interface of single rows."""
+
+
 mlflow.models.set_model(SmoothedModel())

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,7 +18,7 @@ from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, numbers, resolve_checkpoint, scalars, with_run
-from tests.fakes.jobs import run
+from tests.fakes.jobs import ROOT, environment, run
 from tests.fakes.models import write_digits_checkpoint
 
 
@@ -95,6 +97,18 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
     assert np.issubdtype(found["predicted"].dtype, np.integer)
     location, training_run = resolve_checkpoint(f"runs:/{run_id}", uri)
     assert training_run == run_id and load_checkpoint(location)[1].sha256 == card.sha256
+
+
+def test_logging_a_model_prints_no_warnings(uri, checkpoint):
+    code = (
+        "from acr_ray.storage import Folder\nfrom acr_ray.tracking import Tracker\n"
+        "from acr_ray.tracking.runs import CHECKPOINT_FILES\n"
+        f"tracker = Tracker({uri!r})\ntracker.start('train', 'a')\n"
+        f"tracker.model(Folder({str(checkpoint)!r}), CHECKPOINT_FILES)\nassert tracker.ok"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr + done.stdout
 
 
 def test_a_server_that_refuses_is_said_once_and_costs_nothing(tmp_path):
