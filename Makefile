@@ -40,7 +40,7 @@ bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
 test: $(READY) ## the tests (about 13 minutes on two cores)
 	$(PYTEST) -m "not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
-test-slow: $(READY) ## longer faults and statistics (about 20 minutes)
+test-slow: $(READY) ## longer faults and statistics (about 22 minutes)
 	$(PYTEST) -m "slow and not gpu"
 
 test-endurance: $(READY) ## dozens of kills at random moments, whole searches, every method killed (about an hour)

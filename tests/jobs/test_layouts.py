@@ -22,6 +22,7 @@ def check(folder, architecture, images, epochs):
     return records
 
 
+@pytest.mark.slow
 def test_cifar10_resnet110(head, tmp_path):
     root = write_cifar10(tmp_path / "data", per_batch=8, test=8)
     arguments = ["--data.root", root, "--training.batch_size", 32, "--training.epochs", 2, *FEW]
