@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from acr_ray.preflight.tls import tls_problem
 from acr_ray.settings import UserError
 
 SECONDS = 5.0  # for a connection to the head
@@ -18,7 +19,7 @@ TOKEN_ADVICE = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with 
 
 
 def check_reachable(address: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Whether the head at ``HOST:PORT`` answers, and takes this process's token.
+    """Whether the head at ``HOST:PORT`` answers, with or without TLS as this process, and takes its token.
 
     Raises:
         UserError: it does not; says why and what to do.
@@ -41,6 +42,8 @@ def check_reachable(address: str, environment: Mapping[str, str] = os.environ) -
             f"RAY_ADDRESS {address}: no Ray head can be reached there ({reason}); check the address, that the head "
             f"runs (ray status there), and that port {port} is open from here"
         ) from error
+    if problem := tls_problem(host, port, environment):
+        raise UserError(f"RAY_ADDRESS {address}: {problem}")
     _check_token(address)
 
 
