@@ -37,7 +37,7 @@ demo: $(READY) ## train two ways on real digits, certify both, compare (about 3 
 bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
 	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
-test: $(READY) ## the tests (about 13 minutes on two cores)
+test: $(READY) ## the tests (about 15 minutes on two cores)
 	$(PYTEST) -m "not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-slow: $(READY) ## longer faults and statistics (about 22 minutes)

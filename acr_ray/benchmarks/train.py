@@ -27,7 +27,7 @@ MODELS = {
     "cuda": {"resnet50": (1, 2, 0.5, 1.0, 256), "cifar_resnet110": (4, 3, 0.25, 0.25, 256)},
 }
 WARM_STEPS, WARM_RATE = 18, 0.1
-WAYS = {  # in which two workers work on half a batch each, and what is said of their rate over twice that of one
+WAYS = {  # of two workers beside each other, and what is said of their rate over twice that of one
     "shared": ("scaling", "of twice one worker's samples a second, by two that exchange gradients"),
     "waiting": ("scaling_waiting", "of the same, by two that only wait for each other after each step"),
     "apart": ("scaling_apart", "of the same, by two that know nothing of each other"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -168,7 +167,7 @@ def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]
     return seconds, [float(p.detach().double().sum()) for p in model.parameters()]
 
 
-def throughput(steps: int, way: str = "shared") -> float:
+def throughput(steps: int, way: str) -> float:
     """Noisy samples a second of this process over so many Gaussian steps, by the clock on the wall.
 
     Args:
@@ -183,7 +182,7 @@ def throughput(steps: int, way: str = "shared") -> float:
     try:
         for number in range(steps):
             _our_step(number, attacks=False)
-            if way == "waiting" and group.world > 1:
+            if way == "waiting":
                 torch.distributed.barrier()
         wait_for(STATE["device"])
         return steps * (trainer.recipe.training.batch_size // group.world) / (time.perf_counter() - started)
@@ -193,9 +192,6 @@ def throughput(steps: int, way: str = "shared") -> float:
 
 class Hermit(Group):
     """Takes its share of each batch, as a worker among others does, and exchanges nothing with them."""
-
-    def apart(self, model: nn.Module) -> AbstractContextManager:
-        return nullcontext()
 
     def average_buffers(self, module: nn.Module) -> None:
         pass

@@ -47,6 +47,11 @@ class Folder:
         return isinstance(self._fs, fs.LocalFileSystem)
 
     @property
+    def look_seconds(self) -> float:
+        """How long to leave a file alone that somebody else changes; each look at an object store is paid for."""
+        return 0.5 if self.is_local else 2.0
+
+    @property
     def local_path(self) -> Path:
         """The folder as a path. Raises ValueError for remote folders."""
         if not self.is_local:

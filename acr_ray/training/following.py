@@ -11,8 +11,6 @@ from typing import Any
 from acr_ray.storage import Folder
 from acr_ray.training.worker import METRICS, NOTES
 
-LOCAL, REMOTE = 0.5, 2.0  # seconds between looks; of a bucket each one is paid for
-
 
 def records(out: Folder) -> list[dict[str, Any]]:
     """The records of the epochs done, from metrics.jsonl."""
@@ -25,7 +23,7 @@ class Follower:
     Storage that fails for a moment is asked again at the next look.
 
     Args:
-        interval: seconds between looks; None: by where the folder is.
+        interval: seconds between looks; None: the folder's own.
     """
 
     def __init__(
@@ -36,7 +34,7 @@ class Follower:
         interval: float | None = None,
     ) -> None:
         self._out, self._on_epoch, self._on_note = out, on_epoch, on_note
-        self._interval = (LOCAL if out.is_local else REMOTE) if interval is None else interval
+        self._interval = out.look_seconds if interval is None else interval
         self._done = threading.Event()
         self._seen, self._noted = len(records(out)), len(_lines(out, NOTES))
         self._thread = threading.Thread(target=self._follow, daemon=True)

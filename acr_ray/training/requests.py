@@ -79,6 +79,6 @@ class Requests:
         self._saved, self._notice_served = time.monotonic(), self._preempted()
 
     def _read(self) -> None:
-        while not self._end.wait(0.5 if self._out.is_local else 2.0):
+        while not self._end.wait(self._out.look_seconds):
             if steering(self._out) == STOP:
                 self._end.set()

@@ -1,5 +1,7 @@
 """Ray's TLS between all processes (docs/security.md): jobs run, and who has no certificate stays outside."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from cluster.head import PrivateHead
@@ -29,12 +31,10 @@ def test_jobs_run(secured, tmp_path):
 
 @pytest.mark.parametrize("whose", ["nobody's", "a stranger's"])
 def test_a_client_without_the_clusters_certificate_is_refused_in_one_line(secured, tmp_path, whose):
-    class Outside:
-        environment = {k: v for k, v in secured.environment.items() if "TLS" not in k}
-
+    outside = SimpleNamespace(environment={k: v for k, v in secured.environment.items() if "TLS" not in k})
     if whose == "a stranger's":
-        Outside.environment |= tls_environment(tmp_path)
-    _, errors = run("train", *TRAIN, "--out", tmp_path / "train", "--no-tracking", head=Outside, code=2)
+        outside.environment |= tls_environment(tmp_path)
+    _, errors = run("train", *TRAIN, "--out", tmp_path / "train", "--no-tracking", head=outside, code=2)
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "RAY_USE_TLS=1" in lines[0]
     assert "Traceback" not in errors

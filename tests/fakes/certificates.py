@@ -15,13 +15,11 @@ from cluster.head import LOOPBACK
 def issue(folder, name, authority=None):
     """A key, and a certificate by an authority, or by itself: a new authority."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    day, subject = datetime.timedelta(days=1), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer, issuer = authority or (key, subject)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
-        now + datetime.timedelta(days=1)
-    )
+    builder = builder.not_valid_before(now - day).not_valid_after(now + day)
     builder = builder.add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
     if authority:
         names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in (LOOPBACK, _address()))]

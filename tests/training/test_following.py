@@ -1,12 +1,12 @@
 """What the driver hears of a run through the files that the workers write."""
 
 import json
-import time
 
 import pytest
 
 from acr_ray.storage import Folder
 from acr_ray.training.following import METRICS, NOTES, Follower
+from tests.fakes.jobs import wait_for
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -27,23 +27,15 @@ def write(out, name, *rows):
     out.write_text(name, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def wait(until):
-    for _ in range(500):
-        if until():
-            return
-        time.sleep(0.01)
-    raise AssertionError("nothing came in five seconds")
-
-
 def test_each_epoch_is_told_once_also_where_workers_begin_again(tmp_path):
     out, epochs, notes = Folder(tmp_path), [], []
     write(out, METRICS, {"epoch": 0})
     with Follower(out, epochs.append, notes.append, interval=0.01):
         write(out, METRICS, {"epoch": 0}, {"epoch": 1}, {"epoch": 2})
-        wait(lambda: len(epochs) == 2)
+        wait_for(lambda: len(epochs) == 2, seconds=5)
         write(out, METRICS, {"epoch": 0}, {"epoch": 1})
         write(out, NOTES, {"note": "a checkpoint was damaged"})
-        wait(lambda: notes)
+        wait_for(lambda: notes, seconds=5)
         write(out, METRICS, *({"epoch": number} for number in range(4)))
     assert [record["epoch"] for record in epochs] == [1, 2, 3], "those done before the run are known"
     assert notes == ["a checkpoint was damaged"]
@@ -53,11 +45,11 @@ def test_storage_that_fails_for_a_moment_is_asked_again(tmp_path):
     out, epochs = Shaky(tmp_path), []
     with Follower(out, epochs.append, interval=0.01):
         write(out, METRICS, {"epoch": 0})
-        wait(lambda: len(epochs) == 1)
+        wait_for(lambda: len(epochs) == 1, seconds=5)
         out.failing = 3
-        wait(lambda: not out.failing)
+        wait_for(lambda: not out.failing, seconds=5)
         write(out, METRICS, {"epoch": 0}, {"epoch": 1})
-        wait(lambda: len(epochs) == 2)
+        wait_for(lambda: len(epochs) == 2, seconds=5)
 
 
 def test_a_last_read_that_fails_does_not_hide_how_the_run_ended(tmp_path):
