@@ -91,8 +91,10 @@ def main(argv: list[str]) -> None:
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
     log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     run.end()
+    at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
     print(
-        f"certified: ACR {round_down(summary['acr'], 4)}, hard share {100 * summary['hard_share']:.1f} %: {out}",
+        f"certified: ACR {at_least}{round_down(summary['acr'], 4)}, "
+        f"hard share {100 * summary['hard_share']:.1f} %: {out}",
         flush=True,
     )
 

@@ -14,10 +14,11 @@ from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, CERTIFIED, OUTCOMES, STOPPED_WRONG, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
-from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.smoothing.stopping import PLAIN, RADII
 
 SCHEMA_VERSION = "1"
 COLUMNS = ("image", "idx", "label", "predicted", "outcome", "count_top", "count_label", "n", "sigma", "alpha", "bound")
+MODEL = "model_sha256"  # says whether two sources are the same classifier
 P_LOWER = "p_lower"  # the bound on stopping; absent in files of runs that knew fixed N only
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 
@@ -89,6 +90,8 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         partial=bool(summary.get("incomplete")),
         notes=notes(bound, n, wrong, _grid(said)),
         bound=bound,
+        grid=_reached(_grid(said), radii) if bound == RADII else (),
+        model=_model(table),
     )
 
 
@@ -112,12 +115,23 @@ def _grid(said: dict) -> list[float]:
     return [float(r) for r in given if isinstance(r, int | float)] if isinstance(given, list) else []
 
 
+def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
+    """The grid that was asked for; where the file does not say it, the radii of it that some image reached."""
+    return tuple(sorted({r for r in grid if r >= 0} or set(np.round(radii[radii > 0], 9).tolist())))
+
+
+def _model(table: pa.Table) -> str:
+    """The one model behind all rows; "" where that is not said."""
+    found = pc.unique(table[MODEL].cast(pa.string())).to_pylist() if MODEL in table.column_names else []
+    return str(found[0]) if len(found) == 1 and found[0] else ""
+
+
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["outcome", "bound"])
         missing = [c for c in COLUMNS if c not in file.schema_arrow.names]
         _check(not missing, f"{where}: column {', '.join(missing)} is missing; this is no certificates file")
-        stored = [c for c in (*COLUMNS, P_LOWER) if c in file.schema_arrow.names]
+        stored = [c for c in (*COLUMNS, P_LOWER, MODEL) if c in file.schema_arrow.names]
         table = file.read(columns=stored, use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
         raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({error})") from error
