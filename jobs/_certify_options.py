@@ -9,6 +9,7 @@ from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.data import ImageSet, open_images, select
+from acr_ray.data.choosing import told
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
@@ -47,7 +48,9 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
     values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
     settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
     images = open_images(settings.dataset, settings.root, settings.split)
-    images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
+    choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
+    total, images = len(images), select(images, **choice)
+    options.chosen = told(images, total, **choice)
     if len(images.class_names) != card.num_classes:
         raise UserError(
             f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "

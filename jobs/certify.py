@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
             print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
         rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
         print(
-            f"certify {len(images)} images, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}",
+            f"certify {options.chosen}, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}",
             flush=True,
         )
         if before:
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
         summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
         summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
-        summary |= {"bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
+        summary |= {"chosen": options.chosen, "bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
         out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
     with_run(run.tracker, work)
