@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
+from acr_ray.tracking.names import fit_key
 from acr_ray.tracking.tracker import Tracker, quieten
 
 CHECKPOINT_FILES = ("model.safetensors", "model.json")
@@ -56,8 +56,8 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def metric_name(text: str) -> str:
-    """Text as part of a metric's name: MLflow allows letters, digits, ``_-. :/``."""
-    return re.sub(r"[^\w\-. :]", "_", text)
+    """Text as a part of a metric's name, between slashes."""
+    return fit_key(text.replace("/", "_"))
 
 
 def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | None]:
