@@ -18,8 +18,9 @@ from acr_ray.tracking.backlog import Backlog, Refused, is_refusal
 from acr_ray.tracking.experiment import open_experiment
 from acr_ray.tracking.files import local_copy
 from acr_ray.tracking.names import PARAM, TAG, fit_key, fit_keys, shortened
+from acr_ray.tracking.view import NOTE, run_note, run_tags
 
-RUN_TAG = "acr_ray.job"
+MODEL_TAG = "acr_ray.model_id"  # on a training run: its logged model
 
 
 def quieten() -> None:
@@ -161,8 +162,6 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         quieten()  # again: importing MLflow sets its own log level
-        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME
-
         self._client, experiment_id = open_experiment(self.uri, self.experiment)
         if run_id is not None:
             try:
@@ -174,8 +173,10 @@ class Tracker:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        named = {RUN_TAG: job, MLFLOW_RUN_NAME: name, MLFLOW_SOURCE_NAME: f"jobs.{job}", **tags}
-        self.run_id = self._client.create_run(experiment_id, tags=named).info.run_id
+        tags = {fit_key(key): shortened(value, TAG) for key, value in (run_tags(job, name) | tags).items()}
+        self.run_id = self._client.create_run(experiment_id, tags=tags).info.run_id
+        if note := run_note(job, self.run_id):
+            self._client.set_tag(self.run_id, NOTE, note)
 
     @_later
     def params(self, values: dict[str, Any]) -> None:
@@ -255,7 +256,21 @@ class Tracker:
         """Log a checkpoint as an MLflow model that is loaded without unpickling (our code by name, safetensors)."""
         from acr_ray.tracking.model import log_smoothed_model
 
-        log_smoothed_model(self.uri, self.run_id, checkpoint, files)
+        model_id = log_smoothed_model(self.uri, self.run_id, checkpoint, files)
+        self._client.set_tag(self.run_id, MODEL_TAG, model_id)
+
+    @_later
+    def uses_model_of(self, run_id: str | None) -> None:
+        """Say that this run is about the model of another run, where that has logged one."""
+        from mlflow.entities import LoggedModelInput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model_id = self._client.get_run(run_id).data.tags.get(MODEL_TAG) if run_id else None
+        except MlflowException:
+            return  # the training run is in another store
+        if model_id:
+            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:
