@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any
 
 from acr_ray.storage import Folder
@@ -34,22 +33,6 @@ def quieten() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def default_uri(out: Folder) -> str:
-    """``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
-
-    A Ray job's working directory is a copy that goes away with the cluster: there the store lies beside ``out``.
-    """
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return os.environ["MLFLOW_TRACKING_URI"]
-    temporary = in_job_copy(Path.cwd()) and out.is_local
-    return f"sqlite:///{(out.local_path.parent if temporary else Path.cwd()) / 'mlflow.db'}"
-
-
-def in_job_copy(path: Path) -> bool:
-    """Whether a path lies in the copy of a working directory that Ray makes for a job."""
-    return "runtime_resources" in path.parts and "working_dir_files" in path.parts
 
 
 def _later(method: Callable) -> Callable:
