@@ -88,7 +88,8 @@ def table(report: Report) -> str:
 
 
 def _table_row(k: int, row: Row, report: Report) -> str:
-    shown = lower(acr_text(row.acr), row.acr_is_lower)
+    curve = row.acr_between is not None
+    shown = lower(acr_text(row.acr), row.acr_is_lower, curve)
     interval = "" if row.acr_interval is None else f"<small>{interval_text(row.acr_interval)}</small>"
     exact = f'data-own="{shown}" data-exact="{row.acr!r}" data-value="{row.acr!r}"'
     cells = [
@@ -100,7 +101,7 @@ def _table_row(k: int, row: Row, report: Report) -> str:
     elif report.common_budget is not None:
         cells.append(f'<td data-field="common" data-value="-1">{NOT_DERIVED}</td>')
     for r, share, low in zip(report.radii, row.certified_accuracy, row.lower_at, strict=True):
-        told = lower(percent_text(share), low)
+        told = lower(percent_text(share), low, curve)
         cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{told}</td>')
     cells.append(f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>')
     kind = ' class="constant"' if row.kind == "constant" else ""

@@ -102,7 +102,7 @@ function drawTable() {
     const end = row.querySelector("[data-field=hard]");
     for (const i of state.chosen) {
       const tenths = now ? now.c[i] ?? 0 : -1;
-      const low = data.lower[k]?.includes(i) ? "≥ " : "";
+      const low = data.lower[k]?.includes(i) ? "≥ " : data.curves[k] ? "≈ " : "";
       const td = cell(row, "accuracy", now ? low + (tenths / 10).toFixed(1) : "–", tenths);
       td.dataset.radius = data.radii[i];
       end.before(td);
