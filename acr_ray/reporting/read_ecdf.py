@@ -11,6 +11,7 @@ from scipy import special
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.read_tsv import DEFAULT_ALPHA, DEFAULT_N
+from acr_ray.reporting.sigma_names import sigma_in
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
 
@@ -50,11 +51,23 @@ def read_ecdf(
     ends = np.append(np.minimum(x[1:], max(1 - 1 / given, x[-2])), 1.0) if x.size > 1 else np.ones(1)
     starts = np.minimum(x, max(1 - 1 / given, x[-2] if x.size > 1 else 0.0))
     assumed = tuple(o for o, v in (("sigma", sigma), ("n", n), ("alpha", alpha)) if v is None)
-    sigma = sigma if sigma is not None else _sigma_at_end(where)
+    notes: tuple[str, ...] = ()
+    if sigma is None:
+        sigma, piece = sigma_in(where, last_number=True)
+        notes = (f"sigma = {sigma:g}, as its name says ({piece})",)
     between = tuple(_distribution(p, share, float(x[0])) for p in (starts, ends))
     distribution = _distribution(*_spread(starts, ends, share, given), float(x[0]))
     return Source(
-        name, "ecdf", where, sigma, given, alpha or DEFAULT_ALPHA, distribution, assumed=assumed, between=between
+        name,
+        "ecdf",
+        where,
+        sigma,
+        given,
+        alpha or DEFAULT_ALPHA,
+        distribution,
+        assumed=assumed,
+        between=between,
+        notes=notes,
     )
 
 
@@ -90,15 +103,3 @@ def _point(line: str, number: int, split: str, where: str) -> tuple[float, float
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise UserError(f"{where} line {number}: x and y must lie in [0, 1], not {x:g} and {y:g}")
     return x, y
-
-
-def _sigma_at_end(where: str) -> float:
-    """The noise level in a file name such as ``gaussian_0.25.csv``."""
-    last = where.rsplit("/", 1)[-1].removesuffix(".csv").rsplit("_", 1)[-1]
-    try:
-        sigma = float(last)
-    except ValueError:
-        sigma = 0.0
-    if not 0 < sigma < float("inf"):
-        raise UserError(f"{where}: neither the file nor its name says which sigma this is; give --sigma")
-    return sigma
