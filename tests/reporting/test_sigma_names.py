@@ -17,6 +17,7 @@ from tests.reporting.making import GOOD_ROWS, HEADER, tsv
         ("sigma_0.25", 0.25), ("sigma_0.50.tsv", 0.5), ("sigma0.12", 0.12), ("Sigma=1.0", 1.0), ("noise-0.5", 0.5),
         ("cohen_sigma_0.25_test.tsv", 0.25), ("std_0.25", 0.25), ("noise_0.25_sigma_0.25", 0.25), ("σ0.5", 0.5),
         ("resnet110/noise_0.25/test/sigma_0.50", 0.5), ("x/noise_0.25/certs.tsv", 0.25), ("/a/sigma_1/b/c", 1.0),
+        ("/pytest/test_noise_0/noise_25/sigma_0.5/x.tsv", 0.5), ("test_noise_0/noise_1.0/noise_33/x", 1.0),
     ],
 )  # fmt: skip
 def test_common_spellings(where, sigma):
