@@ -17,6 +17,7 @@ from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, amend, claim
 from acr_ray.storage.premises import shared_memory_problem
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
+from jobs._private_ray import alone
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +115,7 @@ def connect(verbose: bool = False) -> None:
         except (ConnectionError, RuntimeError) as error:
             raise explained(address, error) from error
     else:
-        ray.init(address="local", include_dashboard=False, **options)
+        with alone():
+            ray.init(address="local", include_dashboard=False, **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
