@@ -50,7 +50,7 @@ def radius_text(radius: float) -> str:
 def header(report: Report) -> list[str]:
     """Column titles, as plain words."""
     common = [] if report.common_budget is None else ["ACR at N = {}, alpha = {:g}".format(*report.common_budget)]
-    accuracy = [f"{radius_text(r)} (%)" for r in report.radii]
+    accuracy = [f"r = {radius_text(r)} (%)" for r in report.radii]
     return ["method", "ACR", *common, *accuracy, "hard, p_A < 0.5 (%)"]
 
 
