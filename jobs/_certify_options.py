@@ -44,8 +44,13 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
     if options.block_auto:
         setattr(options, "settings:block", None)
     values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
-    values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
+    values |= given(CertifySettings, options)
     settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+    if settings.root is None and settings.dataset != "digits":
+        # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
+        before = card.data_root
+        hint = f"; the checkpoint was trained on images in {before}" if before else ""
+        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
     images = open_images(settings.dataset, settings.root, settings.split)
     images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
     if len(images.class_names) != card.num_classes:

@@ -68,6 +68,13 @@ class ModelCard:
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
 
+    @property
+    def data_root(self) -> str | None:
+        """Where the training images were, as the file says: to be shown to the user, not to be opened."""
+        data = (self.recipe or {}).get("data")
+        root = data.get("root") if isinstance(data, dict) else None
+        return root[:200] if isinstance(root, str) else None
+
     def build(self, seed: int = 0) -> nn.Module:
         """A freshly initialised model of this description; see `build_model`."""
         return build_model(self.architecture, self.num_classes, self.shape, self.mean, self.std, seed)

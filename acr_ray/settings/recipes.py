@@ -7,7 +7,7 @@ recipes are this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from acr_ray.settings.baselines import BASELINES
@@ -120,6 +120,23 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
 
 
 RECIPES = _catalogue()
+
+
+def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
+    """Raises UserError where a recipe's file names an address that the user has not named.
+
+    A file that somebody else made would else choose whom this machine talks to, and shows its credentials.
+
+    Args:
+        recipe: as it was loaded.
+        given: dotted fields that the user gave beside it.
+    """
+    for field, value in recipe.flat().items():
+        if isinstance(value, str) and "://" in value and field not in given:
+            raise UserError(
+                f"{recipe.name}: {field} = {value}: an address in a file is not opened; "
+                f"name it again: --{field} {value}"
+            )
 
 
 def load_recipe(name_or_path: str) -> Recipe:
