@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -20,6 +22,10 @@ from acr_ray.storage import Folder
 WEIGHTS, CARD, SUBFOLDER = "model.safetensors", "model.json", "checkpoint"
 SCHEMA_VERSION = 1
 PICKLE_ENDINGS = (".pt", ".pth", ".tar", ".pkl", ".pickle", ".bin", ".ckpt", ".gz", ".zip")
+
+# Versions before 0.2 averaged the normalisation constants over the workers, which moves their last bits (by 1e-7 of
+# their size). Such a checkpoint is repaired: its constants are those that the description names.
+DRIFT = 1e-5
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Positive = Annotated[float, Field(gt=0)]
@@ -81,7 +87,7 @@ class ModelCard:
 
 
 def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelCard:
-    """Write both files, the description last, so that it never describes weights that are not there.
+    """Write both files, the description last, so that it never describes weights that are not there; read them back.
 
     Args:
         folder: where to; created where absent.
@@ -93,7 +99,7 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
 
     Raises:
         ValueError: the model is not what the card describes.
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or `load_checkpoint` refuses what was written.
     """
     state = {
         name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in model.state_dict().items()
@@ -103,7 +109,10 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
         check_tensors(state, reference.state_dict(), "model")
     except UserError as error:
         raise ValueError(f"not the model that the card describes: {error}") from None
-    reference.load_state_dict(state)
+    for name, constant in _constants(reference.state_dict()).items():
+        if not torch.allclose(state[name].cpu(), constant, rtol=DRIFT, atol=0):
+            raise ValueError(f"not the model that the card describes: {name} is not its {name.partition('.')[2]}")
+    reference.load_state_dict(state | _constants(reference.state_dict()))
     content = state_bytes(reference)
     values = dataclasses.asdict(card) | {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -112,7 +121,17 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
     folder.make_writable()
     folder.write_bytes(WEIGHTS, content)
     folder.write_json(CARD, values)
-    return _read_card(folder)
+    return load_checkpoint(folder.uri)[1]
+
+
+def check_readable(model: nn.Module, card: ModelCard) -> None:
+    """Prove that a model which is being trained can be saved and loaded, before the time for it is spent.
+
+    Raises:
+        ValueError, UserError: it can't; as `save_checkpoint` and `load_checkpoint`.
+    """
+    with tempfile.TemporaryDirectory() as aside:
+        save_checkpoint(Folder(aside), model, card)
 
 
 def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
@@ -145,10 +164,15 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{source}: {name} holds values that are not finite (did the training diverge?)")
-        if name.startswith("normalize.") and not torch.equal(tensor, state[name]):
+        if name.startswith("normalize.") and not torch.allclose(tensor, state[name], rtol=DRIFT, atol=0):
             raise UserError(f"{source}: {name} differs from what {CARD} says")
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors | _constants(state))
     return model.eval().requires_grad_(False), card
+
+
+def _constants(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What no training changes: the normalisation layer's mean and std."""
+    return {name: tensor for name, tensor in state.items() if name.startswith("normalize.")}
 
 
 def _find_folder(location: str) -> Folder:

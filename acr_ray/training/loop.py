@@ -170,7 +170,7 @@ class Trainer:
         requests, bad = self.pulse.ask(number, sums.failed)
         self._check(bad)
         if requests:
-            if not self._finite():
+            if not self.finite():
                 self._stop(f"a weight is not finite at epoch {self.progress.epoch}, step {number}")
             own = np.array([*sums.values(), *self.passes.seen()])
             # Every worker's own sums, so that they go on as they would have, to the last bit.
@@ -187,7 +187,8 @@ class Trainer:
         sums.restore(own[:-2], begun.names)
         self.passes.set(int(own[-2]), int(own[-1]))
 
-    def _finite(self) -> bool:
+    def finite(self) -> bool:
+        """Whether all weights and statistics are finite numbers."""
         return all(bool(torch.isfinite(value).all()) for value in self.module.state_dict().values())
 
     def _check(self, bad: int) -> None:
@@ -201,7 +202,7 @@ class Trainer:
         )
 
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
-        names, finite = sums.names, self._finite()
+        names, finite = sums.names, self.finite()
         own = np.array([*sums.values(), *self.passes.take()])
         self._check(self.pulse.ask(0, sums.failed)[1])
         every = [float(value) for value in self.group.sum(own if finite else own * math.nan)]

@@ -14,7 +14,7 @@ import torch
 
 from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
-from acr_ray.models import ModelCard, save_checkpoint
+from acr_ray.models import ModelCard, check_readable, save_checkpoint
 from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
@@ -92,8 +92,16 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
     trainer.pulse = Pulse(group, requests)
     profile = Profile(trainer, out / PROFILE) if config["profile"] and group.rank == 0 else None
-    if profile:
-        trainer.watched = profile
+    unproven = [group.rank == 0]
+
+    def watched(step: int) -> None:
+        if unproven[0]:
+            unproven[0] = False
+            _check_readable(trainer, _card(recipe, images, config))
+        if profile:
+            profile(step)
+
+    trainer.watched = watched
 
     def keep() -> None:
         if group.rank == 0:
@@ -151,6 +159,16 @@ def _resume(trainer: Trainer, states: States) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             trainer.load(Path(folder))
+
+
+def _check_readable(trainer: Trainer, card: ModelCard) -> None:
+    """After one step: what is trained can be loaded once it is done. Raises TrainingStopped where it could not."""
+    if not trainer.finite():
+        return  # the loop says so itself, and where
+    try:
+        check_readable(trainer.module, card)
+    except (ValueError, UserError) as error:
+        raise TrainingStopped(f"the model could not be loaded once it is trained ({error})") from error
 
 
 def _write_metrics(out: Folder, trainer: Trainer, notes: Any) -> None:
