@@ -8,10 +8,11 @@ import copy
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.data import ImageSet, open_images, select
+from acr_ray.data import ImageSet, select
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+from jobs._data import open_data
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 
@@ -51,7 +52,7 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
         before = card.data_root
         hint = f"; the checkpoint was trained on images in {before}" if before else ""
         raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
-    images = open_images(settings.dataset, settings.root, settings.split)
+    images = open_data(settings.dataset, settings.root, settings.split)
     images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
     if len(images.class_names) != card.num_classes:
         raise UserError(

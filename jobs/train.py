@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.data import open_images
 from acr_ray.models import build_model
 from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.methods import build_method
+from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     if not options.dry_run:
         recipe.check_complete()
         out = out_folder(options)
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train")
     build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
     build_method(recipe)
     if options.dry_run:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.data import open_images
 from acr_ray.models import build_model
 from acr_ray.settings import UserError
 from acr_ray.telemetry.watching import TrialMeters
@@ -19,6 +18,7 @@ from acr_ray.training.run import Workers
 from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, hidden_by_acr, summary_of, write_table
 from acr_ray.tuning.trial_run import Work
 from acr_ray.tuning.validation import held_out
+from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._run import begin, connect, out_folder
 from jobs._trial_lines import TrialLines
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     recipe.check_complete()
     out = out_folder(options)
 
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train")
     training, validation = held_out(images, asked.validation, options.seed)
     build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
     build_method(recipe)

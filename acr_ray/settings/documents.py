@@ -43,6 +43,13 @@ def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         return stream.read(-1 if most is None else most + 1)
 
 
+def regular_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a regular file, which is not opened. Raises as `read_file`."""
+    about = os.stat(path)
+    _check_regular(about, path)
+    return about.st_size
+
+
 def _check_regular(about: os.stat_result, path: object) -> None:
     if not stat.S_ISREG(about.st_mode):
         kind = next((text for is_kind, text in _KINDS.items() if is_kind(about.st_mode)), "something else")
