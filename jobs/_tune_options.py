@@ -63,8 +63,8 @@ class Asked:
         o = self.options
         return {
             "search": o.search, "scheduler": o.scheduler, "seed": o.seed, "no_trunk": o.no_trunk,
-            "validation": self.validation.flat(), "workers": o.workers, "cpus_per_worker": o.cpus_per_worker,
-            "gpu": bool(o.gpus_per_worker),
+            "baseline": o.baseline, "validation": self.validation.flat(), "workers": o.workers,
+            "cpus_per_worker": o.cpus_per_worker, "gpu": bool(o.gpus_per_worker),
         }  # fmt: skip
 
 
@@ -94,6 +94,10 @@ def parser(recipe: Recipe, about: str) -> Parser:
         "--space", action="append", default=[], metavar="FIELD=…",
         help="a,b,c or low..high or log:low..high of a recipe's field; may be repeated, then only these are searched "
         "[default: m, E_t, p_t, T and ε around the recipe's values]",
+    )  # fmt: skip
+    add(
+        "--no-baseline", dest="baseline", action="store_false",
+        help="leave plain Gaussian training of the recipe out; else the best trial is judged against it",
     )  # fmt: skip
     add("--no-trunk", action="store_true", help="train every trial from the beginning")
     add("--workers", type=whole(1, 100_000), default=1, metavar="N", help="DDP workers of a trial [>= 1; default: 1]")

@@ -11,7 +11,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from acr_ray.settings import RECIPES, UserError, load_recipe
-from acr_ray.settings.base import digest
 from acr_ray.storage import Folder, claim
 from jobs import certify, train
 from jobs._main import Parser, entry, whole
@@ -60,8 +59,8 @@ def main(argv: list[str]) -> None:
 
 
 def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str]) -> dict[str, float]:
-    # A recipe from a file has slashes in its name; its hash keeps two files of the same name apart.
-    name = recipe if recipe in RECIPES else f"own-{digest(recipe)[:12]}"
+    # A recipe from a file is known by what it says: another file name, or a file that was edited.
+    name = recipe if recipe in RECIPES else f"own-{load_recipe(recipe).sha256[:12]}"
     trained, certified = out / f"train/{name}-{seed}", out / f"certify-{options.n}/{name}-{seed}"
     workers = ["--workers", str(options.workers)]
     train.main([recipe, "--out", str(trained), "--seed", str(seed), "--checkpoint-every", "10", *workers, *shared])

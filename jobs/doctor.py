@@ -16,6 +16,7 @@ from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
+from acr_ray.settings.recipe import absolute_path
 from acr_ray.storage import Folder
 from acr_ray.tracking import default_uri, quieten
 from jobs._main import JobFailed, Parser, entry, number, whole
@@ -28,7 +29,9 @@ def parser() -> Parser:
     found = Parser(prog="python -m jobs.doctor", description=__doc__)
     found.add_argument("--storage", metavar="DIR", help="folder for results, to be seen by all nodes (--out of jobs)")
     found.add_argument("--dataset", choices=DATASETS, help="look for these images on every node")
-    found.add_argument("--data.root", dest="root", metavar="PATH", help="where they are: a path or a URI")
+    found.add_argument(
+        "--data.root", dest="root", type=absolute_path, metavar="PATH", help="where they are: a path or a URI"
+    )
     found.add_argument("--split", choices=("train", "test"), default="train", help="[default: train]")
     found.add_argument("--workers", type=whole(1), default=1, metavar="N", help="of the run to come [default: 1]")
     found.add_argument("--cpus-per-worker", type=whole(1), default=1, metavar="C", help="[default: 1]")

@@ -8,10 +8,9 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.models import build_model
 from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
-from acr_ray.training.methods import build_method
+from jobs._checks import check_recipe
 from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
@@ -26,13 +25,12 @@ def main(argv: list[str]) -> None:
     parsed = parse(argv, __doc__)
     if parsed is None:
         return
-    recipe, options = parsed
+    recipe, options = parsed[0].with_absolute_paths(), parsed[1]
     if not options.dry_run:
         recipe.check_complete()
         out = out_folder(options)
     images = open_data(recipe.data.dataset, recipe.data.root, "train")
-    build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
-    build_method(recipe)
+    contents = check_recipe(recipe, images)
     if options.dry_run:
         from jobs._dry_run import dry_run
 
@@ -45,7 +43,7 @@ def main(argv: list[str]) -> None:
 
     fingerprint = images.fingerprint()
     workers = workers_of(options)
-    settings = {"recipe": recipe.name, **recipe.identity(), "seed": options.seed}
+    settings = {**recipe.identity(contents), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
     run = begin(options, out, "train", identity, OWNED, recipe.name)
@@ -53,7 +51,8 @@ def main(argv: list[str]) -> None:
         print(f"done before: {out}/checkpoint")
         return
     tracker = run.tracker
-    tracker.params({**settings, **hardware, "data.root": recipe.data.root, "code_version": __version__})
+    params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
+    tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), EpochLines(recipe)
     meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> None:
         try:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
-                images=len(images), keeping=keeping_of(options),
+                images=len(images), contents=contents, keeping=keeping_of(options),
                 on_epoch=told, on_note=lambda note: print(note, flush=True),
             )  # fmt: skip
         except (TrainingStopped, BrokenModelError) as error:

@@ -36,6 +36,7 @@ BELOW = {
 RAY = {
     "benchmarks/certify_job.py",
     "tuning/search.py",
+    "tuning/suggesting.py",
     "tuning/trial.py",
     "tuning/placement.py",
     "training/worker.py",
@@ -104,7 +105,7 @@ def test_files_are_short_and_jobs_shorter():
     long = {name(path): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
     assert not long
     for path in (ROOT / "jobs").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= (150 if path.name.startswith("_") else 110), path.name
+        assert len(path.read_text().splitlines()) <= (150 if path.name.startswith("_") else 120), path.name
 
 
 def test_nothing_unpickles():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -71,6 +72,7 @@ class DiscardSettings(Settings):
         None, description="model that estimates p_A (at E_t = 0 it, or a p_a_file, is needed); none: the one trained"
     )
     p_a_file: str | None = Field(None, description="estimates made before: p_a/epoch_K.parquet of a run")
+    any_sigma: bool = Field(False, description="take a checkpoint or p_a_file of another sigma than training.sigma")
 
 
 class ReweighSettings(Settings):
@@ -103,8 +105,17 @@ LATER = (
         "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
         "scale_learning_rate",
     )),
-    "attack.buckets", "discard.p_a_file",
+    "attack.buckets", "discard.p_a_file", "discard.any_sigma",
 )  # fmt: skip
+
+
+# Fields that are paths or URIs.
+PATHS = ("data.root", "discard.checkpoint", "discard.p_a_file", "method.target")
+
+
+def absolute_path(location: str) -> str:
+    """A local path made absolute; a URI as it is."""
+    return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
 class Recipe(Settings):
@@ -129,10 +140,23 @@ class Recipe(Settings):
         """Inputs of one optimizer step over all workers, batch_size/m."""
         return self.training.batch_size // self.training.m
 
-    def identity(self) -> dict[str, object]:
-        """What decides the trained weights: all but where the data lie and how they are read."""
+    def identity(self, contents: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What decides the trained weights: all but names and where things lie.
+
+        Args:
+            contents: of what the recipe names, to stand in place of its path: ``{path: "sha256:…"}``, and for a
+                user's own method ``{name: {file: "sha256:…"}}``.
+        """
+        known = contents or {}
         chosen = {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
-        return {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
+        found = {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
+        found |= {k: known[v] for k, v in found.items() if k in PATHS and v in known}
+        return found | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
+
+    def with_absolute_paths(self) -> Self:
+        """The same, with local paths made absolute: workers have another working directory."""
+        given = {k: absolute_path(v) for k, v in self.flat().items() if k in PATHS and v is not None}
+        return self.change(given, self.name)
 
     @property
     def sha256(self) -> str:

@@ -62,6 +62,12 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
     before, now = found["identity"], record["identity"]
     for key in {**now, **before}:
         if before.get(key) != now.get(key):
+            if _is_hash(before.get(key)) or _is_hash(now.get(key)):
+                raise UserError(
+                    f"{folder.option} {folder}: holds a run with another {key}: its content has changed (was "
+                    f"{_short(before.get(key))}, is {_short(now.get(key))}); give another folder, what it was before, "
+                    "or --overwrite to start anew"
+                )
             raise UserError(
                 f"{folder.option} {folder}: holds a run with other settings: {key} was {before.get(key)!r}, "
                 f"is {now.get(key)!r}; give another folder, the old settings, or --overwrite to start anew"
@@ -82,6 +88,14 @@ def amend(folder: Folder, record: dict[str, Any], **more: Any) -> dict[str, Any]
         record = {**record, **more}
         folder.write_json(RUN, record)
     return record
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("sha256:")
+
+
+def _short(value: Any) -> str:
+    return value[7:19] if _is_hash(value) else repr(value)
 
 
 def _plain(value: Any) -> Any:

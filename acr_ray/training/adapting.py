@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.data.sampling import Population
-from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.estimate import label_counts
+from acr_ray.training.named_files import discarding_model, file_hash
 from acr_ray.training.p_a_file import read_counts
 from acr_ray.training.population import kept_by_p_a, radius_weights
 from acr_ray.training.precision import in_precision
@@ -49,7 +49,7 @@ def adapt(trainer: Trainer, epoch: int) -> dict[str, Any]:
         record |= _describe("discard", counts, discard.draws)
     if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
         kept = progress.population.kept
-        counts = _counts(trainer, kept, reweigh.draws, f"reweigh/{epoch}", reweigh.view, None)
+        counts = _counts(trainer, kept, reweigh.draws, f"reweigh/{epoch}", reweigh.view, False)
         weights = radius_weights(counts[kept], reweigh.draws, reweigh.p_min, reweigh.alpha)
         if not weights.any():
             raise TrainingStopped(
@@ -68,21 +68,22 @@ def discard_counts(trainer: Trainer) -> NDArray[np.int64]:
     everything, discard = np.arange(len(trainer.images), dtype=np.int64), trainer.recipe.discard
     purpose = f"discard/{trainer.progress.epoch}"
     if discard.p_a_file is not None:
+        expected = trainer.contents.get(discard.p_a_file)
+        if expected is not None and file_hash(discard.p_a_file) != expected:
+            raise UserError(
+                f"discard.p_a_file {discard.p_a_file}: has changed since the run began; put the first one back, or "
+                "start anew with --overwrite"
+            )
         return read_counts(discard.p_a_file, trainer.images, discard.draws)
-    return _counts(trainer, everything, discard.draws, purpose, discard.view, discard.checkpoint)
+    return _counts(trainer, everything, discard.draws, purpose, discard.view, discard.checkpoint is not None)
 
 
 def _counts(
-    trainer: Trainer, items: NDArray[np.int64], draws: int, purpose: str, view: str, checkpoint: str | None
+    trainer: Trainer, items: NDArray[np.int64], draws: int, purpose: str, view: str, by_checkpoint: bool
 ) -> NDArray[np.int64]:
     engine, recipe = trainer.engine, trainer.recipe
-    if checkpoint is not None:
-        model, card = load_checkpoint(checkpoint)
-        if card.num_classes != len(trainer.images.class_names):
-            raise UserError(
-                f"discard.checkpoint {checkpoint}: has {card.num_classes} classes, "
-                f"the data {len(trainer.images.class_names)}"
-            )
+    if by_checkpoint:
+        model, card = discarding_model(recipe, trainer.images, trainer.contents)
         model = model.to(device=trainer.device, memory_format=trainer.memory_format)
         model = in_precision(model, recipe.training.precision, trainer.device)
         engine = SamplingEngine(model, card.num_classes, recipe.training.sigma, trainer.device)

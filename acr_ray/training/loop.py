@@ -16,13 +16,14 @@ from torch import nn
 from acr_ray.data import ImageSet, batches
 from acr_ray.data.sampling import draw_epoch, share, steps, view_seeds
 from acr_ray.models import build_model
-from acr_ray.settings import Recipe, UserError, derive_seed
+from acr_ray.settings import Recipe, UserError, derive_seed, digest
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.adapting import adapt, discard_counts
 from acr_ray.training.attack import worth_looking
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
+from acr_ray.training.named_files import Contents
 from acr_ray.training.optimizer import build_optimizer, learning_rate
 from acr_ray.training.passes import PassCounter
 from acr_ray.training.precision import gradient_scaler, in_precision
@@ -56,6 +57,7 @@ class Trainer:
         seed: of initial weights, order of samples, views and noise.
         group: the workers; all must be given the same recipe, images and seed.
         device: ``"cpu"`` or a CUDA device.
+        contents: of what the recipe names by path, see `check_named`; none: whatever lies there.
 
     The sequence of global batches, views and noise does not depend on the number of workers.
 
@@ -67,7 +69,10 @@ class Trainer:
         watched: called with each step's number after it, e.g. by a profiler.
     """
 
-    def __init__(self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu") -> None:
+    def __init__(
+        self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu",
+        contents: Contents | None = None,
+    ) -> None:  # fmt: skip
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
         t = recipe.training
         module = build_model(
@@ -89,7 +94,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.module, t, device)
         self.scaler = gradient_scaler(t.precision, device)
         self.method = build_method(recipe)
-        self.identity = recipe.sha256  # of the checkpoints that this run writes, and reads unless told otherwise
+        self.contents = contents or {}
+        # Of the checkpoints that this run writes, and reads unless told otherwise.
+        self.identity = digest(recipe.identity(self.contents))
         self.engine = SamplingEngine(self.network, len(images.class_names), t.sigma, device)
         self.progress, self.timers, self.pulse = Progress(), Timers(device), Pulse(group)
         self.watched: Callable[[int], None] = lambda number: None

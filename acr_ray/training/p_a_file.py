@@ -21,6 +21,7 @@ FOLDER = "p_a"
 PURPOSES = ("discard", "reweigh")
 SCHEMA_VERSION = b"1"
 MOST_BYTES = 2**30  # of a file
+SIGMA = b"acr_ray.sigma"
 
 
 def file_name(epoch: int) -> str:
@@ -67,11 +68,12 @@ def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progre
         )
     stream = BytesIO()
     metadata = {b"acr_ray.schema_version": SCHEMA_VERSION, b"acr_ray.epoch": str(record["epoch"]).encode()}
+    metadata[SIGMA] = repr(recipe.training.sigma).encode()
     pq.write_table(pa.concat_tables(parts).replace_schema_metadata(metadata), stream)
     folder.write_bytes(f"{FOLDER}/{file_name(record['epoch'])}", stream.getvalue())
 
 
-def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
+def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = None) -> NDArray[np.int64]:
     """Label counts of every training sample from such a file.
 
     Only ``image``, ``label``, ``p_a`` and ``draws`` are needed: a file made elsewhere will do. Of a file with several
@@ -81,12 +83,13 @@ def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
         path: of the file.
         images: the training set.
         draws: how many there should be for each sample.
+        sigma: σ that they should be made at, where the file says one; None: any.
 
     Returns:
         int64 ``(len(images),)`` in [0, draws].
 
     Raises:
-        UserError: the file can't be read, lacks an image or has another label or number of draws for one.
+        UserError: the file can't be read, lacks an image, has another label or number of draws for one, or another σ.
     """
     option = f"discard.p_a_file {path}"
     head, slash, name = path.rpartition("/")
@@ -99,6 +102,12 @@ def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
     if "purpose" in table.column_names:
         table = table.filter(pc.equal(table["purpose"], "discard"))
     columns = {name: table[name].to_numpy() for name in ("label", "p_a", "draws")}
+    made_at = (table.schema.metadata or {}).get(SIGMA)
+    if sigma is not None and made_at is not None and made_at != repr(float(sigma)).encode():
+        raise UserError(
+            f"{option}: was estimated at sigma {made_at[:20].decode(errors='replace')}, training.sigma is {sigma}; "
+            "allowed: a file of the same sigma, or --discard.any_sigma true"
+        )
     names = table["image"].to_pylist()
     place = {name: i for i, name in enumerate(names)}
     if len(place) != len(names):

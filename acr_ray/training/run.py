@@ -14,6 +14,7 @@ from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
 from acr_ray.training.following import Follower
 from acr_ray.training.loop import TrainingStopped, check_workers
+from acr_ray.training.named_files import Contents
 from acr_ray.training.p_a_file import FOLDER as P_A
 from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
 from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
@@ -87,6 +88,7 @@ def run_training(
     workers: Workers,
     fingerprint: str,
     images: int,
+    contents: Contents | None = None,
     keeping: Keeping = Keeping(),  # noqa: B008 - frozen
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -101,6 +103,7 @@ def run_training(
             files in ``ray/``, until the run is done.
         fingerprint: of the training images, as the driver sees them.
         images: how many they are.
+        contents: of what the recipe names by path, see `check_named`.
         on_epoch: called from another thread with the record of each new epoch once.
         on_note: called likewise with what the run survived: damaged checkpoints, a full disk.
 
@@ -134,6 +137,7 @@ def run_training(
             "best_by": keeping.best_by,
             "profile": keeping.profile,
             "fingerprint": fingerprint,
+            "contents": dict(contents or {}),
         },
         torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(

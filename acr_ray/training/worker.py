@@ -23,6 +23,7 @@ from acr_ray.storage.premises import premises_problem
 from acr_ray.telemetry.logs import logger
 from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.named_files import check_own_source
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
 from acr_ray.training.pulse import END, LEAVE, Pulse
@@ -49,7 +50,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: ``run`` (its name, for logs), ``recipe`` (nested values), ``seed``, ``out`` (URI), ``threads`` (of
             torch, a worker), ``checkpoint_every`` (epochs), ``checkpoint_minutes`` (or None), ``keep_checkpoints``,
-            ``best_by``, ``profile`` (bool), ``fingerprint`` (of the data that the driver saw).
+            ``best_by``, ``profile`` (bool), ``fingerprint`` (of the data that the driver saw), ``contents`` (of what
+            the recipe names, as the driver saw it).
 
     Returns:
         ``model_sha256`` on rank 0, ``problem`` where it could not be left as a file, else nothing.
@@ -83,7 +85,8 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     images = open_images(recipe.data.dataset, recipe.data.root, "train")
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
-    trainer = Trainer(recipe, images, config["seed"], group, device)
+    trainer = Trainer(recipe, images, config["seed"], group, device, config["contents"])
+    check_own_source(recipe, config["contents"])
     log = logger(run=config["run"], rank=group.rank)
     notes = Notes(out, NOTES) if group.rank == 0 else print
     states = States(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
+from acr_ray.training.named_files import Contents
 from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE
 from acr_ray.tuning.leases import Claims, kept, new_owner
 
@@ -34,9 +35,9 @@ WAITING, MINE, DONE = range(3)
 WAIT = 0.3  # seconds between looks for what another trial is making
 
 
-def trunk_identity(recipe: Recipe, surroundings: dict[str, Any]) -> dict[str, Any]:
+def trunk_identity(recipe: Recipe, surroundings: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """What decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
-    early = {name: value for name, value in recipe.identity().items() if not name.startswith(LATER)}
+    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(LATER)}
     return early | surroundings
 
 
@@ -141,6 +142,7 @@ class Trunks:
         forks: the E_t values that are known to be wanted; a trunk that passes one keeps a checkpoint of it.
         claims: sees to it that of several trials that need the same thing one makes it.
         surroundings: seed, images and hardware; part of every trunk's identity.
+        contents: of what recipes name by path or module, see `check_named`.
         checkpoint_every: epochs after which a trunk that is killed need not be repeated.
     """
 
@@ -149,9 +151,10 @@ class Trunks:
     claims: Claims
     surroundings: dict[str, Any]
     checkpoint_every: int = 10
+    contents: Contents = field(default_factory=dict)
 
     def files(self, recipe: Recipe) -> TrunkFiles:
-        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.surroundings)))
+        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.surroundings, self.contents)))
 
     def fork(self, trainer: Trainer) -> str:
         """Bring a new trial's trainer to its epoch E_t, with the p_A estimate it discards by. All workers call it.
@@ -166,7 +169,7 @@ class Trunks:
         self._once(trainer.group, files.sha, lambda: files.at(e_t) is not None, lambda: self._grow(files, trainer))
         files.load(e_t, trainer)
         if recipe.discard.enabled:
-            key = estimate_key(recipe)
+            key = estimate_key(recipe, self.contents)
             found = f"{files.sha}/{key}"
             self._once(
                 trainer.group, found, lambda: files.estimate(key) is not None, lambda: _estimate(files, key, trainer)
@@ -200,14 +203,14 @@ class Trunks:
     def _grow(self, files: TrunkFiles, trial: Trainer) -> None:
         """Train the trunk from its last checkpoint before the trial's E_t to E_t."""
         e_t, group, started = trial.recipe.training.e_t, trial.group, time.monotonic()
-        trunk = Trainer(trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device)
+        trunk = Trainer(trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device, self.contents)
         trunk.identity = files.sha
         begin = max((epoch for epoch in files.checkpoints() if epoch <= e_t), default=None)
         begin = int(group.sum(np.array([-1 if begin is None else begin]))[0]) // group.world
         if begin >= 0:
             files.load(begin, trunk)
         if group.rank == 0:
-            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings))
+            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings, self.contents))
 
         def after_epoch(trunk: Trainer) -> None:
             epoch = trunk.progress.epoch
@@ -222,11 +225,12 @@ class Trunks:
             files.add(trunk, True, time.monotonic() - started)
 
 
-def estimate_key(recipe: Recipe) -> str:
+def estimate_key(recipe: Recipe, contents: Contents | None = None) -> str:
     """Name of the p_A estimate that a trial discards by: the same for every p_t."""
-    d = recipe.discard
-    what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": d.checkpoint}
-    what |= {} if d.p_a_file is None else {"p_a_file": d.p_a_file}
+    d, known = recipe.discard, contents or {}
+    checkpoint = known.get(d.checkpoint, d.checkpoint)
+    what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": checkpoint}
+    what |= {} if d.p_a_file is None else {"p_a_file": known.get(d.p_a_file, d.p_a_file)}
     return f"{recipe.training.e_t:05d}_{digest(what)[:12]}"
 
 
