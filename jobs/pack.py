@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from acr_ray.data.imagenet import SIZE, open_imagenet
-from acr_ray.data.pack import is_pack, write_pack
+from acr_ray.data.pack import check_own_split, is_pack, write_pack
 from acr_ray.settings import UserError
 from jobs._main import Parser, entry, whole
 from jobs._progress import SECONDS, clock
@@ -46,6 +46,8 @@ def main(argv: list[str]) -> None:
     opened = [open_imagenet(options.root, split) for split in splits]
     for line in (line for images in opened for line in images.remarks):
         print(line, flush=True)
+    for split in splits:
+        check_own_split(out / split)
     for split, images in zip(splits, opened, strict=True):
         if is_pack(out, split) and not options.overwrite:
             print(f"packed before: {out / split} (--overwrite packs it again)")

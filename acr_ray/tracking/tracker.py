@@ -211,7 +211,7 @@ class Tracker:
 
     @_now
     def model(self, checkpoint: Folder, files: tuple[str, ...]) -> None:
-        """Log a checkpoint as an MLflow model that is loaded without unpickling (models from code, safetensors)."""
+        """Log a checkpoint as an MLflow model that is loaded without unpickling (our code by name, safetensors)."""
         from acr_ray.tracking.model import log_smoothed_model
 
         log_smoothed_model(self.uri, self.run_id, checkpoint, files)
