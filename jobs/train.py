@@ -15,6 +15,7 @@ from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines
+from jobs._ready import workers_fit
 from jobs._run import begin, connect, out_folder
 from jobs._train_options import keeping_of, parse, workers_of
 
@@ -46,7 +47,10 @@ def main(argv: list[str]) -> None:
     settings = {**recipe.identity(contents), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
-    run = begin(options, out, "train", identity, OWNED, recipe.name)
+    run = begin(
+        options, out, "train", identity, OWNED, recipe.name,
+        ready=lambda: workers_fit(workers, recipe, len(images), options.verbose),
+    )  # fmt: skip
     if run is None:
         print(f"done before: {out}/checkpoint")
         return

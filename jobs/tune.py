@@ -8,6 +8,7 @@ best.json (a recipe for jobs.train), report.html and summary.json.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from acr_ray import __version__
 from acr_ray.settings import UserError
@@ -19,6 +20,7 @@ from acr_ray.tuning.validation import held_out
 from jobs._checks import check_recipe
 from jobs._data import open_data
 from jobs._main import JobFailed, entry
+from jobs._ready import workers_fit
 from jobs._run import begin, connect, out_folder
 from jobs._trial_lines import TrialLines
 from jobs._tune_options import parse
@@ -29,7 +31,6 @@ def main(argv: list[str]) -> None:
     options, recipe = asked.options, asked.recipe.with_absolute_paths()
     recipe.check_complete()
     out = out_folder(options)
-
     images = open_data(recipe.data.dataset, recipe.data.root, "train")
     training, validation = held_out(images, asked.validation, options.seed)
     contents = check_recipe(recipe, images, asked.space.recipes_naming(recipe))
@@ -55,9 +56,11 @@ def main(argv: list[str]) -> None:
     settings = asked.settings()
     identity = {**recipe.identity(contents), "space": asked.space.text(), **settings}
     identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
-    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    begun = begin(options, out, "tune", identity, (*OWNED, TRACKED, *results), f"search-{recipe.name}")
+    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
+    owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
+    ready = partial(workers_fit, work.workers, recipe, len(training), options.verbose)
+    begun = begin(options, out, "tune", identity, owned, name, ready=ready)
     if begun is None:
         print(f"done before: {out}/{BEST}")
         return
