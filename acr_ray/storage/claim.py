@@ -50,7 +50,10 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
         for name in (*owned, RUN):
             folder.delete(name)
     record = {"schema_version": SCHEMA, "job": job, "identity": _plain(identity)}
-    folder.write_json(RUN, record)
+    try:
+        folder.write_json(RUN, record)
+    except OSError as error:  # a folder of that name, say
+        raise UserError(f"{folder.option} {folder}: {RUN} cannot be written there ({error})") from error
     return record
 
 
