@@ -8,10 +8,11 @@ import copy
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.data import ImageSet, open_images, select
+from acr_ray.data import ImageSet, select
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+from jobs._data import open_data
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 
@@ -44,9 +45,14 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
     if options.block_auto:
         setattr(options, "settings:block", None)
     values = {"sigma": card.sigma, "dataset": card.dataset, "device": "cuda" if options.gpus_per_actor else "cpu"}
-    values |= {"root": ((card.recipe or {}).get("data") or {}).get("root"), **given(CertifySettings, options)}
+    values |= given(CertifySettings, options)
     settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
-    images = open_images(settings.dataset, settings.root, settings.split)
+    if settings.root is None and settings.dataset != "digits":
+        # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
+        before = card.data_root
+        hint = f"; the checkpoint was trained on images in {before}" if before else ""
+        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+    images = open_data(settings.dataset, settings.root, settings.split)
     images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
     if len(images.class_names) != card.num_classes:
         raise UserError(

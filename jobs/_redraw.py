@@ -22,14 +22,17 @@ def drawer(run: Audited, checkpoint: str, root: str | None) -> Callable[[str, Ph
     if card.sha256 != run.plan.model_sha256:
         raise UserError(f"--checkpoint {checkpoint}: not the model of {run.where} (its SHA-256 is another)")
     s = run.plan.settings
-    images = open_images(s.dataset, root or s.root, s.split)
+    if root is None and s.dataset != "digits":
+        # The run's file names a place; it is shown, never opened: somebody else may have written it.
+        raise UserError(f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root")
+    images = open_images(s.dataset, root, s.split)
     place = {name: i for i, name in enumerate(images.names)}
     absent = [name for name in run.plan.names if name not in place]
     if absent:
-        raise UserError(f"--data.root {root or s.root}: {absent[0]} of {run.where} is not there")
+        raise UserError(f"--data.root {root}: {absent[0]} of {run.where} is not there")
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
-        raise UserError(f"--data.root {root or s.root}: other images than those of {run.where}")
+        raise UserError(f"--data.root {root}: other images than those of {run.where}")
     arithmetic = Arithmetic(s.device, s.dtype, s.compile)
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)

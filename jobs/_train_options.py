@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
+from acr_ray.settings.recipes import check_addresses
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 
@@ -30,7 +31,9 @@ def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | No
         return None
     if named is None:
         raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
-    return recipe.change(given(recipe, options), recipe.name), options
+    changes = given(recipe, options)
+    check_addresses(recipe, changes)
+    return recipe.change(changes, recipe.name), options
 
 
 def parser(recipe: Recipe, about: str) -> Parser:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
+from acr_ray.settings.recipes import check_addresses
 from acr_ray.tuning.objectives import ALLOWED, Objective, logged, parse_objectives
 from acr_ray.tuning.rungs import Rungs, place
 from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
@@ -78,7 +79,9 @@ def parse(argv: list[str], about: str) -> Asked:
     options = parser(recipe, about).parse_args(argv)
     if named is None:
         raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
-    return Asked(recipe.change(given(recipe, options), recipe.name), options)
+    changes = given(recipe, options)
+    check_addresses(recipe, changes)
+    return Asked(recipe.change(changes, recipe.name), options)
 
 
 def parser(recipe: Recipe, about: str) -> Parser:

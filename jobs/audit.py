@@ -34,7 +34,7 @@ def parser() -> Parser:
     found.add_argument("--redraw", type=whole(1), metavar="K", help="draw K lines of each ledger again")
     found.add_argument("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [0]")
     found.add_argument("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
-    found.add_argument("--data.root", dest="root", metavar="PATH", help="the images, for --redraw [default: the run's]")
+    found.add_argument("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
     return found
 
 

@@ -65,7 +65,9 @@ def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str
     workers = ["--workers", str(options.workers)]
     train.main([recipe, "--out", str(trained), "--seed", str(seed), "--checkpoint-every", "10", *workers, *shared])
     draws = ["--n", str(options.n), "--radii", ",".join(RADII), "--actors", str(options.workers)]
-    certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *shared])
+    root = load_recipe(recipe).data.root
+    data = [] if root is None else ["--data.root", root]
+    certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *data, *shared])
     summary = certified.read_json("summary.json")
     epochs = [json.loads(line) for line in trained.read_text("metrics.jsonl").splitlines()]
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)

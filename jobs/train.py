@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.data import open_images
 from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from jobs._checks import check_recipe
+from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines, Waiting, count
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     if not options.dry_run:
         recipe.check_complete()
         out = out_folder(options)
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train")
     contents = check_recipe(recipe, images)
     if options.dry_run:
         from jobs._dry_run import dry_run

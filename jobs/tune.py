@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.data import open_images
 from acr_ray.settings import UserError
 from acr_ray.telemetry.watching import TrialMeters
 from acr_ray.training.run import Workers
@@ -18,6 +17,7 @@ from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, s
 from acr_ray.tuning.trial_run import Work
 from acr_ray.tuning.validation import held_out
 from jobs._checks import check_recipe
+from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._progress import Waiting
 from jobs._run import begin, connect, out_folder
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     recipe.check_complete()
     out = out_folder(options)
 
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train")
     training, validation = held_out(images, asked.validation, options.seed)
     contents = check_recipe(recipe, images, asked.space.recipes_naming(recipe))
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from acr_ray.data.image_set import ImageSet
 from acr_ray.settings import UserError
+from acr_ray.settings.documents import read_text
+
+MOST_BYTES = 2**29  # of a list of images
 
 
 def select(
@@ -42,8 +43,8 @@ def select(
 
 def _listed(images: ImageSet, image_list: str) -> list[int]:
     try:
-        lines = Path(image_list).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(image_list, MOST_BYTES).splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"--image-list {image_list}: cannot be read ({error})") from None
     place = {name: item for item, name in enumerate(images.names)}
     found: dict[int, None] = {}

@@ -25,10 +25,12 @@ class ImageSet(ABC):
         shape: (C, H, W) of both views.
         mean, std: per channel, of inputs in [0, 1].
         peak: the pixel value that stands for 1.
+        remarks: lines that the user should see, such as which files were left out.
         in_memory: whether reading is so cheap that loader processes would only cost.
     """
 
     in_memory = True
+    remarks: tuple[str, ...] = ()
 
     def __init__(
         self,

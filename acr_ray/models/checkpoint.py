@@ -21,6 +21,7 @@ from acr_ray.storage import Folder
 
 WEIGHTS, CARD, SUBFOLDER = "model.safetensors", "model.json", "checkpoint"
 SCHEMA_VERSION = 1
+MOST_HEADER = 64 * 2**20  # bytes of a file of weights beside the weights
 PICKLE_ENDINGS = (".pt", ".pth", ".tar", ".pkl", ".pickle", ".bin", ".ckpt", ".gz", ".zip")
 
 # Versions before 0.2 averaged the normalisation constants over the workers, which moves their last bits (by 1e-7 of
@@ -73,6 +74,13 @@ class ModelCard:
             raise ValueError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
+
+    @property
+    def data_root(self) -> str | None:
+        """Where the training images were, as the file says: to be shown to the user, not to be opened."""
+        data = (self.recipe or {}).get("data")
+        root = data.get("root") if isinstance(data, dict) else None
+        return root[:200] if isinstance(root, str) else None
 
     def build(self, seed: int = 0) -> nn.Module:
         """A freshly initialised model of this description; see `build_model`."""
@@ -141,18 +149,19 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
     card = _read_card(folder)
     source = f"{folder}/{WEIGHTS}"
     try:
-        content = folder.read_bytes(WEIGHTS)
+        model = card.build()
+    except UserError as error:
+        raise UserError(f"{folder}/{CARD}: {error}") from None
+    state = model.state_dict()
+    try:
+        # What such a model takes, and room for names: a file that claims to be one cannot fill the memory.
+        content = folder.read_bytes(WEIGHTS, sum(t.numel() * t.element_size() for t in state.values()) + MOST_HEADER)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     tensors = read_tensors(content, source)  # before the hash: "is a pickle" and "truncated" say more
     found = hashlib.sha256(content).hexdigest()
     if found != card.sha256:
         raise UserError(f"{source}: SHA-256 is {found[:16]}…, but {CARD} says {card.sha256[:16]}…: damaged or replaced")
-    try:
-        model = card.build()
-    except UserError as error:
-        raise UserError(f"{folder}/{CARD}: {error}") from None
-    state = model.state_dict()
     check_tensors(tensors, state, source)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -195,7 +204,7 @@ def _read_card(folder: Folder) -> ModelCard:
     source = f"{folder}/{CARD}"
     try:
         values = folder.read_json(CARD)
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: not the description of a model")

@@ -6,6 +6,7 @@ import numpy as np
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.read_tsv import DEFAULT_ALPHA, DEFAULT_N
+from acr_ray.reporting.said import MOST_SIGMA
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
 
@@ -60,6 +61,6 @@ def _sigma_at_end(where: str) -> float:
         sigma = float(last)
     except ValueError:
         sigma = 0.0
-    if not 0 < sigma < float("inf"):
+    if not 0 < sigma <= MOST_SIGMA:
         raise UserError(f"{where}: neither the file nor its name says which sigma this is; give --sigma")
     return sigma

@@ -80,6 +80,9 @@ class Report:
         return own + [said for said, _ in self.found.between]
 
 
+MOST_COLUMNS = 24  # of radii that nobody asked for
+
+
 def build_report(
     sources: Sequence[Source], radii: Sequence[float] | None = None, constant: bool = True, baseline: str | None = None
 ) -> Report:
@@ -124,9 +127,14 @@ def build_report(
 
 
 def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
-    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many."""
+    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many.
+
+    Of 1, 2.5, 5, 10, … where even those are more than `MOST_COLUMNS`: a table's width must not follow a file's sigma.
+    """
     ceiling = max(s.ceiling for s in sources)
-    step = 0.25 if ceiling < 2.25 else 0.5
+    steps = [0.25] if ceiling < 2.25 else []
+    steps += [0.5, *(digit * 10.0**power for power in range(6) for digit in (1, 2.5, 5))]
+    step = next(step for step in steps if ceiling / step < MOST_COLUMNS or step == steps[-1])
     return tuple(step * k for k in range(int(ceiling / step) + 1))
 
 

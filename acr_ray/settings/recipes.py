@@ -7,13 +7,11 @@ recipes are this project's own.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-import yaml
-
 from acr_ray.settings.baselines import BASELINES
+from acr_ray.settings.documents import parse_json, parse_yaml, read_text
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.recipe import (
     AttackSettings,
@@ -26,6 +24,7 @@ from acr_ray.settings.recipe import (
 )
 
 SIGMAS = (0.25, 0.5, 1.0)
+MOST_BYTES = 2**20  # of a recipe's file
 
 # sigma: m, E_t, p_t, T, epsilon
 TABLE_6_CIFAR10 = {0.25: (4, 60, 0.5, 3, 0.25), 0.5: (4, 70, 0.4, 6, 0.25), 1.0: (4, 60, 0.4, 4, 0.5)}
@@ -152,6 +151,23 @@ def unusual_values(recipe: Recipe) -> list[str]:
     return found
 
 
+def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
+    """Raises UserError where a recipe's file names an address that the user has not named.
+
+    A file that somebody else made would else choose whom this machine talks to, and shows its credentials.
+
+    Args:
+        recipe: as it was loaded.
+        given: dotted fields that the user gave beside it.
+    """
+    for field, value in recipe.flat().items():
+        if isinstance(value, str) and "://" in value and field not in given:
+            raise UserError(
+                f"{recipe.name}: {field} = {value}: an address in a file is not opened; "
+                f"name it again: --{field} {value}"
+            )
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """A named recipe, or one from a YAML or JSON file. Raises UserError naming what is wrong."""
     if name_or_path in RECIPES:
@@ -161,14 +177,12 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise UserError(
             f"RECIPE {name_or_path}: unknown recipe; allowed: a .yaml or .json file, or one of {', '.join(RECIPES)}"
         )
+    where = f"RECIPE {name_or_path}"
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"RECIPE {name_or_path}: cannot be read ({error})") from error
-    try:
-        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"RECIPE {name_or_path}: not valid {path.suffix[1:].upper()} ({error})") from error
+        text = read_text(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from error
+    values = parse_json(text, where) if path.suffix.lower() == ".json" else parse_yaml(text, where)
     if not isinstance(values, dict):
-        raise UserError(f"RECIPE {name_or_path}: must hold a mapping of sections (name, data, model, training, …)")
+        raise UserError(f"{where}: must hold a mapping of sections (name, data, model, training, …)")
     return Recipe.build({"name": path.stem, **values}, str(path))

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from acr_ray.settings.documents import check, check_version
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
 RUN = "run.json"
 SCHEMA = 1
+
+
+class RunRecord(BaseModel):
+    """What `RUN` holds; jobs may add more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    schema_version: int
+    job: str
+    identity: dict[str, Any]
+    mlflow_run_id: str | None = None
+    tracked: bool | None = None
 
 
 def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()):
@@ -41,12 +56,10 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
             )
         folder.write_json(RUN, record)
         return record
-    found = folder.read_json(RUN)
-    if found.get("schema_version") != SCHEMA:
-        raise UserError(f"{folder}/{RUN}: schema_version {found.get('schema_version')}; this version reads {SCHEMA}")
-    if found.get("job") != job:
-        raise UserError(f"{folder.option} {folder}: holds a {found.get('job')} run, not {job}; give another folder")
-    before, now = found.get("identity", {}), record["identity"]
+    found = read_run(folder)
+    if found["job"] != job:
+        raise UserError(f"{folder.option} {folder}: holds a {found['job']} run, not {job}; give another folder")
+    before, now = found["identity"], record["identity"]
     for key in {**now, **before}:
         if before.get(key) != now.get(key):
             if _is_hash(before.get(key)) or _is_hash(now.get(key)):
@@ -60,6 +73,13 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
                 f"is {now.get(key)!r}; give another folder, the old settings, or --overwrite to start anew"
             )
     return found
+
+
+def read_run(folder: Folder) -> dict[str, Any]:
+    """The record of the run that a folder holds. Raises UserError where it is damaged or of another version."""
+    where = f"{folder}/{RUN}"
+    found = check_version(folder.read_json(RUN), where, SCHEMA)
+    return check(RunRecord, found, where).model_dump(exclude_unset=True)
 
 
 def amend(folder: Folder, record: dict[str, Any], **more: Any) -> dict[str, Any]:

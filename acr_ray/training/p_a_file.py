@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
+from acr_ray.storage.tables import read_table
 from acr_ray.training.state import Progress
 
 FOLDER = "p_a"
 PURPOSES = ("discard", "reweigh")
 SCHEMA_VERSION = b"1"
+MOST_BYTES = 2**30  # of a file
 SIGMA = b"acr_ray.sigma"
 
 
@@ -89,21 +92,26 @@ def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = N
         UserError: the file can't be read, lacks an image, has another label or number of draws for one, or another σ.
     """
     option = f"discard.p_a_file {path}"
-    head, _, name = path.rpartition("/")
+    head, slash, name = path.rpartition("/")
     try:
-        table = pq.read_table(pa.BufferReader(Folder(head or ".", option="discard.p_a_file").read_bytes(name)))
-        if "purpose" in table.column_names:
-            table = table.filter(pa.compute.equal(table["purpose"], "discard"))
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "p_a", "draws")}
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise UserError(f"{option}: no p_A file with image, label, p_a and draws ({error})") from None
+        content = Folder(head or ("/" if slash else "."), option="discard.p_a_file").read_bytes(name, MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"{option}: cannot be read ({error})") from None
+    needed = {"image": "text", "label": "whole", "p_a": "number", "draws": "whole"}
+    table = read_table(content, needed, option, optional={"purpose": "text"}, what="p_A file")
+    if "purpose" in table.column_names:
+        table = table.filter(pc.equal(table["purpose"], "discard"))
+    columns = {name: table[name].to_numpy() for name in ("label", "p_a", "draws")}
     made_at = (table.schema.metadata or {}).get(SIGMA)
     if sigma is not None and made_at is not None and made_at != repr(float(sigma)).encode():
         raise UserError(
             f"{option}: was estimated at sigma {made_at[:20].decode(errors='replace')}, training.sigma is {sigma}; "
             "allowed: a file of the same sigma, or --discard.any_sigma true"
         )
-    place = {name: i for i, name in enumerate(columns["image"])}
+    names = table["image"].to_pylist()
+    place = {name: i for i, name in enumerate(names)}
+    if len(place) != len(names):
+        raise UserError(f"{option}: has more than one p_A of an image")
     absent = [name for name in images.names if name not in place]
     if absent:
         raise UserError(f"{option}: has no p_A of {absent[0]} (and {len(absent) - 1} others of {len(images)})")

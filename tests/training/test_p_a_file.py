@@ -88,7 +88,7 @@ def test_a_file_that_does_not_fit_is_one_line(run, images, tmp_path):
             read_counts(str(tmp_path / name), images, 100)
     (tmp_path / "junk").write_bytes(b"junk")
     for name in ("junk", "absent"):
-        with pytest.raises(UserError, match="no p_A file"):
+        with pytest.raises(UserError, match=f"discard.p_a_file .*{name}: cannot be read"):
             read_counts(str(tmp_path / name), images, 100)
 
 
