@@ -9,6 +9,7 @@ from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.data import ImageSet, select
+from acr_ray.data.choosing import told
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
@@ -53,7 +54,9 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
         hint = f"; the checkpoint was trained on images in {before}" if before else ""
         raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
     images = open_data(settings.dataset, settings.root, settings.split)
-    images = select(images, max_images=settings.max_images, every=settings.every, image_list=settings.image_list)
+    choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
+    total, images = len(images), select(images, **choice)
+    options.chosen = told(images, total, **choice)
     if len(images.class_names) != card.num_classes:
         raise UserError(
             f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "

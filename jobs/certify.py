@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
             print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
         rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
         print(
-            f"certify {len(images)} images, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}",
+            f"certify {options.chosen}, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}",
             flush=True,
         )
         if before:
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
         summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
         summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
-        summary |= {"bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
+        summary |= {"chosen": options.chosen, "bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
         out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
     with Waiting() as waiting:
@@ -101,8 +101,10 @@ def main(argv: list[str]) -> None:
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
     log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     run.end()
+    at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
     print(
-        f"certified: ACR {round_down(summary['acr'], 4)}, hard share {100 * summary['hard_share']:.1f} %: {out}",
+        f"certified: ACR {at_least}{round_down(summary['acr'], 4)}, "
+        f"hard share {100 * summary['hard_share']:.1f} %: {out}",
         flush=True,
     )
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from acr_ray.storage import Folder, own
 from cluster.head import HeadFailed, PrivateHead
 from jobs._main import JobFailed, Parser, entry, whole
 
@@ -37,7 +38,8 @@ def main(argv: list[str]) -> None:
     if options.inside:
         pipeline(out, options.seed, options.n, store)
         return
-    out.mkdir(parents=True, exist_ok=True)
+    taken = () if (out / "train" / RECIPES[0] / "run.json").is_file() else ("train", "certify", "report", "mlflow.db")
+    own(Folder(out), "demo", taken)  # a demo of an earlier version, without run.json, goes on
     print("starting a private Ray head on 127.0.0.1 with token authentication", flush=True)
     try:
         with PrivateHead(cpus=2) as head:

@@ -17,7 +17,7 @@ from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
 from acr_ray.settings.recipe import absolute_path
-from acr_ray.storage import Folder
+from acr_ray.storage import Folder, own
 from acr_ray.tracking import default_uri, quieten
 from jobs._main import JobFailed, Parser, entry, number, whole
 from jobs._run import connect
@@ -46,7 +46,8 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
-    out = Folder(options.out).make_writable() if options.out else None
+    if out := Folder(options.out) if options.out else None:
+        own(out, "doctor", ("summary.json",), "checks")
     probe = f".doctor-{uuid.uuid4().hex[:8]}"
     storage = Folder(options.storage, option="--storage").make_writable() if options.storage else None
     told: list[Finding] = []
@@ -67,10 +68,9 @@ def main(argv: list[str]) -> None:
     if not options.no_tracking:
         tell(tracking(options))
     if out:
-        shown = [vars(finding) for finding in told]
-        out.write_json("summary.json", {"schema_version": SCHEMA_VERSION, "code_version": __version__, "checks": shown})
-    failed = [finding.check for finding in told if finding.status == FAILED]
-    if failed:
+        about = {"schema_version": SCHEMA_VERSION, "code_version": __version__}
+        out.write_json("summary.json", about | {"checks": [vars(finding) for finding in told]})
+    if failed := [finding.check for finding in told if finding.status == FAILED]:
         raise JobFailed(f"{len(failed)} of {len(told)} checks: {', '.join(failed)}; the lines above say what to do")
     print("nothing is in the way", flush=True)
 

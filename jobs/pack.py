@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from acr_ray.data.imagenet import SIZE, open_imagenet
-from acr_ray.data.pack import is_pack, write_pack
+from acr_ray.data.pack import check_own_split, is_pack, write_pack
 from acr_ray.settings import UserError
 from jobs._main import Parser, entry, whole
 from jobs._progress import SECONDS, clock
@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
     splits = ("train", "test") if options.split == "both" else (options.split,)
     # All are opened first: what is wrong with the second is said before the first has taken hours.
     opened = [open_imagenet(options.root, split) for split in splits]
+    for split in splits:
+        check_own_split(out / split)
     for line in (line for images in opened for line in images.remarks):
         print(line, flush=True)
     for split, images in zip(splits, opened, strict=True):

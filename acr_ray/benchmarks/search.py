@@ -23,7 +23,7 @@ from acr_ray.settings import Recipe, load_recipe
 from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
-from acr_ray.storage import Folder
+from acr_ray.storage import Folder, own
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
 from acr_ray.training.run import Workers
@@ -57,6 +57,7 @@ def needs_cluster(options: argparse.Namespace) -> bool:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the table, return the JSON object's own fields."""
     if options.out:
+        own(Folder(options.out), "bench", ("scratch", "trunks", "search"))
         return _measure(Path(options.out).absolute(), options.quick)
     with tempfile.TemporaryDirectory() as folder:
         return _measure(Path(folder), options.quick)

@@ -56,6 +56,19 @@ def is_pack(root: str | os.PathLike[str], split: str) -> bool:
     return (Path(root).expanduser() / split / ABOUT).is_file()
 
 
+def check_own_split(out: Path) -> None:
+    """See that a folder holds nothing but a pack, or what an interrupted one left.
+
+    Raises:
+        UserError: it holds other files, such as the class folders themselves.
+    """
+    own = {name for file in (ABOUT, BINARY, OFFSETS) for name in (file, f"{file}.tmp")}
+    other = sorted(p.name for p in out.iterdir() if p.name not in own) if out.is_dir() else []
+    if other or (out.exists() and not out.is_dir()):
+        held = f"holds {', '.join(other[:3])}, which is no pack" if other else "is a file"
+        raise UserError(f"--out {out.parent}: {out.name} there {held}; give another folder")
+
+
 def write_pack(
     images: ImageFolders,
     out: Path,

@@ -62,6 +62,15 @@ def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) ->
     return AtBudget(held[certified], merged[certified], distribution.total)
 
 
+def radii_at_budget(p_a: ArrayLike, sigma: float, n: int, alpha: float) -> NDArray[np.float64]:
+    """`at_budget` image by image: the counted radius of each, shape (images,); 0 where p_A is at most 1/2 or NaN."""
+    p, back = np.unique(np.nan_to_num(np.asarray(p_a, dtype=np.float64), nan=0.0), return_inverse=True)
+    counts = np.minimum(np.floor(p * n + 1e-6).astype(np.int64), n)
+    distinct, again = np.unique(counts, return_inverse=True)
+    held = radius(_bounds(n, alpha, distinct.tobytes()), sigma)[again]
+    return np.where(p > 0.5, held, 0.0)[back]
+
+
 @lru_cache(maxsize=64)
 def _bounds(n: int, alpha: float, counts: bytes) -> NDArray[np.float64]:
     """Lower bounds of int64 counts, remembered: sources with the same values share them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from acr_ray.reporting.pairing import Pairing, pair
+from acr_ray.reporting.pairing import Pairing, common_grid, pair
 from acr_ray.reporting.source import Source
 from acr_ray.smoothing.bounds import max_radius, round_down
 from acr_ray.smoothing.stopping import RADII
@@ -112,6 +112,8 @@ def _images(sources: Sequence[Source], pairings: Pairings) -> list[tuple[str, fr
         if shared < max(a.images, b.images):
             said = f"different images: {a.images} in {a.name}, {b.images} in {b.name}, {shared} in both"
             found.append((said, frozenset({i, j})))
+        if common_grid(a, b) == ():
+            found.append((f"{a.name} and {b.name} share no radius that both can say: not paired", frozenset({i, j})))
         if pairing.labels_differ:
             said = (
                 f"labels disagree between {a.name} and {b.name} on {pairing.labels_differ} of {shared} shared indices"

@@ -36,6 +36,8 @@ _STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
+    "ps.fonttype": 42,
     "svg.hashsalt": "acr_ray",
     "text.parse_math": False,  # names of sources are shown as they are
 }
@@ -107,6 +109,9 @@ def budget_figure(report: Report) -> Figure:
     """ACR as a function of N at each source's alpha; dashed where N exceeds the draws that were made."""
     figure, axes = _axes("N, noise draws an image", "ACR", "ACR depends on the budget")
     for k, source in enumerate(report.sources):
+        if source.sequential:
+            axes.plot([], [], **_line(k, source) | {"label": f"{_label(source)}: stopped early, not derived"})
+            continue
         acrs = acr_by_budget(source.distribution, source.sigma, BUDGETS, [source.alpha])[0]
         made = np.array(BUDGETS) <= source.n
         colour = COLOURS[k % len(COLOURS)]

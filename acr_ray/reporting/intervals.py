@@ -41,6 +41,27 @@ def mean_interval(
     return float(low), float(high)
 
 
+def mean_intervals(
+    values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> list[tuple[float, float]]:
+    """`mean_interval` of several values of the same images at once, each as if it were alone.
+
+    Args:
+        values: shape (k, images): k values of each image.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    images = values.shape[1]
+    if images > MOST_RESAMPLED or not images:
+        return [mean_interval(v, confidence, resamples, seed) for v in values]
+    rng = np.random.default_rng(seed)
+    means = np.empty((resamples, len(values)))
+    for k in range(resamples):
+        means[k] = values @ np.bincount(rng.integers(0, images, images), minlength=images)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means / images, [tail, 1 - tail], axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
 def p_a_bounds(rows: Rows, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Per image a lower and an upper Clopper-Pearson bound on p_A, each at ``alpha``.
 

@@ -67,6 +67,7 @@ class Constant:
     Attributes:
         share: share of the images with its class, in (0, 1]: its certified accuracy up to ``ceiling``.
         ceiling: ``sigma * Phi^-1(alpha**(1/n))``, the radius that it certifies everywhere.
+        grid: the only radii that are asked for, ascending; empty: all.
     """
 
     share: float
@@ -74,6 +75,7 @@ class Constant:
     n: int
     alpha: float
     images: int
+    grid: tuple[float, ...] = ()
 
     @property
     def ceiling(self) -> float:
@@ -81,7 +83,9 @@ class Constant:
 
     @property
     def acr(self) -> float:
-        return self.share * self.ceiling
+        """On a grid the largest of its radii below the ceiling counts, as it does for the sources."""
+        counted = max((r for r in self.grid if r <= self.ceiling), default=0.0) if self.grid else self.ceiling
+        return self.share * counted
 
     @property
     def hard_share(self) -> float:
@@ -97,4 +101,4 @@ def constant_classifier(source: Source) -> Constant | None:
         return None
     _, counts = np.unique(source.rows.label, return_counts=True)
     images = source.rows.label.size
-    return Constant(float(counts.max()) / images, source.sigma, source.n, source.alpha, images)
+    return Constant(float(counts.max()) / images, source.sigma, source.n, source.alpha, images, source.grid)

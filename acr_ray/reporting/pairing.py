@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.intervals import mean_interval
-from acr_ray.reporting.source import Rows, Source
+from acr_ray.reporting.source import SAME_RADIUS, Rows, Source
+from acr_ray.smoothing.stopping import RADII
 
 #: Lower edges of the p_A bins; the last bin ends at 1 and includes it.
 BIN_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
@@ -59,6 +60,16 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class ClassChange:
+    """The shared images of one class: how many, and which shares of them are hard under either source."""
+
+    label: int
+    images: int
+    hard_before: float
+    hard_after: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """``name`` against ``baseline`` on the images that both certify.
 
@@ -67,6 +78,8 @@ class Comparison:
         acr_before, acr_after: of the baseline and of ``name``, in input units.
         interval: 95 % bootstrap interval of the difference in ACR, paired by image.
         hard_before, hard_after: shares with p_A < 1/2.
+        hard_interval: 95 % bootstrap interval of their difference, paired by image.
+        classes: by class, those first that the share of hard images rose most in.
         gain_from_certified: the part of the difference in ACR that comes from images that the baseline
             already certified correctly, in input units; the rest comes from those that it did not.
         gain_from_easy: the part from images at p_A >= 0.9 under the baseline.
@@ -75,6 +88,9 @@ class Comparison:
         worse_count: how many images lost radius at all.
         common_budget: ``(n, alpha)`` that both can be derived at from p_A; ``None`` where they agree anyway.
         common_acr: ACR of both there, on the shared images.
+        grid: the radii that both can say, where one of them asked for some radii only: every radius above counts as
+            the largest of these that it reaches. ``None`` where both know all radii.
+        same_model: both are certificates of the same weights at the same sigma: what differs are draws and rules.
     """
 
     baseline: str
@@ -92,6 +108,10 @@ class Comparison:
     worse_count: int
     common_budget: tuple[int, float] | None = None
     common_acr: tuple[float, float] | None = None
+    grid: tuple[float, ...] | None = None
+    same_model: bool = False
+    hard_interval: tuple[float, float] = (0.0, 0.0)
+    classes: tuple[ClassChange, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -121,23 +141,26 @@ def bin_of(p_a: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) -> Comparison | None:
-    """The paired comparison; ``None`` where no image is shared or the sources disagree on labels."""
+    """The paired comparison; ``None`` where no image or radius is shared or the sources disagree on labels."""
     if baseline.rows is None or other.rows is None or pairing.a.size == 0 or pairing.labels_differ:
         return None
-    before, after = baseline.rows.counted_radius[pairing.a], other.rows.counted_radius[pairing.b]
+    grid = common_grid(baseline, other)
+    if grid == ():
+        return None
+    before, certified = _counted(baseline.rows, pairing.a, grid)
+    after, certified_after = _counted(other.rows, pairing.b, grid)
+    same = bool(baseline.model) and baseline.model == other.model and baseline.sigma == other.sigma
     p_a = baseline.rows.p_a[pairing.a]
     p_after = other.rows.p_a[pairing.b]
     change = after - before
     budget = common_budget((baseline, other))
     images = change.size
-    certified = baseline.rows.correct[pairing.a]
-    certified_after = other.rows.correct[pairing.b]
     bins = bin_of(p_a)
     counts = np.bincount(bins, minlength=len(BIN_NAMES))
     gains = np.bincount(bins, weights=change, minlength=len(BIN_NAMES)) / images
     gained = np.bincount(bins, weights=~certified & certified_after, minlength=len(BIN_NAMES))
     lost = np.bincount(bins, weights=certified & ~certified_after, minlength=len(BIN_NAMES))
-    worse = np.flatnonzero(change < 0)
+    worse = np.flatnonzero((change < 0) & (not same))
     shown = worse[np.argsort(change[worse], kind="stable")[:worst]]
     return Comparison(
         baseline=baseline.name,
@@ -158,17 +181,49 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
         worse_count=int(worse.size),
         common_budget=budget,
         common_acr=None if budget is None else (_acr_at(baseline, p_a, budget), _acr_at(other, p_after, budget)),
+        grid=grid,
+        same_model=same,
+        hard_interval=mean_interval(_is_hard(p_after) * 1.0 - _is_hard(p_a)),
+        classes=_classes(baseline.rows.label[pairing.a], _is_hard(p_a), _is_hard(p_after)),
     )
+
+
+def _classes(label: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[ClassChange, ...]:
+    found, at, images = np.unique(label, return_inverse=True, return_counts=True)
+    shares = [np.bincount(at, weights=hard) / images for hard in (before, after)]
+    order = np.argsort(shares[0] - shares[1], kind="stable")
+    return tuple(ClassChange(int(found[k]), int(images[k]), *(float(s[k]) for s in shares)) for k in order)
+
+
+def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
+    """The radii at which both say whether they certify, ascending; ``None`` where both say it everywhere."""
+    grids = [s.grid for s in (a, b) if s.bound == RADII]
+    if not grids:
+        return None
+    return tuple(r for r in grids[0] if all(any(abs(r - other) < SAME_RADIUS for other in g) for g in grids[1:]))
+
+
+def _counted(
+    rows: Rows, at: NDArray[np.int64], grid: tuple[float, ...] | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Counted radius, and whether there is one, of the rows ``at``: down to the grid where there is one."""
+    held, correct = rows.counted_radius[at], rows.correct[at]
+    if grid is None:
+        return held, correct
+    step = np.searchsorted(np.array(grid) - SAME_RADIUS, held, side="right")
+    correct = correct & (step > 0)
+    return np.where(correct, np.array((0.0, *grid))[step], 0.0), correct
 
 
 def common_budget(sources: Sequence[Source]) -> tuple[int, float] | None:
     """The fewest draws and the largest alpha of all, at which each can be derived without extrapolation.
 
-    ``None`` where all have the same budget.
+    ``None`` where all have the same budget. Sources that stopped early count for none: nothing can be derived of them.
     """
-    if len({(s.n, s.alpha) for s in sources}) == 1:
+    derivable = [s for s in sources if not s.sequential]
+    if len({(s.n, s.alpha) for s in derivable}) < 2:
         return None
-    return min(s.n for s in sources), max(s.alpha for s in sources)
+    return min(s.n for s in derivable), max(s.alpha for s in derivable)
 
 
 def _acr_at(source: Source, p_a: NDArray[np.float64], budget: tuple[int, float]) -> float:
@@ -196,4 +251,8 @@ def images_by_bin(source: Source) -> list[float]:
 
 
 def _hard(p_a: NDArray[np.float64]) -> float:
-    return float((np.nan_to_num(p_a, nan=0.0) < 0.5).mean())
+    return float(_is_hard(p_a).mean())
+
+
+def _is_hard(p_a: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.nan_to_num(p_a, nan=0.0) < 0.5

@@ -10,8 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.tables import latex_text, markdown_text, percent_text, radius_text
+from acr_ray.reporting.tables import latex_text, lower, markdown_text, percent_text, radius_text
 
+#: Below every table.
+TOLD = (
+    "ACR to the nearest third decimal; in %: certified accuracy at r, and hard images (p_A < 0.5). Bold: best of its"
+    " column; of ACR only where no other method leaves fewer images hard."
+)
 LAYOUTS = ("comparison", "paper", "ablation")
 #: Names of a row of the ablation in which no part is on.
 _NO_PARTS = ("none", "base", "gaussian")
@@ -34,7 +39,7 @@ class Layout:
 
 
 def paper_layout(report: Report) -> Layout:
-    """Tables 1 and 2: methods grouped by sigma, ACR, certified accuracy; the best of each group is bold."""
+    """Tables 1 and 2, and the hard share: methods grouped by sigma; the best of each group is bold (see `_values`)."""
     groups = []
     for sigma in sorted({row.sigma for row in report.rows}):
         chosen = [k for k, row in enumerate(report.rows) if row.sigma == sigma]
@@ -42,7 +47,7 @@ def paper_layout(report: Report) -> Layout:
         names = [_method(report, k) for k in chosen]
         lines = [[Cell(f"{sigma:g}"), Cell(name), *cells] for name, cells in zip(names, marked, strict=True)]
         groups.append(lines)
-    return Layout(["sigma", "method", "ACR", *map(radius_text, report.radii)], 2, groups, report.warnings)
+    return Layout(["sigma", "method", *_columns(report)], 2, groups, report.warnings)
 
 
 def ablation_layout(report: Report) -> Layout:
@@ -58,7 +63,11 @@ def ablation_layout(report: Report) -> Layout:
         if tag and marks:
             marks[0] = Cell(f"{marks[0].text} {tag}".strip())
         lines.append([*marks, *cells])
-    return Layout([*parts, "ACR", *map(radius_text, report.radii)], len(parts), [lines], report.warnings)
+    return Layout([*parts, *_columns(report)], len(parts), [lines], report.warnings)
+
+
+def _columns(report: Report) -> list[str]:
+    return ["ACR", *(f"r = {radius_text(r)}" for r in report.radii), "hard"]
 
 
 def layout_markdown(layout: Layout) -> str:
@@ -68,7 +77,7 @@ def layout_markdown(layout: Layout) -> str:
     for group in layout.groups:
         lines += [[f"**{c.text}**" if c.best else markdown_text(c.text) for c in line] for line in group]
     text = ["| " + " | ".join(line) + " |" for line in lines]
-    text += ["", "ACR to the nearest third decimal, certified accuracy in %, as the paper prints them."]
+    text += ["", markdown_text(TOLD)]
     text += [f"\n- {markdown_text(w)}" for w in layout.warnings]
     return "\n".join(text) + "\n"
 
@@ -80,7 +89,7 @@ def layout_latex(layout: Layout) -> str:
     for group in layout.groups:
         lines.append(r"\midrule")
         lines += [_latex_row(rf"\textbf{{{c.text}}}" if c.best else latex_text(c.text) for c in line) for line in group]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% warning: {w}" for w in layout.warnings)]
+    lines += [r"\bottomrule", r"\end{tabular}", f"% {TOLD}", *(f"% warning: {w}" for w in layout.warnings)]
     return "\n".join(lines) + "\n"
 
 
@@ -89,11 +98,26 @@ def _latex_row(cells) -> str:
 
 
 def _values(rows: Sequence[Row]) -> list[list[Cell]]:
-    """ACR and shares as text, the best of each column marked where there is something to choose from."""
-    texts = [[f"{row.acr:.3f}", *map(percent_text, row.certified_accuracy)] for row in rows]
-    best = [max(column, key=float) for column in zip(*texts, strict=True)]
-    choose = len(rows) > 1
-    return [[Cell(t, choose and t == b and float(b) > 0) for t, b in zip(line, best, strict=True)] for line in texts]
+    """ACR, certified accuracy and hard share as text, the best of each column marked where there is a choice.
+
+    A lower value is not ranked. The highest ACR is marked only where no other method leaves fewer images hard: else
+    it may have been bought with the images that were given up.
+    """
+    texts = [
+        [f"{row.acr:.3f}", *map(percent_text, row.certified_accuracy), percent_text(row.hard_share)] for row in rows
+    ]
+    is_lower = [[row.acr_is_lower, *row.lower_at, False] for row in rows]
+    best: list[set[int]] = []
+    for k, column in enumerate(zip(*texts, strict=True)):
+        hard = k == len(texts[0]) - 1
+        exact = {i: float(t) for i, t in enumerate(column) if not is_lower[i][k] and (hard or float(t))}
+        top = (min if hard else max)(exact.values(), default=0.0)
+        best.append({i for i, value in exact.items() if value == top and len(rows) > 1})
+    best[0] &= best[-1]
+    return [
+        [Cell(lower(t, low), i in b) for t, low, b in zip(line, lows, best, strict=True)]
+        for i, (line, lows) in enumerate(zip(texts, is_lower, strict=True))
+    ]
 
 
 def _method(report: Report, position: int) -> str:

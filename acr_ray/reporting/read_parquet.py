@@ -13,10 +13,11 @@ from acr_ray.reporting.stopped import BOUNDS, CERTIFIED, OUTCOMES, STOPPED_WRONG
 from acr_ray.settings.documents import decoded, parse_json
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
-from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.smoothing.stopping import PLAIN, RADII
 from acr_ray.storage.tables import read_table
 
 SCHEMA_VERSION = "1"
+MODEL = "model_sha256"  # says whether two sources are the same classifier
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 COLUMNS = {
     "image": "text", **dict.fromkeys(_INTEGERS, "whole"), "outcome": "text", "sigma": "number", "alpha": "number",
@@ -92,6 +93,8 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         partial=bool(summary.get("incomplete")),
         notes=notes(bound, n, wrong, _grid(said)),
         bound=bound,
+        grid=_reached(_grid(said), radii) if bound == RADII else (),
+        model=_model(table),
     )
 
 
@@ -115,8 +118,19 @@ def _grid(said: dict) -> list[float]:
     return [float(r) for r in given if isinstance(r, int | float)] if isinstance(given, list) else []
 
 
+def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
+    """The grid that was asked for; where the file does not say it, the radii of it that some image reached."""
+    return tuple(sorted({r for r in grid if r >= 0} or set(np.round(radii[radii > 0], 9).tolist())))
+
+
+def _model(table: pa.Table) -> str:
+    """The one model behind all rows; "" where that is not said."""
+    found = pc.unique(table[MODEL].cast(pa.string())).to_pylist() if MODEL in table.column_names else []
+    return str(found[0]) if len(found) == 1 and found[0] else ""
+
+
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    table = read_table(content, COLUMNS, where, optional={P_LOWER: "number"}, what="certificates file")
+    table = read_table(content, COLUMNS, where, optional={P_LOWER: "number", MODEL: "text"}, what="certificates file")
     metadata = table.schema.metadata or {}
     version = decoded(metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()), where)
     _check(version == SCHEMA_VERSION, f"{where}: schema version {version[:40]}, this release reads {SCHEMA_VERSION}")

@@ -24,7 +24,10 @@ class Row:
     Attributes:
         name: the method; ``shown_name`` also says where a run is incomplete.
         acr_interval: 95 % bootstrap interval over images; ``None`` where the source has none.
-        common_acr: ACR at the report's common budget, derived from p_A; ``None`` where all budgets agree.
+        acr_is_lower: the ACR is a lower value: of a curve, or of a run that stopped early.
+        common_acr: ACR at the report's common budget, derived from p_A; ``None`` where all budgets agree, and of
+            sources that stopped early, of which none can be derived.
+        lower_at: whether each certified accuracy is a lower value.
         abstained: share without a certified class; ``None`` where unknown.
     """
 
@@ -43,6 +46,8 @@ class Row:
     abstained: float | None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    acr_is_lower: bool = False
+    lower_at: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,11 @@ def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
     """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many.
 
     Of 1, 2.5, 5, 10, … where even those are more than `MOST_COLUMNS`: a table's width must not follow a file's sigma.
+    Where a source asked for some radii only, it says nothing of others: then these.
     """
+    asked = sorted({r for s in sources for r in s.grid})
+    if asked:
+        return tuple(asked)
     ceiling = max(s.ceiling for s in sources)
     steps = [0.25] if ceiling < 2.25 else []
     steps += [0.5, *(digit * 10.0**power for power in range(6) for digit in (1, 2.5, 5))]
@@ -150,13 +159,19 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
         alpha=source.alpha,
         acr=metrics.acr(source),
         acr_interval=None if held is None else mean_interval(held.counted_radius),
-        common_acr=None if common is None else at_budget(source.distribution, source.sigma, *common).acr,
+        common_acr=None if common is None or source.sequential else _derived(source, common),
         certified_accuracy=tuple(metrics.certified_accuracy(source, radii)),
         hard_share=metrics.hard_share(source),
         abstained=metrics.abstained_share(source),
         warnings=warnings,
         notes=tuple(source.notes) + _known_only(source),
+        acr_is_lower=source.acr_is_lower,
+        lower_at=tuple(source.is_lower_at(r) for r in radii),
     )
+
+
+def _derived(source: Source, budget: tuple[int, float]) -> float:
+    return at_budget(source.distribution, source.sigma, *budget).acr
 
 
 def _known_only(source: Source) -> tuple[str, ...]:
@@ -178,8 +193,9 @@ def _known_only(source: Source) -> tuple[str, ...]:
 
 
 def _fullest(sources: Sequence[Source]) -> Source | None:
-    """The first of the sources with the most images, complete ones before partial ones."""
-    return min((s for s in sources if s.rows is not None), key=lambda s: (bool(s.incomplete), -s.images), default=None)
+    """The first of the sources with the most images, complete ones before partial ones, all radii before some."""
+    held = (s for s in sources if s.rows is not None)
+    return min(held, key=lambda s: (bool(s.incomplete), -s.images, bool(s.grid)), default=None)
 
 
 def _constant_row(
@@ -204,6 +220,8 @@ def _constant_row(
         hard_share=constant.hard_share,
         abstained=0.0,
         notes=(f"computed from the labels of {model.name}: one class for every image, no model involved",),
+        acr_is_lower=bool(constant.grid),
+        lower_at=(False,) * len(radii),
     )
 
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.smoothing.bounds import max_radius
-from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.smoothing.stopping import PLAIN, RADII, WIDTH
 
+#: Radii closer than this are the same.
+SAME_RADIUS = 1e-9
 #: ``predicted`` of an image on which the classifier abstained.
 ABSTAINED = -1
 
@@ -73,6 +75,9 @@ class Source:
         assumed: which of sigma, n and alpha are assumptions, not read from the file.
         base_name: the name before it was set apart from another source's; "" where it was not.
         bound: the lower bound behind the radii, as certificates name it (`acr_ray.smoothing.stopping`).
+        grid: of a run that stopped once the answers at some radii were known, these radii, ascending: each certified
+            radius is the largest of them that is certified. Empty for all others.
+        model: SHA-256 of the model's weights; "" where the source does not say.
     """
 
     name: str
@@ -89,6 +94,28 @@ class Source:
     assumed: tuple[str, ...] = ()
     base_name: str = ""
     bound: str = PLAIN
+    grid: tuple[float, ...] = ()
+    model: str = ""
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the counts themselves decided when drawing ended.
+
+        The share of a class among such draws is a biased estimate of its probability, so nothing may be derived from
+        it as if n had been fixed: no ACR at another budget.
+        """
+        return self.bound in (RADII, WIDTH)
+
+    @property
+    def acr_is_lower(self) -> bool:
+        """Whether the ACR is a lower value of what the same draws, all made, would give."""
+        return self.sequential or self.kind == "ecdf"
+
+    def is_lower_at(self, radius: float) -> bool:
+        """Whether certified accuracy at ``radius`` is a lower value: of a curve, and off the grid of a run's radii."""
+        if self.kind == "ecdf":
+            return True
+        return self.bound == RADII and not any(abs(radius - r) < SAME_RADIUS for r in self.grid)
 
     @property
     def images(self) -> int | None:

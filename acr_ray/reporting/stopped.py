@@ -92,6 +92,11 @@ def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequ
         )
     elif drawn.size and drawn.min() != drawn.max():
         found.append(f"the number of draws differs between images ({drawn.min()} to {drawn.max()})")
+    if bound in (RADII, WIDTH):
+        found.append(
+            "p_A is estimated from draws that ended by what they showed, which biases it a little: no ACR at another"
+            " N or alpha is derived from it"
+        )
     if bound == RANDOMIZED:
         found.append("randomised Clopper-Pearson bounds: radii also depend on one seeded coin an image")
     if wrong.any():

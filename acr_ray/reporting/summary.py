@@ -32,7 +32,8 @@ def summary(report: Report) -> dict[str, Any]:
 def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
     """The numbers of a certification's own ``summary.json``, by the names of the contract."""
     everything = _as_json(row, radii)
-    return {key: everything[key] for key in ("acr", "certified_accuracy", "hard_share", "abstained", "images")}
+    wanted = ("acr", "acr_is_lower", "certified_accuracy", "hard_share", "abstained", "images")
+    return {key: everything[key] for key in wanted}
 
 
 def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
@@ -44,9 +45,11 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "n": row.n,
         "alpha": row.alpha,
         "acr": row.acr,
+        "acr_is_lower": row.acr_is_lower,
         "acr_interval": None if row.acr_interval is None else list(row.acr_interval),
         "acr_at_common_budget": row.common_acr,
         "certified_accuracy": {radius_key(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},
+        "certified_accuracy_is_lower": [radius_key(r) for r, low in zip(radii, row.lower_at, strict=True) if low],
         "hard_share": row.hard_share,
         "abstained": row.abstained,
         "warnings": list(row.warnings),
@@ -63,12 +66,18 @@ def _comparison_json(c: Comparison, text: str) -> dict[str, Any]:
         "name": c.name,
         "baseline": c.baseline,
         "images": c.images,
+        "same_model": c.same_model,
+        "radii_that_both_can_say": None if c.grid is None else list(c.grid),
         "acr_gain": c.gain,
         "acr_gain_interval": list(c.interval),
         "gain_from_certified": c.gain_from_certified,
         "gain_from_easy": c.gain_from_easy,
         "hard_before": c.hard_before,
         "hard_after": c.hard_after,
+        "hard_change_interval": list(c.hard_interval),
+        "hard_by_class": {
+            str(k.label): {"images": k.images, "before": k.hard_before, "after": k.hard_after} for k in c.classes
+        },
         "worse": c.worse_count,
         "by_baseline_p_a": {b.name: {"images": b.images, "gain": b.gain} for b in c.bins},
         "verdict": text,

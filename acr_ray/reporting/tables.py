@@ -11,7 +11,11 @@ from acr_ray.reporting.summary import radius_key
 from acr_ray.smoothing.bounds import round_down
 
 ACR_DIGITS = 4
+#: Of a source that stopped early, at a budget that is not its own.
+NOT_DERIVED = "–"
+LOWER_TOLD = "≥: a lower value, which is not ranked against exact ones"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "≥": r"$\geq$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -21,6 +25,11 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 def acr_text(value: float) -> str:
     """ACR as shown everywhere: four decimals, rounded down."""
     return round_down(value, ACR_DIGITS)
+
+
+def lower(text: str, is_lower: bool = True) -> str:
+    """A number as text that says where it is a lower value."""
+    return f"≥ {text}" if is_lower else text
 
 
 def percent_text(share: float) -> str:
@@ -44,16 +53,21 @@ def header(report: Report) -> list[str]:
     return ["method", "ACR", *common, *accuracy, "hard, p_A < 0.5 (%)"]
 
 
-def cells(row: Row) -> list[str]:
-    """One row's cells as text, in the order of `header`."""
-    common = [] if row.common_acr is None else [acr_text(row.common_acr)]
-    shares = [percent_text(s) for s in (*row.certified_accuracy, row.hard_share)]
-    return [row.shown_name, acr_text(row.acr), *common, *shares]
+def cells(row: Row, common_budget: tuple[int, float] | None) -> list[str]:
+    """One row's cells as text, in the order of `header`; ``common_budget`` is the report's."""
+    shares = [lower(percent_text(s), low) for s, low in zip(row.certified_accuracy, row.lower_at, strict=True)]
+    return [
+        row.shown_name,
+        lower(acr_text(row.acr), row.acr_is_lower),
+        *([] if common_budget is None else [NOT_DERIVED if row.common_acr is None else acr_text(row.common_acr)]),
+        *shares,
+        percent_text(row.hard_share),
+    ]
 
 
 def comparison_table(report: Report) -> str:
     """The table as monospaced plain text, one line a method, warnings below."""
-    lines = [header(report), *(cells(row) for row in report.all_rows)]
+    lines = [header(report), *(cells(row, report.common_budget) for row in report.all_rows)]
     lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     text = [
@@ -61,16 +75,25 @@ def comparison_table(report: Report) -> str:
         for line in lines
     ]
     text.insert(1, "  ".join("-" * w for w in widths))
+    text += [f"{LOWER_TOLD}: {', '.join(_one_line(n) for n in lower_names(report))}"] * bool(lower_names(report))
     text += [f"warning: {_one_line(w)}" for w in report.warnings]
     return "\n".join(line.rstrip() for line in text)
 
 
+def lower_names(report: Report) -> list[str]:
+    """The methods whose ACR is a lower value."""
+    return [row.name for row in report.all_rows if row.acr_is_lower]
+
+
 def markdown_table(report: Report) -> str:
     """The table as GitHub Markdown, with verdicts and warnings below it."""
-    lines = [[markdown_text(c) for c in line] for line in (header(report), *(cells(row) for row in report.all_rows))]
+    shown = (header(report), *(cells(row, report.common_budget) for row in report.all_rows))
+    lines = [[markdown_text(c) for c in line] for line in shown]
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     text = ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
     text += ["", "Certified accuracy at each radius; ACR rounded down."]
+    if lower_names(report):
+        text[-1] += f" {LOWER_TOLD}: {', '.join(map(markdown_text, lower_names(report)))}."
     for title, sentences in (("Verdict", _named_verdicts(report)), ("Warnings", report.warnings)):
         if sentences:
             text += ["", f"**{title}**", "", *(f"- {markdown_text(s)}" for s in sentences)]
@@ -83,7 +106,8 @@ def latex_table(report: Report) -> str:
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
     lines.append(" & ".join(latex_text(c) for c in columns) + r" \\")
     lines.append(r"\midrule")
-    lines += [" & ".join(latex_text(c) for c in cells(row)) + r" \\" for row in report.all_rows]
+    shown = (cells(row, report.common_budget) for row in report.all_rows)
+    lines += [" & ".join(latex_text(c) for c in line) + r" \\" for line in shown]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% warning: {_one_line(w)}" for w in report.warnings]
     return "\n".join(lines) + "\n"
@@ -93,14 +117,15 @@ def csv_table(report: Report) -> str:
     """The table with exact numbers: shares in [0, 1], radii not rounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_low", "acr_high", "hard_share")
+    fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
+    fixed += ("acr_low", "acr_high", "hard_share")
     writer.writerow([*fixed, *(f"certified_accuracy_{radius_key(r)}" for r in report.radii)])
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
         incomplete = int(row.shown_name != row.name)
         writer.writerow(
             [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
-            + [row.acr, low, high, row.hard_share, *row.certified_accuracy]
+            + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy]
         )
     return stream.getvalue()
 

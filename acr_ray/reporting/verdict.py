@@ -7,21 +7,41 @@ from acr_ray.smoothing.bounds import round_down
 
 
 def verdict(comparison: Comparison, unfair: str = "") -> str:
-    """Two to six sentences: how ACR moved, whose images moved it, and what became of the hard ones.
+    """A sentence each for ACR, for hard images and for classes, and what a reader must know to take them rightly.
 
-    ``unfair`` says why the two cannot be compared as they stand; it comes first.
+    Each judges its own number alone, by its own interval. ``unfair`` says why the two cannot be compared as they
+    stand; it comes first.
     """
     c = comparison
     caveat = f"Not a fair comparison: {unfair}." if unfair else ""
-    return " ".join(part for part in (caveat, _movement(c), _at_common_budget(c), _origin(c), _hard(c)) if part)
+    parts = (caveat, _same_model(c), _grid(c), _movement(c), _at_common_budget(c), _origin(c), _hard(c), _classes(c))
+    return " ".join(part for part in parts if part)
+
+
+def _same_model(c: Comparison) -> str:
+    if not c.same_model:
+        return ""
+    return "Both are certificates of the same weights: only draws and stopping differ, and no image got worse."
+
+
+def _grid(c: Comparison) -> str:
+    if c.grid is None:
+        return ""
+    listed = ", ".join(f"{r:g}" for r in c.grid)
+    return f"Every radius is counted at the radii that both can say ({listed}), so both ACRs are lower values."
 
 
 def _movement(c: Comparison) -> str:
-    before, after = round_down(c.acr_before, 4), round_down(c.acr_after, 4)
+    moved = f"({round_down(c.acr_before, 4)} to {round_down(c.acr_after, 4)}; {_interval(c.interval, 4)})"
     if c.interval[0] <= 0.0 <= c.interval[1]:
-        return f"ACR {before} to {after}: on these {c.images} images {c.name} cannot be told apart from {c.baseline}."
+        return f"ACR: no difference to {c.baseline} that {c.images} images could show {moved}."
     relative = f" {abs(c.gain) / c.acr_before * 100:.1f} %" if c.acr_before > 0 else ""
-    return f"ACR {'rises' if c.gain > 0 else 'falls'}{relative} over {c.baseline} ({before} to {after})."
+    return f"ACR {'rises' if c.gain > 0 else 'falls'}{relative} over {c.baseline} {moved}."
+
+
+def _interval(interval: tuple[float, float], digits: int, unit: str = "") -> str:
+    low, high = (f"{'+' if v > 0 else ''}{round_down(v, digits)}" for v in interval)
+    return f"95 % interval of the difference {low} to {high}{unit}"
 
 
 def _at_common_budget(c: Comparison) -> str:
@@ -34,7 +54,7 @@ def _at_common_budget(c: Comparison) -> str:
 
 def _origin(c: Comparison) -> str:
     """Where a gain comes from; for a loss only the hard images are worth a sentence."""
-    if c.gain <= 0 or c.interval[0] <= 0:
+    if c.gain <= 0 or c.interval[0] <= 0 or c.same_model:
         return ""
     share = c.gain_from_certified / c.gain
     if share <= 0:
@@ -55,13 +75,30 @@ def _origin(c: Comparison) -> str:
 
 def _hard(c: Comparison) -> str:
     points = (c.hard_after - c.hard_before) * 100
-    if abs(points) < 0.05:
-        return f"As many images as before are hard (p_A < 0.5): {_percent(c.hard_after, 1)}."
-    change = "more" if points > 0 else "fewer"
+    moved = f"{_percent(c.hard_before, 1)} before, {_percent(c.hard_after, 1)} now"
+    told = f"({moved}; {_interval((c.hard_interval[0] * 100, c.hard_interval[1] * 100), 1, ' points')})"
+    if c.hard_interval[0] <= 0.0 <= c.hard_interval[1]:
+        return f"Hard images (p_A < 0.5): no difference that {c.images} images could show {told}."
+    return f"Hard images (p_A < 0.5): {abs(points):.1f} points {'more' if points > 0 else 'fewer'} {told}."
+
+
+def _classes(c: Comparison) -> str:
+    """The class that lost most, and how many classes are mostly hard."""
+    if c.same_model or len(c.classes) < 2:
+        return ""
+    worst = c.classes[0]
+    before, after = (sum(share > 0.5 for share in shares) for shares in _by_class(c))
+    counted = f"classes with most images hard: {before} before, {after} now, of {len(c.classes)}"
+    if worst.hard_after <= worst.hard_before:
+        return f"Classes: none has a larger share of hard images than before; {counted}."
     return (
-        f"{abs(points):.1f} points {change} images are hard (p_A < 0.5):"
-        f" {_percent(c.hard_before, 1)} before, {_percent(c.hard_after, 1)} now."
+        f"Classes: hard images rise most in class {worst.label}, from {_percent(worst.hard_before)} to"
+        f" {_percent(worst.hard_after)} of its {worst.images} images; {counted}."
     )
+
+
+def _by_class(c: Comparison) -> tuple[list[float], list[float]]:
+    return [k.hard_before for k in c.classes], [k.hard_after for k in c.classes]
 
 
 def _percent(share: float, digits: int = 0) -> str:

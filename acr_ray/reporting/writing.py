@@ -13,7 +13,11 @@ from acr_ray.reporting.source import Source
 from acr_ray.reporting.summary import summary
 from acr_ray.reporting.tables import comparison_table, csv_table, latex_table, markdown_table
 from acr_ray.settings.errors import UserError
-from acr_ray.storage import Folder
+from acr_ray.storage import Folder, check_own, own
+
+JOB = "report"
+OWNED = ("report.html", "summary.json", "table.md", "table.tex", "table.csv", "table.txt")
+MARK = "sources"  # in summary.json: a report of an earlier version
 
 
 def write_report(
@@ -48,25 +52,28 @@ def write_report(
         The report; `acr_ray.reporting.tables.comparison_table` prints it.
 
     Raises:
-        UserError: a source cannot be read, an option is out of range, or ``out`` cannot be written.
+        UserError: a source cannot be read, an option is out of range, or ``out`` cannot be written or holds what no
+            report wrote.
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
         raise UserError(f"--formats {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
     if layout not in LAYOUTS:
         raise UserError(f"--layout {layout}: choose from {', '.join(LAYOUTS)}")
-    out.make_writable()
+    check_own(out, JOB, OWNED, MARK)
     paths = [s for s in sources if not isinstance(s, Source)]
     opened = open_sources(paths, assumptions, resolve_run) if paths else []
     files = iter(opened)
     report = build_report([s if isinstance(s, Source) else next(files) for s in sources], radii, constant, baseline)
-    for name, content in figures(report, formats).items():
+    drawn, page = figures(report, formats), render_page(report, thumbnails)
+    own(out, JOB, OWNED, MARK)  # nothing is made before everything is known to be right
+    for name, content in drawn.items():
         out.write_bytes(name, content)
     for name, text in _tables(report, layout).items():
         out.write_text(name, text)
     out.write_text("table.csv", csv_table(report))
     out.write_text("table.txt", comparison_table(report) + "\n")
-    out.write_text("report.html", render_page(report, thumbnails))
+    out.write_text("report.html", page)
     out.write_json("summary.json", summary(report))
     return report
 

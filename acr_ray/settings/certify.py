@@ -29,7 +29,9 @@ class CertifySettings(Settings):
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
     root: str | None = Field(None, description="folder of the data set")
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
-    max_images: int | None = Field(None, ge=1, le=10**9, description="only the first K images")
+    max_images: int | None = Field(
+        None, ge=1, le=10**9, description="only K images: a random choice, the same in every run"
+    )
     every: int | None = Field(None, ge=1, le=10**9, description="every K-th image (ImageNet's protocol: 100)")
     image_list: str | None = Field(None, description="file with one stable image name a line")
     device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")

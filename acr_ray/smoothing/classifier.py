@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_sigma, checked_whole
 from acr_ray.smoothing.plan import Phase, phases
 
 
@@ -25,6 +28,13 @@ class SmoothedClassifier:
         block: draws of one forward pass.
         device: ``"cpu"`` or a CUDA device.
         dtype, compiled: arithmetic of the network, see `arithmetic.prepare`.
+        shape: (C, H, W) of the images, where only one is right (a checkpoint's ``card.shape``).
+
+    Images are tensors or arrays ``(C, H, W)`` of floating-point numbers in [0, 1], not normalised: that is the model's
+    first layer. All else is refused (`pixels.checked_image`): another range would be certified as something else.
+
+    Raises:
+        ValueError: here and in every method: a value out of its range; says which, and what is allowed.
 
     `certify` gives exactly the counts that a certification job gives for the same seed, name, n0, n and block.
     """
@@ -40,27 +50,36 @@ class SmoothedClassifier:
         device: str = "cpu",
         dtype: str = "float32",
         compiled: bool = False,
+        shape: Sequence[int] | None = None,
     ) -> None:
+        sigma, num_classes = checked_sigma(sigma), checked_whole("num_classes", num_classes)
+        self.seed, self.block = checked_whole("seed", seed, 0), checked_whole("block", block)
+        self.shape = None if shape is None else tuple(shape)
         ready = prepare(model, device=device, dtype=dtype, compiled=compiled)
         self.engine = SamplingEngine(ready, num_classes, sigma, device)
-        self.seed, self.block = seed, block
 
-    def counts(self, image: Tensor, phase: Phase, name: str) -> NDArray[np.int64]:
+    def counts(self, image: Tensor | NDArray, phase: Phase, name: str) -> NDArray[np.int64]:
         """Class counts ``(num_classes,)`` of a whole phase for an image ``(C, H, W)``."""
+        image = checked_image(image, self.shape)
         return self.engine.count(image, name, self.seed, phase, 0, phase.blocks)
 
     def certify(
-        self, image: Tensor, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, name: str = "image"
+        self, image: Tensor | NDArray, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, name: str = "image"
     ) -> Certificate:
         """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha."""
+        n0, n, alpha = checked_whole("n0", n0), checked_whole("n", n), checked_alpha(alpha)
         select, estimate = phases(n0, n, self.block)
         counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
         return certify(counts0, counts, self.engine.sigma, alpha)
 
-    def predict(self, image: Tensor, *, n: int = 1000, alpha: float = 0.001, name: str = "image") -> int:
+    def predict(self, image: Tensor | NDArray, *, n: int = 1000, alpha: float = 0.001, name: str = "image") -> int:
         """The smoothed classifier's class, or -1 (abstain); another class with probability at most alpha."""
+        n, alpha = checked_whole("n", n), checked_alpha(alpha)
         return predict(self.counts(image, Phase("predict", n, min(n, self.block)), name), alpha)
 
-    def p_a(self, image: Tensor, label: int, *, n: int = 1000, name: str = "image") -> float:
+    def p_a(self, image: Tensor | NDArray, label: int, *, n: int = 1000, name: str = "image") -> float:
         """The estimate of ``P[f(x + δ) = label]`` from n draws, in [0, 1]."""
+        n, label = checked_whole("n", n), checked_whole("label", label, 0)
+        if label >= self.engine.num_classes:
+            raise ValueError(f"label: {label}; the model has classes 0 to {self.engine.num_classes - 1}")
         return int(self.counts(image, Phase("p_a", n, min(n, self.block)), name)[label]) / n

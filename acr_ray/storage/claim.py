@@ -40,8 +40,13 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
 
     Raises:
         UserError: the folder holds a run of another job or with other settings (names the first that differs), a
-            run of a newer version, or can't be written.
+            run of a newer version, or can't be written. ``overwrite`` replaces runs of the same job only.
     """
+    if overwrite and folder.is_file(RUN) and (held := folder.read_json(RUN).get("job")) != job:
+        raise UserError(
+            f"{folder.option} {folder}: holds a {held} run, not {job}, and --overwrite leaves that"
+            " alone; give another folder"
+        )
     folder.make_writable()
     if overwrite:
         for name in (*owned, RUN):

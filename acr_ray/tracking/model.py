@@ -45,8 +45,8 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
             warnings.simplefilter("ignore", UserWarning)
             mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("smoothed_model.py")),
-                artifacts={"checkpoint": str(folder)},
+                loader_module="acr_ray.tracking.smoothed_model",
+                data_path=str(folder),
                 signature=signature,
                 # The signature's tensors are images; MLflow would guess the packages by running the model.
                 pip_requirements=[f"acr-ray=={__version__}"],

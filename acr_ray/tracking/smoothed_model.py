@@ -1,33 +1,49 @@
-"""Run by MLflow when it loads a logged model (models from code)."""
+"""What MLflow calls, by this module's name, when it loads a logged model.
+
+By name, not as code beside the weights: importing a file from a run's folder leaves its compiled form there.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
-import torch
+from mlflow.exceptions import MlflowException
 
 from acr_ray.models import load_checkpoint
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.classifier import SmoothedClassifier
+from acr_ray.smoothing.pixels import checked_image
 
 
-class _Smoothed:
+class SmoothedModel:
     """The smoothed classifier: images ``(B, C, H, W)`` float32 in [0, 1] to ``predicted, abstained, radius``.
+
+    What is no such batch is refused whole, with the row's number (a server answers 400): nothing of it is certified.
 
     Each row is a certificate, wrong with probability at most ``alpha``; ``predicted`` is -1 where it abstains. Params
     of ``predict``: ``n0`` (100), ``n`` (1000), ``alpha`` (0.001), ``seed`` (0).
     """
 
-    def load_context(self, context: Any) -> None:
-        self.model, self.card = load_checkpoint(context.artifacts["checkpoint"])
+    def __init__(self, checkpoint: str) -> None:
+        self.model, self.card = load_checkpoint(checkpoint)
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         options = {"n0": 100, "n": 1000, "alpha": 0.001, "seed": 0} | (params or {})
-        images = torch.as_tensor(np.asarray(model_input, dtype=np.float32))
-        smoothed = SmoothedClassifier(self.model, self.card.num_classes, self.card.sigma, seed=int(options["seed"]))
+        try:
+            return self._certified(model_input, options)
+        except (TypeError, ValueError) as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _certified(self, model_input: Any, options: dict[str, Any]) -> pd.DataFrame:
+        given, shape = np.asarray(model_input), tuple(self.card.shape)
+        if given.ndim != 4:
+            raise ValueError(f"images: have shape {given.shape}; give a batch (B, C, H, W) with (C, H, W) = {shape}")
+        images = [checked_image(image, shape, f"image {number}") for number, image in enumerate(given)]
+        smoothed = SmoothedClassifier(
+            self.model, self.card.num_classes, self.card.sigma, seed=int(options["seed"]), shape=shape
+        )
         rows = []
         for number, image in enumerate(images):
             found = smoothed.certify(
@@ -42,9 +58,6 @@ class _Smoothed:
         return pd.DataFrame(rows, columns=["predicted", "abstained", "radius"])
 
 
-class SmoothedModel(_Smoothed, mlflow.pyfunc.PythonModel):
-    """What MLflow loads. Where ``predict`` stands in this class itself, MLflow asks the user for type hints, out of
-    which it would read an interface of single rows."""
-
-
-mlflow.models.set_model(SmoothedModel())
+def _load_pyfunc(path: str) -> SmoothedModel:
+    """MLflow's hook: the model whose checkpoint lies at ``path``."""
+    return SmoothedModel(path)

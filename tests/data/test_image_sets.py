@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from acr_ray.data import DATASETS, open_images, select
+from acr_ray.data.choosing import told
+from acr_ray.data.image_set import MemorySet
 from acr_ray.settings import UserError
 
 
@@ -89,13 +91,33 @@ def test_one_seed_an_item(images):
         images.load([0, 1], [5])
 
 
-def test_select_every_and_first(images):
+def test_select_every_and_at_random(images):
     assert select(images, every=2).idx.tolist() == list(range(0, len(images), 2))
-    assert select(images, max_images=3).idx.tolist() == [0, 1, 2]
-    assert select(images, every=3, max_images=2).idx.tolist() == [0, 3]
-    assert len(select(images, max_images=10**9)) == len(images)
+    three, five = (select(images, max_images=k).idx for k in (3, 5))
+    assert len(three) == 3 and set(three) < set(five) and np.all(np.diff(five) > 0)
+    assert select(images, max_images=3).names == select(images, max_images=3).names
+    assert set(select(images, every=3, max_images=2).idx) < set(range(0, len(images), 3))
+    assert select(images, max_images=10**9).idx.tolist() == images.idx.tolist()
     # "every" counts in the full split, as the field's idx does, also for what is already chosen.
     assert select(images.subset([1, 2, 4]), every=2).idx.tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("arrangement", [np.repeat(np.arange(10), 90), np.tile(np.arange(10), 90)])
+def test_a_few_images_are_of_many_classes_however_the_set_is_arranged(arrangement):
+    """The first twelve of sorted classes are of one class, and so is every 90th of classes that take turns."""
+    names = [f"x/{k:04}" for k in range(900)]
+    pixels = np.zeros((900, 1, 2, 2), np.uint8)
+    images = MemorySet(
+        pixels, dataset="x", split="test", labels=arrangement, names=names, class_names=list("0123456789"),
+        mean=(0.5,), std=(0.5,),
+    )  # fmt: skip
+    chosen = select(images, max_images=12)
+    assert len(set(chosen.labels)) >= 6
+    assert told(chosen, 900, 12, None, None).startswith("12 of 900 images (a fixed random choice, ")
+    assert told(select(images, every=100), 900, None, 100, None).startswith("9 of 900 images (--every 100, ")
+    assert told(images, 900, None, None, None) == "900 of 900 images (10 of 10 classes)"
+    one = select(images, max_images=30).subset(range(5))
+    assert f"{len(set(one.labels))} of 10 classes" in told(one, 900, None, None, "few.txt")
 
 
 def test_select_by_list(images, tmp_path):

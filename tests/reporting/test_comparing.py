@@ -7,6 +7,7 @@ import pytest
 
 from acr_ray.reporting import build_report, open_source, open_sources
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, bin_of, images_by_bin, pair
+from acr_ray.reporting.summary import summary
 from acr_ray.settings.errors import UserError
 from tests.reporting.making import GOOD_ROWS, HEADER, certificates, tsv
 
@@ -92,15 +93,36 @@ def test_verdict_says_that_a_gain_comes_from_easy_images(tmp_path):
     report, c = compared(tmp_path, before, after)
     assert c.interval[0] > 0
     said = report.verdicts[0]
-    assert said.startswith("ACR rises 51.4 % over base (0.2734 to 0.4138).") and "over base" in said
+    assert said.startswith("ACR rises 51.4 % over base (0.2734 to 0.4138; 95 % interval of the difference +0.1")
     assert "All of it comes from images that base already certified" in said
     assert "images already at p_A >= 0.9 make 100 % of it" in said
-    assert "25.0 points more images are hard (p_A < 0.5): 0.0 % before, 25.0 % now." in said
+    assert "Hard images (p_A < 0.5): 25.0 points more (0.0 % before, 25.0 % now; 95 % interval of the" in said
 
 
 def test_verdict_does_not_tell_noise_apart(tmp_path):
     report, _ = compared(tmp_path, BEFORE, BEFORE[:-1] + [999])
-    assert "cannot be told apart from base" in report.verdicts[0]
+    assert report.verdicts[0].startswith("ACR: no difference to base that 6 images could show (")
+
+
+def test_verdict_has_a_sentence_each_for_acr_hard_images_and_classes(tmp_path):
+    """One class is given up for wider radii elsewhere: ACR does not show it, the two other sentences do."""
+    labels = np.arange(300) % 3
+    before = np.full(300, 900)
+    after = np.where(labels == 2, np.arange(300) % 7 + 300, np.where(np.arange(300) % 2, 999, 900))
+    report, c = compared(tmp_path, before, after, labels=labels)
+    low, high = c.interval
+    assert low < 0 < high and c.hard_interval[0] > 0.2
+    acr, hard, classes = [s + "." for s in report.verdicts[0].removesuffix(".").split(". ")]
+    assert acr.startswith("ACR: no difference to base that 300 images could show (") and " interval of" in acr
+    assert hard.startswith("Hard images (p_A < 0.5): 33.3 points more (0.0 % before, 33.3 % now; 95 % interval of")
+    assert classes == (
+        "Classes: hard images rise most in class 2, from 0 % to 100 % of its 100 images;"
+        " classes with most images hard: 0 before, 1 now, of 3."
+    )
+    assert "told apart" not in report.verdicts[0]
+    told = summary(report)["comparisons"][0]
+    assert told["hard_by_class"]["2"] == {"images": 100, "before": 0.0, "after": 1.0}
+    assert told["hard_change_interval"] == list(c.hard_interval)
 
 
 def test_unfair_settings_are_said_and_acr_is_given_at_a_common_budget(tmp_path):

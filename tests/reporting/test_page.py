@@ -191,6 +191,9 @@ def test_controls_change_the_table_to_what_python_computes(made, tmp_path):
     at_one = percent_text(float(report.sources[0].distribution.at_least(1.0)))
     assert re.search(rf'aria-valuetext="p_A 1: base {re.escape(at_one)} %', dom)
     assert "too high rather than too low" in dom
+    for k, source in enumerate(report.sources):
+        interval = data_of(page_of(out))["budgets"][k][f"10000/{source.alpha:g}"]["i"]
+        assert f"<small>{interval}</small>" in dom
 
 
 @pytest.mark.browser

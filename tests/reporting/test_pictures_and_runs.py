@@ -22,13 +22,13 @@ from tests.fakes.images import write_imagenet
 IMAGES = range(0, 40, 10)
 
 
-def certified(path, shares):
+def certified(path, shares, model="ab"):
     """A finished run on four digits; each image's own class gets this share of 1,000 draws."""
     images = open_images("digits", None, "test").subset(list(IMAGES))
     settings = CertifySettings(sigma=0.5, dataset="digits", n=1000, block=1000)
     plan = RunPlan(
         settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=10,
-        model_sha256="ab", arithmetic="float32 on cpu", data="cd",
+        model_sha256=model, arithmetic="float32 on cpu", data="cd",
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
@@ -51,7 +51,7 @@ def certified(path, shares):
 def pair(tmp_path):
     return [
         f"before={certified(tmp_path / 'a', [0.9, 0.8, 0.7, 0.95])}",
-        f"after={certified(tmp_path / 'b', [0.99, 0.6, 0.65, 0.96])}",
+        f"after={certified(tmp_path / 'b', [0.99, 0.6, 0.65, 0.96], 'ef')}",
     ]
 
 

@@ -64,7 +64,8 @@ def test_radii_run_reads_back(tmp_path):
     assert source.n == N and source.bound == RADII  # though hardly an image took them all
     assert abstained_share(source) == (held["p_lower"] == 0).mean()
     np.testing.assert_array_equal(source.rows.p_a, held["count_label"] / held["n"])
-    first, second = source.notes
+    first, biased, second = source.notes
+    assert "no ACR at another N or alpha" in biased
     assert (
         "its radii (0, 0.25, 0.5)" in first
         and "not comparable" in first
@@ -77,7 +78,7 @@ def test_width_run_reads_back(tmp_path):
     path, held = stopped(tmp_path / "certificates.parquet", "width")
     source = open_source(path)
     np.testing.assert_array_equal(source.rows.radius, radius(held["p_lower"], SIGMA))
-    assert source.bound == WIDTH and len(source.notes) == 1 and "a little below" in source.notes[0]
+    assert source.bound == WIDTH and len(source.notes) == 2 and "a little below" in source.notes[0]
 
 
 def test_randomised_run_reads_back(tmp_path):

@@ -65,9 +65,23 @@ def test_csv_holds_exact_numbers(tmp_path):
 
 def test_paper_layout_prints_the_published_row():
     report = build_report(open_sources([cifar("gaussian"), cifar("ours")]))
-    assert "| 0.25 | gaussian | 0.487 | **80.4** | 66.8 | 50.5 | 32.7 |" in layout_markdown(paper_layout(report))
+    assert "| 0.25 | gaussian | 0.487 | **80.4** | 66.8 | 50.5 | 32.7 | **19.6** |" in layout_markdown(
+        paper_layout(report)
+    )
     latex = layout_latex(paper_layout(report))
-    assert r"0.25 & ours & \textbf{0.564} & 76.6 & \textbf{69.0} & \textbf{59.3} & \textbf{48.3} \\" in latex
+    assert r"0.25 & ours & 0.564 & 76.6 & \textbf{69.0} & \textbf{59.3} & \textbf{48.3} & 23.4 \\" in latex
+
+
+@pytest.mark.parametrize("given_up, best", [(0, True), (3, False)])
+def test_the_paper_layout_does_not_just_print_the_best_acr_bold(tmp_path, given_up, best):
+    """The highest ACR is marked only where it was not bought with images that were given up."""
+    base = certificates(tmp_path / "a.parquet", [900] * 10)
+    wide = certificates(tmp_path / "b.parquet", [300] * given_up + [1000] * (10 - given_up))
+    layout = paper_layout(build_report(open_sources([("base", base), ("wide", wide)]), radii=(0.0,)))
+    assert layout.header == ["sigma", "method", "ACR", "r = 0.00", "hard"]
+    acr, hard = ([line[k] for line in layout.groups[0]] for k in (2, 4))
+    assert acr[1].text > acr[0].text and [c.best for c in acr] == [False, best]
+    assert hard[0].text == "0.0" and hard[0].best and hard[1].best == best
 
 
 def test_paper_layout_groups_by_sigma(tmp_path):

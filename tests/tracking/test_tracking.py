@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -86,6 +87,10 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
     tracker.model(Folder(checkpoint), CHECKPOINT_FILES)
     assert tracker.ok
     mlflow.set_tracking_uri(uri)
+    artifacts = Path(uri.removeprefix("sqlite:///")).parent / "mlruns"
+    before = sorted(artifacts.rglob("*"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    mlflow.pyfunc.load_model(str(next(artifacts.rglob("MLmodel")).parent))  # where it lies, not a copy
     loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     images = open_images("digits", None, "test").load(range(3), None)
     found = loaded.predict(images.numpy(), params={"n": 200, "n0": 20, "seed": 4})
@@ -97,6 +102,18 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
         assert row.predicted == (-1 if expected.abstained else expected.predicted)
         assert row.abstained == expected.abstained and row.radius <= expected.radius
     assert np.issubdtype(found["predicted"].dtype, np.integer)
+    assert before and sorted(artifacts.rglob("*")) == before  # reading leaves the run as it was
+    for wrong, said in (
+        (images.numpy() * 255, "image 0: has values from 0 to 255, must lie in"),
+        (images.numpy() * 2 - 1, "image 0: has values from -1 to 1"),
+        (np.concatenate([images.numpy(), images.numpy() * 3]), "image 3: has values from 0 to 3"),
+    ):
+        with pytest.raises(mlflow.MlflowException, match=said) as caught:
+            loaded.predict(wrong)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    for params in ({"n": 0}, {"alpha": 1.0}, {"seed": -1}, {"n0": 0}):
+        with pytest.raises(mlflow.MlflowException, match=f"{next(iter(params))}: "):
+            loaded.predict(images.numpy(), params=params)
     location, training_run = resolve_checkpoint(f"runs:/{run_id}", uri)
     assert training_run == run_id and load_checkpoint(location)[1].sha256 == card.sha256
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from acr_ray.reporting.budget import at_budget, sensitivity
-from acr_ray.reporting.intervals import ecdf_band
+from acr_ray.reporting.budget import at_budget, radii_at_budget, sensitivity
+from acr_ray.reporting.intervals import ecdf_band, mean_intervals
 from acr_ray.reporting.metrics import Constant, acr, certified_accuracy
-from acr_ray.reporting.report import Report
+from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.source import Source
-from acr_ray.reporting.tables import acr_text, percent_text, radius_text
+from acr_ray.reporting.tables import acr_text, lower, percent_text, radius_text
 from acr_ray.smoothing.bounds import max_radius
 
 BUDGETS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -40,7 +40,9 @@ def page_data(report: Report) -> dict[str, Any]:
         "alphas": [f"{a:g}" for a in alphas],
         "own": [{"n": s.n, "alpha": f"{s.alpha:g}", "ceiling": s.ceiling} for s in report.sources],
         "ecdf": _ecdf(report),
-        "budgets": [_budgets(s, grid, ns, alphas) for s in report.sources] + _constant(report, grid, ns, alphas),
+        "budgets": [_budgets(s, row, grid, ns, alphas) for s, row in zip(report.sources, report.rows, strict=True)]
+        + _constant(report, grid, ns, alphas),
+        "lower": [[k for k, r in enumerate(grid) if s.is_lower_at(r)] for s in report.sources],
         "sensitivity": _sensitivity(report),
     }
 
@@ -77,12 +79,20 @@ def _tenths_or_none(shares: np.ndarray) -> list[int | None]:
     return [None if np.isnan(v) else tenths(v) for v in shares]
 
 
-def _budgets(source: Source, grid: list[float], ns: list[int], alphas: list[float]) -> dict[str, Any]:
-    budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid))}
-    for n in ns:
-        for alpha in alphas:
-            at = at_budget(source.distribution, source.sigma, n, alpha)
-            budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid))
+def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas: list[float]) -> dict[str, Any]:
+    """Its own budget, and all others where they can be derived; an interval wherever there are images."""
+    is_lower = source.acr_is_lower
+    budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid), is_lower, row.acr_interval)}
+    if source.sequential:
+        return budgets
+    pairs = [(n, alpha) for n in ns for alpha in alphas]
+    intervals: list[tuple[float, float] | None] = [None] * len(pairs)
+    if source.rows is not None:
+        p_a, sigma = source.rows.p_a, source.sigma
+        intervals = list(mean_intervals([radii_at_budget(p_a, sigma, n, alpha) for n, alpha in pairs]))
+    for (n, alpha), interval in zip(pairs, intervals, strict=True):
+        at = at_budget(source.distribution, source.sigma, n, alpha)
+        budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid), is_lower, interval)
     return budgets
 
 
@@ -92,7 +102,7 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
     row = report.constant
     share, images = report.constant_share, row.images
     own = Constant(share, row.sigma, row.n, row.alpha, images)
-    found = {OWN: _entry(own.acr, own.certified_accuracy(grid))}
+    found = {OWN: _entry(row.acr, own.certified_accuracy(grid), row.acr_is_lower)}
     for n in ns:
         for alpha in alphas:
             at = Constant(share, row.sigma, n, alpha, images)
@@ -100,12 +110,20 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
     return [found]
 
 
-def _entry(acr_value: float, shares: list[float]) -> dict[str, Any]:
-    """``v`` is drawn, ``t`` is shown, ``c`` is the curve over the grid without its trailing zeros."""
+def _entry(
+    acr_value: float, shares: list[float], is_lower: bool = False, interval: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """``v`` is drawn, ``t`` is shown with the interval ``i``, ``c`` is the curve without its trailing zeros."""
     held = [tenths(s) for s in shares]
     while held and held[-1] == 0:
         held.pop()
-    return {"v": round(acr_value, 6), "t": acr_text(acr_value), "c": held}
+    entry = {"v": round(acr_value, 6), "t": lower(acr_text(acr_value), is_lower), "c": held}
+    return entry if interval is None else entry | {"i": interval_text(interval)}
+
+
+def interval_text(interval: tuple[float, float]) -> str:
+    """A 95 % interval of ACR as shown beside it."""
+    return f"[{', '.join(map(acr_text, interval))}]"
 
 
 def _sensitivity(report: Report) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
-from acr_ray.reporting.page.data import ALPHAS, BUDGETS
+from acr_ray.reporting.page.data import ALPHAS, BUDGETS, interval_text
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, images_by_bin
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.tables import acr_text, percent_text, radius_text
+from acr_ray.reporting.tables import NOT_DERIVED, acr_text, lower, percent_text, radius_text
 from acr_ray.smoothing.bounds import round_down
 
 #: Where the distribution of p_A is given in figures.
@@ -88,10 +88,8 @@ def table(report: Report) -> str:
 
 
 def _table_row(k: int, row: Row, report: Report) -> str:
-    shown = acr_text(row.acr)
-    interval = ""
-    if row.acr_interval is not None:
-        interval = f"<small>[{', '.join(map(acr_text, row.acr_interval))}]</small>"
+    shown = lower(acr_text(row.acr), row.acr_is_lower)
+    interval = "" if row.acr_interval is None else f"<small>{interval_text(row.acr_interval)}</small>"
     exact = f'data-own="{shown}" data-exact="{row.acr!r}" data-value="{row.acr!r}"'
     cells = [
         f'<th scope="row"><span class="key" style="{row_colour(k, row)}"></span> {name_cell(row)}</th>',
@@ -99,8 +97,11 @@ def _table_row(k: int, row: Row, report: Report) -> str:
     ]
     if row.common_acr is not None:
         cells.append(f'<td data-field="common" data-value="{row.common_acr!r}">{acr_text(row.common_acr)}</td>')
-    for r, share in zip(report.radii, row.certified_accuracy, strict=True):
-        cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{percent_text(share)}</td>')
+    elif report.common_budget is not None:
+        cells.append(f'<td data-field="common" data-value="-1">{NOT_DERIVED}</td>')
+    for r, share, low in zip(report.radii, row.certified_accuracy, row.lower_at, strict=True):
+        told = lower(percent_text(share), low)
+        cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{told}</td>')
     cells.append(f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>')
     kind = ' class="constant"' if row.kind == "constant" else ""
     return f'<tr data-row="{k}" data-name="{text(row.name)}"{kind}>{"".join(cells)}</tr>'
@@ -156,21 +157,26 @@ def ranking(report: Report) -> str:
     """Which order ACR gives at small and large budgets, and who overtakes whom between."""
     if len(report.rows) < 2:
         return "With more draws the same classifier gets a higher ACR; nothing about it has changed."
-    alpha, n = report.rows[0].alpha, report.rows[0].n
-    made = min(row.n for row in report.rows)
-    names = [row.shown_name for row in report.rows]
-    parts = [acr_by_budget(s.distribution, s.sigma, BUDGETS, [alpha])[0] for s in report.sources]
+    sources = [s for s in report.sources if not s.sequential]
+    left_out = ", ".join(s.shown_name for s in report.sources if s.sequential)
+    left_out = f" Not derived, for their draws were stopped by what they showed: {left_out}." if left_out else ""
+    if len(sources) < 2:
+        return text(f"With more draws the same classifier gets a higher ACR; nothing about it has changed.{left_out}")
+    alpha, n = sources[0].alpha, sources[0].n
+    made = min(s.n for s in sources)
+    names = [s.shown_name for s in sources]
+    parts = [acr_by_budget(s.distribution, s.sigma, BUDGETS, [alpha])[0] for s in sources]
     by_n = [
         f"{riser} overtakes {passed} by N = {at}{' (more than were drawn)' if at > made else ''}"
         for riser, passed, at in rank_changes(names, parts, BUDGETS)
     ]
-    parts = [acr_by_budget(s.distribution, s.sigma, [n], ALPHAS)[:, 0] for s in report.sources]
+    parts = [acr_by_budget(s.distribution, s.sigma, [n], ALPHAS)[:, 0] for s in sources]
     by_alpha = [
         f"{riser} overtakes {passed} by alpha = {at:g}" for riser, passed, at in rank_changes(names, parts, ALPHAS)
     ]
     return text(
         f"At alpha = {alpha:g}, from N = {BUDGETS[0]} to {BUDGETS[-1]}: {_told(by_n)}."
-        f" At N = {n}, from alpha = {ALPHAS[0]:g} to {ALPHAS[-1]:g}: {_told(by_alpha)}."
+        f" At N = {n}, from alpha = {ALPHAS[0]:g} to {ALPHAS[-1]:g}: {_told(by_alpha)}.{left_out}"
     )
 
 

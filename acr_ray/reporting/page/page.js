@@ -11,8 +11,13 @@ const share = { yTicks: [0, 200, 400, 600, 800, 1000], yText: percent, yTickText
 const trimmed = (v) => String(parseFloat(v.toFixed(6)));
 const state = { n: "own", alpha: null, chosen: data.chosen.slice(), sort: null };
 
+// Nothing where it cannot be derived: of a source that stopped early at any budget but its own.
 function entry(k) {
   return data.budgets[k][state.n === "own" ? "own" : `${state.n}/${state.alpha}`];
+}
+
+function shown() {
+  return data.budgets.map((_, k) => k).filter(entry);
 }
 
 function drawPA() {
@@ -28,27 +33,28 @@ function drawPA() {
 }
 
 function drawAccuracy() {
-  const longest = Math.max(2, ...data.budgets.map((_, k) => entry(k).c.length));
+  const longest = Math.max(2, ...shown().map((k) => entry(k).c.length));
   const x = data.radii.slice(0, Math.min(longest + 1, data.radii.length));
   const step = x[x.length - 1] > 2.5 ? 0.5 : x[x.length - 1] > 1.2 ? 0.25 : 0.1;
   charts.accuracy.show({
     ...share, x, xLabel: "radius", yLabel: "certified accuracy", label: "Certified accuracy over the radius", start: 0,
     xTicks: Array.from({ length: Math.floor(x[x.length - 1] / step + 1e-9) + 1 }, (_, i) => i * step), xText: trimmed,
-    series: data.budgets.map((_, k) => ({ name: data.names[k], k, kind: data.kinds[k], y: x.map((_, i) => entry(k).c[i] ?? 0) })),
+    series: shown().map((k) => ({ name: data.names[k], k, kind: data.kinds[k], y: x.map((_, i) => entry(k).c[i] ?? 0) })),
   });
 }
 
 function drawACR() {
   const alpha = state.alpha ?? data.own[0].alpha;
   const at = (k) => data.ns.map((n) => data.budgets[k][`${n}/${alpha}`]);
-  const most = Math.max(...data.budgets.flatMap((_, k) => at(k).map((e) => e.v)), 1e-6);
+  const derived = data.budgets.map((_, k) => k).filter((k) => at(k).every(Boolean));
+  const most = Math.max(...derived.flatMap((k) => at(k).map((e) => e.v)), 1e-6);
   const step = [0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 5].find((s) => most / s <= 6) ?? most / 5;
   charts.acr.show({
     x: data.ns, xScale: log, xLabel: "N", yLabel: `ACR at α = ${alpha}`, label: "ACR over the number of noise draws",
     start: data.ns.indexOf(data.own[0].n), xTicks: data.ns.filter((n) => Number.isInteger(Math.log10(n))),
     xText: (n) => n.toLocaleString("en").replaceAll(",", "\u202f"),
     yTicks: Array.from({ length: Math.ceil(most / step) + 1 }, (_, i) => i * step), yText: trimmed,
-    series: data.budgets.map((_, k) => ({
+    series: derived.map((k) => ({
       name: data.names[k], k, kind: data.kinds[k], y: at(k).map((e) => e.v), text: at(k).map((e) => e.t),
       dashedFrom: data.own[k] ? data.own[k].n : undefined,
     })),
@@ -86,14 +92,18 @@ function drawTable() {
   for (const row of table.tBodies[0].rows) {
     const k = Number(row.dataset.row), now = entry(k);
     const acr = row.querySelector("[data-field=acr]");
-    acr.firstChild.textContent = own ? acr.dataset.own : now.t;
-    acr.dataset.value = own ? acr.dataset.exact : now.v;
-    for (const extra of acr.querySelectorAll("small")) extra.hidden = !own;
+    acr.firstChild.textContent = own ? acr.dataset.own : now ? now.t : "–";
+    acr.dataset.value = own ? acr.dataset.exact : now ? now.v : -1;
+    for (const extra of acr.querySelectorAll("small")) {
+      extra.hidden = !now?.i;
+      extra.textContent = now?.i ?? "";
+    }
     for (const old of row.querySelectorAll("[data-field=accuracy]")) old.remove();
     const end = row.querySelector("[data-field=hard]");
     for (const i of state.chosen) {
-      const tenths = now.c[i] ?? 0;
-      const td = cell(row, "accuracy", (tenths / 10).toFixed(1), tenths);
+      const tenths = now ? now.c[i] ?? 0 : -1;
+      const low = data.lower[k]?.includes(i) ? "≥ " : "";
+      const td = cell(row, "accuracy", now ? low + (tenths / 10).toFixed(1) : "–", tenths);
       td.dataset.radius = data.radii[i];
       end.before(td);
     }
@@ -116,10 +126,12 @@ function sort(table, head) {
 }
 
 function noteBudget() {
-  const beyond = data.own.map((o, k) => (state.n !== "own" && Number(state.n) > o.n ? data.names[k] : null)).filter(Boolean);
+  const beyond = data.own.map((o, k) => (state.n !== "own" && entry(k) && Number(state.n) > o.n ? data.names[k] : null)).filter(Boolean);
+  const absent = data.names.filter((_, k) => !entry(k));
   byId("budget-note").textContent = state.n === "own"
     ? "As certified: each source at its own N and α."
     : `Derived from p_A at N = ${Number(state.n).toLocaleString("en").replaceAll(",", "\u202f")}, α = ${state.alpha}.`
+      + (absent.length ? ` Not derived, for its draws were stopped by what they showed: ${absent.join(", ")}.` : "")
       + (beyond.length ? ` Beyond the draws that were made, so too high rather than too low: ${beyond.join(", ")}.` : "");
 }
 

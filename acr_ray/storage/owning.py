@@ -1,0 +1,61 @@
+"""Folders that a job writes anew each time: its own, or nobody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acr_ray.settings.errors import UserError
+from acr_ray.storage.claim import RUN, SCHEMA
+from acr_ray.storage.folder import Folder
+
+
+def check_own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "") -> dict[str, Any] | None:
+    """See that what ``job`` is about to write there replaces nothing but what it left itself; writes nothing.
+
+    Args:
+        job: name of the job, e.g. ``"report"``.
+        files: names that it writes.
+        mark: a key of ``summary.json`` by which the job's folders of earlier versions, without ``run.json``, are known.
+
+    Returns:
+        the record that the job left there before; None where the folder is nobody's yet.
+
+    Raises:
+        UserError: the folder holds another job's results, or files of these names that the job did not write.
+    """
+    if folder.is_file(RUN):
+        found = folder.read_json(RUN)
+        held = found.get("job") if isinstance(found, dict) else None
+        if held != job:
+            raise UserError(
+                f"{folder.option} {folder}: holds the results of jobs.{held or '?'}, which jobs.{job} would overwrite;"
+                " give another folder"
+            )
+        return found
+    taken = [name for name in files if folder.exists(name)]
+    if taken and not (mark and _is_marked(folder, mark)):
+        raise UserError(
+            f"{folder.option} {folder}: holds {', '.join(taken[:4])}, which jobs.{job} did not write and would"
+            " overwrite; give another folder"
+        )
+    return None
+
+
+def own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "", **more: Any) -> dict[str, Any]:
+    """`check_own`, then make the folder the job's: ``run.json`` says so before anything else is written.
+
+    Returns:
+        the record, with ``more`` added.
+    """
+    before = check_own(folder, job, files, mark) or {"schema_version": SCHEMA, "job": job, "identity": {}}
+    folder.make_writable()
+    record = {**before, **more}
+    folder.write_json(RUN, record)
+    return record
+
+
+def _is_marked(folder: Folder, mark: str) -> bool:
+    try:
+        return mark in folder.read_json("summary.json") if folder.is_file("summary.json") else False
+    except (UserError, TypeError):
+        return False
