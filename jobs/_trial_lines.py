@@ -19,7 +19,10 @@ class TrialLines:
         self._started = self._printed = time.monotonic()
         # Of an earlier process: trials that came to their end. Those that were stopped early are not counted again.
         done = Folder(work.out) / TRIALS
-        self._ended: dict[str, float] = {name.removesuffix(".json"): float("nan") for name in done.names(".json")}
+        self._ended: dict[str, float] = {
+            name.removesuffix(".json"): float(done.read_json(name).get(self._objective.name, float("nan")))
+            for name in done.names(".json")
+        }
         self._before = len(self._ended)
         if self._before:
             print(f"going on: {self._before} of {trials} trials are done", flush=True)
