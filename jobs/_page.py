@@ -49,7 +49,7 @@ def log_comparison(options: argparse.Namespace, out: Folder) -> None:
     for source in [*summary["sources"], *filter(None, [summary["constant"]])]:
         values = _values(source)
         tracker.metrics({f"{key}/{metric_name(source['name'])}": value for key, value in values.items()})
-        nested = Tracker(tracker.uri if tracker.ok else None)
+        nested = tracker.beside()
         nested.start("source", source["name"], tags={"mlflow.parentRunId": str(tracker.run_id)})
         nested.params({key: source[key] for key in ("sigma", "n", "alpha")} | {"incomplete": source["incomplete"]})
         nested.metrics(values)

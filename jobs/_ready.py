@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from jobs._progress import Waiting
 from jobs._run import connect
 
 
@@ -11,7 +12,7 @@ def actors_fit(options: argparse.Namespace) -> None:
     """Raises UserError where the samplers asked for would never start."""
     from acr_ray.certification.crew import Actors
 
-    connect(options.verbose)
+    _connected(options.verbose)
     Actors.fitting(options.actors, options.gpus_per_actor)
 
 
@@ -19,6 +20,12 @@ def workers_fit(workers, recipe, images: int, verbose: bool) -> None:
     """Raises UserError where a training's workers would never start, or some would have nothing to do."""
     from acr_ray.training.loop import check_workers
 
-    connect(verbose)
+    _connected(verbose)
     workers.check_fits()
     check_workers(recipe, images, workers.most or workers.count)
+
+
+def _connected(verbose: bool) -> None:
+    with Waiting() as waiting:
+        waiting.begin("starting Ray")
+        connect(verbose)

@@ -25,6 +25,9 @@ from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="where results go: a path, or a URI such as s3://… [required]")
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="MLflow experiment [default: MLFLOW_EXPERIMENT_NAME, else acr-ray]"
+    )
     parser.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
     parser.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run [default: made from the settings]")
 
@@ -49,7 +52,8 @@ def out_folder(options: argparse.Namespace) -> Folder:
 
 def open_tracker(options: argparse.Namespace, out: Folder) -> Tracker:
     quieten()
-    return Tracker(None if options.no_tracking else tracking_uri(options, out), lambda text: print(text, flush=True))
+    uri = None if options.no_tracking else tracking_uri(options, out)
+    return Tracker(uri, lambda text: print(text, flush=True), experiment=options.experiment)
 
 
 @dataclass
@@ -88,6 +92,7 @@ def begin(
         if record.get("tracked"):
             return None
     else:
+        out.prove_writable()
         ready()
     record = claim(out, job, identity, overwrite=options.overwrite, owned=owned)
     tracker = open_tracker(options, out)

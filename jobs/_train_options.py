@@ -20,6 +20,8 @@ def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | No
     """The recipe with the user's changes, and the job's own options; None where the recipes were to be listed."""
     named = argv[0] if argv and not argv[0].startswith("-") else None
     recipe = load_recipe(named or "digits")
+    if (epochs := scaled_epochs(argv)) is not None:  # first, so that other options count from the scaled schedule
+        recipe = recipe.scaled(epochs)
     if (method := method_in(argv)) is not None:  # first, since each method has options of its own
         recipe = recipe.change({"method.name": method}, recipe.name)
     options = parser(recipe, about).parse_args(argv)
@@ -69,6 +71,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
         "--resize-seconds", type=number(1), default=60.0, metavar="S",
         help="with --workers N:M: between looks for room for more [>= 1; default: 60]",
     )  # fmt: skip
+    add_schedule_option(found)
     found.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
     )
@@ -108,11 +111,28 @@ def _workers(text: str) -> tuple[int, int | None]:
     return found
 
 
+def add_schedule_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--scale-epochs", type=whole(1, 100_000), metavar="K",
+        help="train K epochs, with E_t, milestones, warm-ups and intervals moved in proportion",
+    )  # fmt: skip
+
+
+def scaled_epochs(argv: list[str]) -> int | None:
+    """The value of ``--scale-epochs`` where it is given; what is no number is left to the parser."""
+    text = _value_in(argv, "--scale-epochs")
+    return int(text) if text is not None and text.isdecimal() and 1 <= int(text) <= 100_000 else None
+
+
 def method_in(argv: list[str]) -> str | None:
     """The value of ``--method.name`` where it is given."""
+    return _value_in(argv, "--method.name")
+
+
+def _value_in(argv: list[str], name: str) -> str | None:
     for option, value in zip(argv, [*argv[1:], None], strict=False):  # argv may be empty
-        if option == "--method.name":
+        if option == name:
             return value
-        if option.startswith("--method.name="):
+        if option.startswith(f"{name}="):
             return option.partition("=")[2]
     return None

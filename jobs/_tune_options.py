@@ -13,7 +13,7 @@ from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
 from acr_ray.tuning.validation import ValidationSettings
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
-from jobs._train_options import method_in
+from jobs._train_options import add_schedule_option, method_in, scaled_epochs
 
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
 VALIDATION = {
@@ -72,6 +72,8 @@ def parse(argv: list[str], about: str) -> Asked:
     """Raises UserError naming the option or field, and what is allowed."""
     named = argv[0] if argv and not argv[0].startswith("-") else None
     recipe = load_recipe(named or "digits")
+    if (epochs := scaled_epochs(argv)) is not None:
+        recipe = recipe.scaled(epochs)
     if (method := method_in(argv)) is not None:
         recipe = recipe.change({"method.name": method}, recipe.name)
     options = parser(recipe, about).parse_args(argv)
@@ -111,6 +113,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
         info = ValidationSettings.model_fields[field]
         text = f"{info.description} [default: {info.default}]".replace("%", "%%")
         add(f"--{option}", dest=f"validation:{field}", metavar="VALUE", help=text)
+    add_schedule_option(found)
     add_run_options(found)
     fields = recipe.flat()
     found.add_settings(recipe, {name: name for name in fields if name != "name"}, fields)

@@ -20,9 +20,9 @@ from jobs._block import with_block
 from jobs._certify_options import parser, plan_of, settings_for
 from jobs._main import JobFailed, entry
 from jobs._page import log_page
-from jobs._progress import CertifyLines
+from jobs._progress import CertifyLines, Waiting, count
 from jobs._ready import actors_fit
-from jobs._run import begin, connect, out_folder, tracking_uri
+from jobs._run import begin, out_folder, tracking_uri
 
 SCHEMA_VERSION = 1
 OWNED = ("ledger", "plan.json", "images.parquet", certificates.PARQUET, certificates.TSV, "summary.json")
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     def work() -> None:
         if run.done:
             return
-        from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
+        from acr_ray.certification.coordinator import Coordinator, SamplersLost, Standing, StorageLost
         from acr_ray.certification.crew import Actors, RayCrew
         from acr_ray.certification.sampler import Arithmetic
 
@@ -66,15 +66,22 @@ def main(argv: list[str]) -> None:
         )
         if before:
             print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
-        connect(options.verbose)
         label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
         arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
         crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
         lines, meters = CertifyLines(), StandingMeters(label, before)
         coordinator = Coordinator(ledger, tally, images, crew, actors.low, actors.high, settings.block)
+        waiting.begin(f"starting {count(actors.high, 'actor')}")
+
+        def told(standing: Standing) -> None:
+            if standing.rate:
+                waiting.end()
+            lines(standing)
+            meters(standing)
+
         try:
-            coordinator.run(lambda standing: (lines(standing), meters(standing)))
+            coordinator.run(told)
         except (SamplersLost, StorageLost, BrokenModelError) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
         certificates.write(out, certificates.certificate_table(plan, tally))
@@ -87,7 +94,8 @@ def main(argv: list[str]) -> None:
         summary |= {"chosen": options.chosen, "bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
         out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
-    with_run(run.tracker, work)
+    with Waiting() as waiting:
+        with_run(run.tracker, work)
     summary = read_summary(out, "certify")
     run.tracker.metrics(numbers(summary))
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])

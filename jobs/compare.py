@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--methods: none given; allowed: names or files of recipes, with commas between")
     shared = ["--no-tracking"] if options.no_tracking else []
     shared += ["--tracking-uri", options.tracking_uri] if options.tracking_uri else []
+    shared += ["--experiment", options.experiment] if options.experiment else []
     shared += ["--overwrite"] if options.overwrite else []
     owned = ("table.md", "summary.json")
     for name in recipes:

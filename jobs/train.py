@@ -14,9 +14,9 @@ from jobs._checks import check_recipe
 from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
-from jobs._progress import EpochLines
+from jobs._progress import EpochLines, Waiting, count
 from jobs._ready import workers_fit
-from jobs._run import begin, connect, out_folder
+from jobs._run import begin, out_folder
 from jobs._train_options import keeping_of, parse, workers_of
 
 SCHEMA_VERSION = 1
@@ -59,9 +59,11 @@ def main(argv: list[str]) -> None:
     tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), EpochLines(recipe)
+    waiting = Waiting()
     meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
 
     def told(epoch: dict) -> None:
+        waiting.end()
         lines(epoch)
         log(epoch)
         meters(epoch, tracker.behind)
@@ -69,13 +71,16 @@ def main(argv: list[str]) -> None:
     def work() -> None:
         if run.done:
             return
-        print(f"train {recipe.name}: {len(images)} images, {workers.text} workers, results in {out}", flush=True)
+        print(
+            f"train {recipe.name}: {count(len(images), 'image')}, {count(workers.text, 'worker')}, results in {out}",
+            flush=True,
+        )
         if before := records(out):
             print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
-        connect(options.verbose)
         import ray.train
 
+        waiting.begin(f"starting {count(workers.text, 'worker')}, which train the first epoch")
         try:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
@@ -95,7 +100,8 @@ def main(argv: list[str]) -> None:
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
         out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
-    with_run(tracker, work)
+    with waiting:
+        with_run(tracker, work)
     for epoch in records(out):
         log(epoch)
     tracker.files(out, ["summary.json", METRICS])
@@ -103,7 +109,8 @@ def main(argv: list[str]) -> None:
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     run.end()
-    print(f"trained: {out}/{CHECKPOINT}", flush=True)
+    data = "" if recipe.data.root is None else f" --data.root {recipe.data.root}"
+    print(f"trained: {out}/{CHECKPOINT}\nnext: python -m jobs.certify {out}{data} --out {out}-certified", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from acr_ray.tuning.validation import held_out
 from jobs._checks import check_recipe
 from jobs._data import open_data
 from jobs._main import JobFailed, entry
+from jobs._progress import Waiting
 from jobs._ready import workers_fit
-from jobs._run import begin, connect, out_folder
+from jobs._run import begin, out_folder
 from jobs._trial_lines import TrialLines
 from jobs._tune_options import parse
 
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
     tracker = begun.tracker
     tracker.params({"recipe": recipe.name, **identity, "code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", work.fingerprint, str(recipe.data.root), "tuning")
+    waiting = Waiting()
     log = SearchLog(tracker, out, [o.name for o in work.objectives])
 
     def run() -> None:
@@ -76,19 +78,22 @@ def main(argv: list[str]) -> None:
             f"tune {recipe.name}: {asked.trials} trials, {len(training)} images to train on, {len(validation)} to "
             f"measure, results in {out}", flush=True,
         )  # fmt: skip
-        lines, started = TrialLines(work, asked.trials), time.monotonic()
+        lines, started = TrialLines(work, asked.trials, waiting), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", asked.trials)
-        connect(options.verbose)
         # Before Tune knows of any trial: it would try each of them again and again.
         if problem := problem_of_a_node(out, "run.json", options.cpus_per_worker, options.gpus_per_worker):
             raise UserError(problem)
+        shared = "" if options.no_trunk else "; what they share before E_t is trained first"
+        waiting.begin(f"training the first trials up to epoch {options.checkpoint_every}{shared}")
         reports = run_search(
             work, search, lambda point, report: (lines(point, report), log(point, report), meters(point, report))
         )
+        waiting.end()
         baseline = None
         if options.baseline and work.baseline is not None:
-            print("Gaussian baseline: plain Gaussian training of the recipe", flush=True)
+            waiting.begin("training the Gaussian baseline")
             baseline = run_baseline(work, search)
+            waiting.end()
         best = best_of(reports, work.asked[0])
         write_table(out, work, asked.space, reports)
         if best is None:
@@ -105,7 +110,8 @@ def main(argv: list[str]) -> None:
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
-    with_run(tracker, run)
+    with waiting:
+        with_run(tracker, run)
     log.finish()
     tracker.files(out, list(results))
     begun.end()

@@ -105,7 +105,7 @@ def test_files_are_short_and_jobs_shorter():
     long = {name(path): count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
     assert not long
     for path in (ROOT / "jobs").glob("*.py"):
-        assert len(path.read_text().splitlines()) <= (150 if path.name.startswith("_") else 120), path.name
+        assert len(path.read_text().splitlines()) <= (150 if path.name.startswith("_") else 130), path.name
 
 
 def test_nothing_unpickles():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -56,6 +56,9 @@ class TrainingSettings(Settings):
     )
     sync_batch_norm: bool = Field(False, description="batch norm over all workers' rows of a step; GPUs only")
     warmup_epochs: int = Field(0, ge=0, le=100_000, description="epochs over which the learning rate grows to its own")
+    replacement: bool = Field(
+        False, description="draw samples with replacement from epoch E_t on, also where none are discarded or reweighed"
+    )
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
     )
@@ -103,7 +106,7 @@ class AttackSettings(Settings):
 LATER = (
     *(f"training.{name}" for name in (
         "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
-        "scale_learning_rate",
+        "scale_learning_rate", "replacement",
     )),
     "attack.buckets", "discard.p_a_file", "discard.any_sigma",
 )  # fmt: skip
@@ -133,7 +136,7 @@ class Recipe(Settings):
     @property
     def adapts(self) -> bool:
         """Whether anything changes at epoch E_t."""
-        return self.discard.enabled or self.reweigh.enabled or self.attack.enabled
+        return self.discard.enabled or self.reweigh.enabled or self.attack.enabled or self.training.replacement
 
     @property
     def inputs_per_step(self) -> int:
@@ -172,22 +175,44 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if problems := list(self._clashes()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _clashes(self) -> Iterator[str]:
+        """All fields that do not go together, so that a user mends them at once."""
         t = self.training
         if self.adapts and t.e_t >= t.epochs:
-            raise ValueError(
-                f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1)"
+            yield (
+                f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1), or "
+                "--scale-epochs in place of --training.epochs, which moves all epochs"
             )
         if t.batch_size % t.m:
-            raise ValueError(f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}")
+            yield f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}"
         if getattr(self.method, "deferred", False) and not t.milestones:
-            raise ValueError("method.deferred = True: waits for the first of training.milestones, and there are none")
+            yield "method.deferred = True: waits for the first of training.milestones, and there are none"
         if t.warmup_epochs >= t.epochs:
-            raise ValueError(
-                f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
-            )
+            yield f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
         if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
-            raise ValueError(f"training.milestones = {t.milestones}: must be increasing epochs >= 1")
-        return self
+            yield f"training.milestones = {t.milestones}: must be increasing epochs >= 1"
+
+    def scaled(self, epochs: int) -> Self:
+        """The same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
+
+        Raises UserError where the schedule does not fit into so few.
+        """
+        ratio = epochs / self.training.epochs
+        changes: dict[str, Any] = {"training.epochs": epochs}
+        for field, value in self.flat().items():
+            if field == "training.milestones":
+                changes[field] = tuple(dict.fromkeys(max(1, round(epoch * ratio)) for epoch in value))
+            elif field == "training.e_t":
+                changes[field] = min(round(value * ratio), epochs - 1)
+            elif field in ("training.warmup_epochs", "method.double_from") and value:
+                changes[field] = round(value * ratio)
+            elif field in ("reweigh.every", "method.warmup"):
+                changes[field] = max(1, round(value * ratio))
+        return self.change(changes, self.name)
 
     def check_complete(self) -> None:
         """Raises UserError where something that only the user can give is missing."""

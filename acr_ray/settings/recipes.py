@@ -64,7 +64,13 @@ def cifar10_gaussian(sigma: float) -> Recipe:
 
 
 def cifar10(sigma: float) -> Recipe:
-    """The paper's recipe on CIFAR-10 (Table 6)."""
+    """The paper's recipe on CIFAR-10 (Table 6).
+
+    All three parts act from epoch E_t on. With one of them alone the released code differs: without ``--ds_hard`` its
+    E_t is 0, and from there on it draws every epoch's samples with replacement, also where nothing is discarded or
+    reweighed. Here a part that is switched off leaves the others as they are; for an ablation as it was released add
+    ``--training.e_t 0 --training.replacement true``.
+    """
     m, e_t, p_t, steps, epsilon = TABLE_6_CIFAR10[sigma]
     base = cifar10_gaussian(sigma)
     return base.model_copy(
@@ -89,7 +95,11 @@ def imagenet_gaussian(sigma: float) -> Recipe:
 
 
 def imagenet(sigma: float) -> Recipe:
-    """The paper's recipe on ImageNet (Table 7): discards before epoch 0 by a Gaussian-trained model, no reweighing."""
+    """The paper's recipe on ImageNet (Table 7): discards before epoch 0 by a Gaussian-trained model, no reweighing.
+
+    The learning rate drops at epochs 30 and 60, as the paper says; the released scripts leave ``--lr_milestones`` at
+    its default, 50 and 100, so there it drops once: ``--training.milestones 50``.
+    """
     m, e_t, p_t, steps, epsilon = TABLE_7_IMAGENET[sigma]
     base = imagenet_gaussian(sigma)
     return base.model_copy(
@@ -120,6 +130,25 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
 
 
 RECIPES = _catalogue()
+
+# Lengths in input units, [0, 1]: values meant in units of 1/255 are the commonest mistake.
+LENGTHS = ("training.sigma", "attack.epsilon", "method.epsilon", "method.step_size", "method.target_sigma")
+
+
+def unusual_values(recipe: Recipe) -> list[str]:
+    """A warning for each length that is more than 3 times the largest, or less than an eighth of the least, of all
+    named recipes."""
+    every = [make().flat() for make in RECIPES.values()]
+    found = []
+    for field, value in recipe.flat().items():
+        known = [values[field] for values in every if field in values] if field in LENGTHS else []
+        off = not recipe.attack.enabled and field.startswith("attack.")
+        if known and not off and not min(known) / 8 <= value <= 3 * max(known):
+            found.append(
+                f"{field} = {value:g}: the named recipes use {min(known):g} to {max(known):g}. Lengths are in units of "
+                f"inputs in [0, 1], so {value:g}/255 is {value / 255:.4g}"
+            )
+    return found
 
 
 def check_addresses(recipe: Recipe, given: Collection[str]) -> None:

@@ -31,7 +31,7 @@ def check_mlflow(uri: str) -> str:
             folder = Folder(temporary)
             folder.write_text("doctor.txt", "can be deleted\n")
             tracker.files(folder, ["doctor.txt"])
-    failed = tracker.failure
+    failed = tracker.failure or next(iter(said), None)
     tracker.delete()
     if failed:
         raise UserError(f"MLflow {uri}: {step} ({failed}); {advice(uri, failed)}")

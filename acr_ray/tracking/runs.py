@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from acr_ray.settings import UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.claim import RUN, read_run
 from acr_ray.storage.inside import check_name
+from acr_ray.tracking.names import fit_key
 from acr_ray.tracking.tracker import Tracker, quieten
 
 MOST_ARTEFACTS = 10_000
@@ -60,8 +60,8 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def metric_name(text: str) -> str:
-    """Text as part of a metric's name: MLflow allows letters, digits, ``_-. :/``."""
-    return re.sub(r"[^\w\-. :]", "_", text)
+    """Text as a part of a metric's name, between slashes."""
+    return fit_key(text.replace("/", "_"))
 
 
 def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | None]:

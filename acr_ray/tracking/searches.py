@@ -55,8 +55,8 @@ class SearchLog:
 
     def _trial(self, trial: str, status: str, point: dict[str, Any], values: dict[str, Any]) -> None:
         numbers = {name: values.get(name) for name in (*self._metrics, *NUMBERS)}
-        numbers = {n.replace("@", "."): v for n, v in numbers.items() if v is not None and not math.isnan(v)}
-        failed = {} if status in ("finished", "stopped") else {"acr_ray.reason": str(values.get("reason", ""))[:500]}
+        numbers = {n: v for n, v in numbers.items() if v is not None and not math.isnan(v)}
+        failed = {} if status in ("finished", "stopped") else {"acr_ray.reason": str(values.get("reason", ""))}
         tags = {"acr_ray.trial": trial, "acr_ray.status": status, "acr_ray.trunk": values.get("trunk") or ""} | failed
         self._nested("trial", trial, point, numbers, tags, "FAILED" if failed else "FINISHED")
 
@@ -74,7 +74,7 @@ class SearchLog:
             return
         if not self._finishing and time.monotonic() < self._again:
             return
-        nested = Tracker(self._tracker.uri, lambda text: None)
+        nested = Tracker(self._tracker.uri, lambda text: None, experiment=self._tracker.experiment)
         run_id = nested.start(kind, f"{kind}-{name[:12]}", tags=tags | {"mlflow.parentRunId": self._tracker.run_id})
         nested.params(params)
         nested.metrics(numbers)

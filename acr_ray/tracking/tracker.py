@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from acr_ray.storage import Folder
 from acr_ray.tracking.advice import advice
-from acr_ray.tracking.backlog import Backlog
+from acr_ray.tracking.backlog import Backlog, Refused, is_refusal
+from acr_ray.tracking.experiment import open_experiment
+from acr_ray.tracking.files import local_copy
+from acr_ray.tracking.names import PARAM, TAG, fit_key, fit_keys, shortened
 
-EXPERIMENT = "acr-ray"
 RUN_TAG = "acr_ray.job"
 
 
@@ -56,7 +57,8 @@ def _later(method: Callable) -> Callable:
     @wraps(method)
     def call(self: Tracker, *arguments: Any, **options: Any) -> None:
         if self.uri is not None:
-            self._backlog.later(partial(method, self, *arguments, **options))
+            # Without a run there is nothing to log to; of all else a refused call concerns only itself.
+            self._backlog.later(partial(method, self, *arguments, **options), essential=method.__name__ == "_open")
 
     return call
 
@@ -83,12 +85,24 @@ class Tracker:
         uri: tracking URI, or None for no tracking.
         say: prints a line.
         patience: seconds that `wait` waits for a server that has answered before.
+        experiment: name of the experiment; see `experiment.open_experiment`.
     """
 
-    def __init__(self, uri: str | None, say: Callable[[str], None] = print, patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        uri: str | None,
+        say: Callable[[str], None] = print,
+        patience: float = 30.0,
+        experiment: str | None = None,
+    ) -> None:
         self.uri, self.run_id, self.complete, self._say, self._patience = uri, None, True, say, patience
+        self.experiment = experiment
         self._client: Any = None
-        self._backlog = Backlog(self._lost, self._found)
+        self._backlog = Backlog(self._lost, self._found, self._set_aside)
+
+    def beside(self, say: Callable[[str], None] = lambda text: None) -> Tracker:
+        """A tracker of another run in the same experiment; of none where this one's MLflow can't be reached."""
+        return Tracker(self.uri if self.ok else None, say, self._patience, self.experiment)
 
     @property
     def ok(self) -> bool:
@@ -115,6 +129,12 @@ class Tracker:
     def _found(self) -> None:
         self._say(f"MLflow at {self.uri} answers again; what it has missed so far is logged")
 
+    def _set_aside(self, reason: str) -> None:
+        self._say(
+            f"warning: MLflow at {self.uri} refuses {reason}; {advice(self.uri, reason, refused=True)}; all else is "
+            "logged, and all results are in --out"
+        )
+
     def wait(self) -> bool:
         """Before what has to be logged now: see that MLflow is there, or give it time to come back, once.
 
@@ -138,25 +158,19 @@ class Tracker:
 
     @_later
     def _open(self, job: str, name: str, run_id: str | None, tags: dict[str, str]) -> None:
-        import mlflow
         from mlflow.exceptions import MlflowException
 
         quieten()  # again: importing MLflow sets its own log level
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME
 
-        with _first_one_creates(self.uri):
-            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-            experiment = self._client.get_experiment_by_name(EXPERIMENT)
-            experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(
-                EXPERIMENT,
-                artifact_location=_artifacts_beside(self.uri),
-                tags={"mlflow.experimentKind": "custom_model_development"},  # the UI opens on runs, not on traces
-            )  # fmt: skip
+        self._client, experiment_id = open_experiment(self.uri, self.experiment)
         if run_id is not None:
             try:
-                self._client.update_run(run_id, status="RUNNING")
-                self.run_id = run_id
-                return
+                if self._client.get_run(run_id).info.lifecycle_stage == "active":
+                    self._client.update_run(run_id, status="RUNNING")
+                    self.run_id = run_id
+                    return
+                self._say(f"the MLflow run {run_id} was deleted; logging to a new one")
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -168,14 +182,13 @@ class Tracker:
         from mlflow.entities import Param
 
         known = self._client.get_run(self.run_id).data.params
-        new = [Param(key, str(value)[:500]) for key, value in values.items() if key not in known]
-        for at in range(0, len(new), 100):
-            self._client.log_batch(self.run_id, params=new[at : at + 100])
+        new = [Param(key, shortened(value, PARAM)) for key, value in fit_keys(values).items() if key not in known]
+        self._log("params", new, 100)
 
     @_later
     def tags(self, values: dict[str, Any]) -> None:
         for key, value in values.items():
-            self._client.set_tag(self.run_id, key, value)
+            self._client.set_tag(self.run_id, fit_key(key), shortened(value, TAG))
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         """Log numbers, with the time of this call whenever MLflow takes them (which then knows a repeated one)."""
@@ -185,7 +198,34 @@ class Tracker:
     def _metrics(self, values: dict[str, float], step: int, milliseconds: int) -> None:
         from mlflow.entities import Metric
 
-        self._client.log_batch(self.run_id, [Metric(k, float(v), milliseconds, step) for k, v in values.items()])
+        found, no_numbers = [], []
+        for key, value in fit_keys(values).items():
+            try:
+                found.append(Metric(key, float(value), milliseconds, step))
+            except (TypeError, ValueError):
+                no_numbers.append(f"{key} (no number: {shortened(repr(value), 100)})")
+        self._log("metrics", found, 1000, no_numbers)
+
+    def _log(self, kind: str, entities: list[Any], most: int, refused: Sequence[str] = ()) -> None:
+        """Log in batches; of a batch that is refused each entry by itself, so that only what is wrong is missing."""
+        refused = list(refused)
+        for at in range(0, len(entities), most):
+            part = entities[at : at + most]
+            try:
+                self._client.log_batch(self.run_id, **{kind: part})
+                continue
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+            for one in part:
+                try:
+                    self._client.log_batch(self.run_id, **{kind: [one]})
+                except Exception as error:
+                    if not is_refusal(error):
+                        raise
+                    refused.append(f"{one.key} ({shortened(' '.join(str(error).split()), 300)})")
+        if refused:
+            raise Refused(f"the {kind} {', '.join(refused)}")
 
     @_now
     def last_step(self, metric: str) -> int:
@@ -194,10 +234,11 @@ class Tracker:
 
     @_later
     def dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Name the images that a run used."""
+        """Name the images that a run used. MLflow's digest has 36 characters: the whole one is in the profile."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        data = Dataset(name=name, digest=digest[:36], source_type="local", source=source)
+        whole = json.dumps({"sha256": digest})
+        data = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=whole)
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(data, [tag])])
 
@@ -244,35 +285,3 @@ class Tracker:
     def delete(self) -> None:
         """Mark the run as deleted."""
         self._client.delete_run(self.run_id)
-
-
-@contextmanager
-def _first_one_creates(uri: str) -> Iterator[None]:
-    """Let one process at a time create a SQLite store: several at once were seen to break it for good."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _artifacts_beside(uri: str) -> str | None:
-    """Artefacts of a local store go beside its database, wherever the process runs; servers decide for themselves."""
-    if uri.startswith("sqlite:///"):
-        return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
-    return None
-
-
-@contextmanager
-def local_copy(folder: Folder, name: str) -> Iterator[Path]:
-    """A file of a results folder as a local path."""
-    if folder.is_local:
-        yield folder.local_path / name
-        return
-    with TemporaryDirectory() as temporary:
-        path = Path(temporary) / Path(name).name
-        path.write_bytes(folder.read_bytes(name))
-        yield path

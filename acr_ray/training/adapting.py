@@ -34,7 +34,7 @@ def adapt(trainer: Trainer, epoch: int) -> dict[str, Any]:
     record: dict[str, Any] = {}
     everything = np.arange(len(trainer.images), dtype=np.int64)
     if epoch == t.e_t:
-        progress.population = Population(everything, None) if reweigh.enabled else None
+        progress.population = Population(everything, None) if reweigh.enabled or t.replacement else None
     if discard.enabled and epoch == t.e_t:
         counts = progress.p_a.get("discard")  # a fork brings what another of its trunk has estimated
         counts = discard_counts(trainer) if counts is None else counts

@@ -15,6 +15,7 @@ from acr_ray.data import ImageSet
 from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.methods import OWN_NAME
+from acr_ray.settings.recipes import unusual_values
 from acr_ray.storage import Folder
 from acr_ray.training.methods.own_source import source_hashes
 from acr_ray.training.p_a_file import read_counts
@@ -52,13 +53,13 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
 
 def warnings_of(recipe: Recipe) -> list[str]:
     """What is allowed and may not be meant."""
-    target = getattr(recipe.method, "target", None)
+    found, target = unusual_values(recipe), getattr(recipe.method, "target", None)
     if target is None:
-        return []
+        return found
     trained, used = load_checkpoint(target)[1].sigma, recipe.method.target_sigma
-    if trained is None or trained == used:
-        return []
-    return [f"method.target {target} was trained at sigma {trained}; method.target_sigma takes its answers at {used}"]
+    if trained is not None and trained != used:
+        found.append(f"method.target {target} was trained at sigma {trained}; its answers are taken at {used}")
+    return found
 
 
 def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) -> tuple[Any, ModelCard]:  # noqa: B006

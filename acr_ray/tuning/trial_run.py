@@ -73,6 +73,7 @@ class Work:
         if self.recipe.method.name == "gaussian" and not self.recipe.adapts:
             return None
         point: Point = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
+        point |= {"training.replacement": False} if self.recipe.training.replacement else {}
         if self.recipe.method.name != "gaussian":
             return point | {"method.name": "gaussian"}
         return point | ({"training.e_t": max(self.forks)} if self.forks else {})

@@ -30,7 +30,8 @@ from acr_ray.tuning.leases import Claims, kept, new_owner
 
 TRUNKS = "trunks"
 FILES = (MODEL, OPTIMIZER, SAMPLES, STATE)
-LATER = ("training.e_t", "training.epochs", "discard.", "reweigh.", "attack.")  # without effect before E_t
+# Without effect before E_t.
+LATER = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
 WAITING, MINE, DONE = range(3)
 WAIT = 0.3  # seconds between looks for what another trial is making
 

@@ -20,6 +20,7 @@ class Server:
         self.backlog = Backlog(
             lambda reason: self.said.append(f"lost: {reason}"),
             lambda: self.said.append("found"),
+            lambda reason: self.said.append(f"refused: {reason}"),
             self.clock,
             self.sleep,
         )
@@ -83,18 +84,30 @@ def test_waiting_ends_when_the_server_is_back_and_when_patience_is_over():
     assert server.backlog.clear(wait=30) and server.taken == [1] and server.now < back_at + 3
 
 
-def test_what_the_server_will_never_take_is_not_asked_for_ever():
-    server = Server()
-
+def refusing(server):
     def refused():
         server.asked += 1
         raise MlflowException("bad name", error_code=1000)  # INVALID_PARAMETER_VALUE
 
-    server.backlog.later(refused)
+    return refused
+
+
+def test_what_the_server_will_never_take_is_set_aside_and_blocks_nothing():
+    server = Server()
+    for call in (refusing(server), server.call(2), refusing(server), server.call(3)):
+        server.backlog.later(call)
+    assert server.taken == [2, 3] and server.asked == 4 and server.backlog.empty and not server.backlog.final
+    assert server.backlog.now(refusing(server)) is None and server.backlog.now(server.call(4)) == 4
+    assert server.said == ["refused: INVALID_PARAMETER_VALUE: bad name"] or server.said == ["refused: bad name"]
+
+
+def test_without_what_is_essential_nothing_later_is_tried():
+    server = Server()
+    server.backlog.later(refusing(server), essential=True)
     server.now = 10 * AGAIN
     server.backlog.later(server.call(2))
     assert not server.backlog.clear(wait=100) and server.asked == 1 and server.now == 10 * AGAIN
-    assert server.backlog.final and not server.backlog.empty
+    assert server.backlog.final and not server.backlog.empty and server.said == ["lost: bad name"]
 
 
 @pytest.fixture

@@ -196,3 +196,20 @@ def test_what_is_opened_is_what_discards(tmp_path, images):
     counts = Trainer(recipe, images, 0, Group(), contents=check_named([recipe], images)).discard_counts()
     assert counts.shape == (100,) and 0 <= counts.min() <= counts.max() <= 4
     assert load_checkpoint(str(path))[1].sigma == 0.25
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--discard.checkpoint", "CHECKPOINT .*nowhere: no model.json there"),
+        ("--discard.p_a_file", "discard.p_a_file .*nowhere: cannot be read"),
+    ],
+)
+def test_the_job_says_so_at_once_and_makes_nothing(tmp_path, monkeypatch, option, said, more):
+    from jobs import train
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        train.main(["digits", "--out", "out", option, "nowhere", "--no-tracking", *more])
+    assert list(tmp_path.iterdir()) == []

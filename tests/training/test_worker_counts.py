@@ -88,6 +88,17 @@ def train_stop_and_resume(rank: int, world: int, out: str) -> None:
         save_checkpoint(Folder(folder / "model"), whole.module, card(recipe(), data))
 
 
+def resume_with_others(rank: int, world: int, state: str, out: str) -> None:
+    """Go on with another number of workers than saved the state."""
+    trainer = Trainer(recipe(), images(), 0, Group())
+    trainer.load(Path(state))
+    trainer.run()
+    torch.save({"state": trainer.module.state_dict()}, f"{out}/{rank}.pt")
+    if rank == 0:
+        Path(out, "history.json").write_text(json.dumps([_without_times(r) for r in trainer.progress.history]))
+        save_checkpoint(Folder(Path(out) / "model"), trainer.module, card(recipe(), images()))
+
+
 def _without_times(record: dict) -> dict:
     return {key: value for key, value in record.items() if key not in ("seconds", "timing")}
 
@@ -132,6 +143,22 @@ def test_a_resumed_run_is_the_same_run(results, world):
         assert all(torch.equal(value, worker["resumed"][name]) for name, value in worker["whole"].items())
         whole, resumed = json.loads(worker["histories"])
         assert whole == resumed and len(whole) == 3
+
+
+@pytest.mark.parametrize(("begun", "goes_on"), [(3, 5), (8, 3), (5, 1)])
+def test_a_run_goes_on_with_another_number_of_workers(results, begun, goes_on, tmp_path):
+    in_workers(goes_on, resume_with_others, str(results[begun][0] / "state"), str(tmp_path))
+    history = json.loads((tmp_path / "history.json").read_text())
+    before = json.loads(results[begun][1][0]["histories"])[0]
+    assert history[0] == before[0], "what was done stays as it was"
+    assert [r["inputs"] for r in history] == [96] * 3
+    # The epoch that had begun keeps the sums of all who began it: what came before its first step is the same.
+    assert history[1]["discard_p_a_mean"] == before[1]["discard_p_a_mean"]
+    assert history[1]["backward_passes"] >= 2 * 96
+    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True)["state"] for rank in range(goes_on)]
+    model, _ = load_checkpoint(str(tmp_path / "model"))
+    for state in states:
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -23,9 +23,11 @@ class Catrs:
     probability of y_i). ``δ*``: worst noise near δ, see `worst_noise`; from epoch ``double_from`` on its radius is 2ε.
     ``t_i``: smoothed prediction of the checkpoint ``target``: shares of classes over ``target_draws`` draws at
     ``target_sigma``, on the view of x_i that is trained on. The authors use a Gaussian-trained network at σ = 0.25 and
-    10,000 draws on the plain images, made beforehand. Without a checkpoint t_i is the label.
+    10,000 draws on one augmented view of each image (their training split has its crops and flips), made beforehand.
+    Without a checkpoint t_i is the label.
 
-    The attack comes before the step's first pass in training mode, so all workers attack with the same statistics.
+    As in the released code the attack comes after the pass over the clean draws, with the running statistics that
+    this has left; of several workers each attacks with its own.
     Cost of a step: T + 2 forward and T + 2 backward passes of each noisy copy, and outside the network that is trained
     ``target_draws`` forward passes of each image where there is a target checkpoint.
     """
@@ -38,10 +40,9 @@ class Catrs:
         s, m = self.settings, batch.m
         target = self._target(batch)
         doubled = s.double_from is not None and batch.epoch >= s.double_from
-        worst = worst_noise(batch, target, s.steps, s.epsilon * (2 if doubled else 1))
-
         x, y = batch.repeated(batch.images), batch.repeated(batch.labels)
         logits = model(x + batch.noise)
+        worst = worst_noise(batch, target, s.steps, s.epsilon * (2 if doubled else 1))
         worst_logits = model(x + worst)
         if s.confidence == "own":
             confidence = (logits.argmax(1) == y).to(logits.dtype).unflatten(0, (-1, m)).mean(dim=1)
