@@ -81,15 +81,17 @@ def discard_counts(trainer: Trainer) -> NDArray[np.int64]:
 def _counts(
     trainer: Trainer, items: NDArray[np.int64], draws: int, purpose: str, view: str, by_checkpoint: bool
 ) -> NDArray[np.int64]:
-    engine, recipe = trainer.engine, trainer.recipe
+    engine, recipe, images = trainer.engine, trainer.recipe, trainer.images
     if by_checkpoint:
         model, card = discarding_model(recipe, trainer.images, trainer.contents)
+        # Its predictions are compared with labels that are counted as its classes are.
+        images = images.in_order_of(card.class_names, f"discard.checkpoint {recipe.discard.checkpoint}")
         model = model.to(device=trainer.device, memory_format=trainer.memory_format)
         model = in_precision(model, recipe.training.precision, trainer.device)
         engine = SamplingEngine(model, card.num_classes, recipe.training.sigma, trainer.device)
     with trainer.timers("p_a"):
         return label_counts(
-            engine, trainer.images, items, draws, purpose=purpose, seed=trainer.seed, augmented=view == "training",
+            engine, images, items, draws, purpose=purpose, seed=trainer.seed, augmented=view == "training",
             group=trainer.group, loader_workers=recipe.data.loader_workers,
         )  # fmt: skip
 

@@ -60,6 +60,7 @@ def step(
         batch = Batch(
             x[rows], y[rows], noise, t.m, t.sigma, epoch + number / steps, trainer.network,
             view_seeds(trainer.seed, epoch, mine[rows], "method"), len(trainer.images.class_names),
+            trainer.images.class_names,
         )  # fmt: skip
         if attacks:
             with timers("attack"):

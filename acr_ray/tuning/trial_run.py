@@ -104,7 +104,7 @@ class Work:
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
-        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train")
+        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train", self.recipe.data.class_map)
         if images.fingerprint() != self.fingerprint:
             raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
         return held_out(images, self.validation, self.seed)
