@@ -73,16 +73,17 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
     return convert
 
 
-def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: a number in [low, high]."""
+def number(low: float, high: float = 1e12, *, below: float | None = None) -> Callable[[str], float]:
+    """An argparse type: a finite number in [low, high], or in [low, below) where that is given."""
 
     def convert(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text}: must be a number >= {low:g}")
+        if not low <= value <= high or (below is not None and value >= below):
+            limit = f">= {low:g} and below {below:g}" if below else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text}: must be a number {limit}")
         return value
 
     return convert

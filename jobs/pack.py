@@ -44,10 +44,10 @@ def main(argv: list[str]) -> None:
     splits = ("train", "test") if options.split == "both" else (options.split,)
     # All are opened first: what is wrong with the second is said before the first has taken hours.
     opened = [open_imagenet(options.root, split) for split in splits]
-    for split in splits:
-        check_own_split(out / split)
     for line in (line for images in opened for line in images.remarks):
         print(line, flush=True)
+    for split in splits:
+        check_own_split(out / split)
     for split, images in zip(splits, opened, strict=True):
         if is_pack(out, split) and not options.overwrite:
             print(f"packed before: {out / split} (--overwrite packs it again)")

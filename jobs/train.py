@@ -15,7 +15,8 @@ from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines, Waiting, count
-from jobs._run import begin, connect, out_folder
+from jobs._ready import workers_fit
+from jobs._run import begin, out_folder
 from jobs._train_options import checkpoint_policy, parse, workers_of
 
 SCHEMA_VERSION = 1
@@ -46,7 +47,10 @@ def main(argv: list[str]) -> None:
     settings = {**recipe.identity(contents), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
-    run = begin(options, out, "train", identity, OWNED, recipe.name)
+    run = begin(
+        options, out, "train", identity, OWNED, recipe.name,
+        ready=lambda: workers_fit(workers, recipe, len(images), options.verbose),
+    )  # fmt: skip
     if run is None:
         print(f"done before: {out}/checkpoint")
         return
@@ -74,8 +78,6 @@ def main(argv: list[str]) -> None:
         if before := records(out):
             print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
-        waiting.begin("starting Ray")
-        connect(options.verbose)
         import ray.train
 
         waiting.begin(f"starting {count(workers.text, 'worker')}, which train the first epoch")

@@ -8,6 +8,7 @@ best.json (a recipe for jobs.train), report.html and summary.json.
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from acr_ray import __version__
 from acr_ray.settings import UserError
@@ -20,7 +21,8 @@ from jobs._checks import check_recipe
 from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._progress import Waiting
-from jobs._run import begin, connect, out_folder
+from jobs._ready import workers_fit
+from jobs._run import begin, out_folder
 from jobs._trial_lines import TrialLines
 from jobs._tune_options import parse
 
@@ -30,7 +32,6 @@ def main(argv: list[str]) -> None:
     options, recipe = asked.options, asked.recipe.with_absolute_paths()
     recipe.check_complete()
     out = out_folder(options)
-
     images = open_data(recipe.data.dataset, recipe.data.root, "train")
     training, validation = held_out(images, asked.validation, options.seed)
     contents = check_recipe(recipe, images, asked.space.recipes_naming(recipe))
@@ -56,9 +57,11 @@ def main(argv: list[str]) -> None:
     settings = asked.settings()
     identity = {**recipe.identity(contents), "space": asked.space.text(), **settings}
     identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
-    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    begun = begin(options, out, "tune", identity, (*OWNED, TRACKED, *results), f"search-{recipe.name}")
+    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
+    owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
+    ready = partial(workers_fit, work.workers, recipe, len(training), options.verbose)
+    begun = begin(options, out, "tune", identity, owned, name, ready=ready)
     if begun is None:
         print(f"done before: {out}/{BEST}")
         return
@@ -77,8 +80,6 @@ def main(argv: list[str]) -> None:
         )  # fmt: skip
         lines, started = TrialLines(work, asked.trials, waiting), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", asked.trials)
-        waiting.begin("starting Ray")
-        connect(options.verbose)
         # Before Tune knows of any trial: it would try each of them again and again.
         if problem := problem_of_a_node(out, "run.json", options.cpus_per_worker, options.gpus_per_worker):
             raise UserError(problem)

@@ -12,6 +12,7 @@ from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.pairing import Comparison, Pairing, common_budget, compare
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
+from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.errors import UserError
 
 CONSTANT = "constant class"
@@ -134,11 +135,11 @@ def build_report(
 def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
     """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many.
 
-    Of 1, 2.5, 5, 10, … where even those are more than `MOST_COLUMNS`: a table's width must not follow a file's sigma.
-    Where a source asked for some radii only, it says nothing of others: then these.
+    Where a source asked for some radii only, it says nothing of others: then these. Of 1, 2.5, 5, 10, … where even
+    those are more than `MOST_COLUMNS`: a table's width must not follow a file's numbers.
     """
     asked = sorted({r for s in sources for r in s.grid})
-    if asked:
+    if asked and len(asked) <= MOST_RADII:
         return tuple(asked)
     ceiling = max(s.ceiling for s in sources)
     steps = [0.25] if ceiling < 2.25 else []

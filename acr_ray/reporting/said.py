@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.documents import check
 
 MOST_SIGMA = 100  # as in a run's settings
@@ -27,7 +28,7 @@ class Said(BaseModel):
     sigma: Annotated[float | None, Field(gt=0, le=MOST_SIGMA, strict=True)] = None
     alpha: Annotated[float | None, Field(gt=0, lt=1, strict=True)] = None
     bound: Annotated[str | None, Field(max_length=100)] = None
-    radii: Annotated[list[Radius] | None, Field(max_length=1000)] = None
+    radii: Annotated[list[Radius] | None, Field(max_length=MOST_RADII)] = None
 
 
 def said_of(values: Any, where: object) -> dict[str, Any]:

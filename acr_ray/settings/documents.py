@@ -88,6 +88,8 @@ def parse_json(text: str, where: object, most_levels: int = MOST_LEVELS) -> Any:
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
     _check_levels(found, where, most_levels, None)
+    if "\\u" in text:
+        _check_text(found, where)
     return found
 
 
@@ -107,6 +109,7 @@ def parse_yaml(text: str, where: object) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         raise UserError(f"{where}: not valid YAML ({str(error)[:300]})") from None
     _check_levels(found, where, MOST_LEVELS, MOST_VALUES)
+    _check_text(found, where)
     return found
 
 
@@ -177,6 +180,22 @@ class _StrictLoader(yaml.SafeLoader):
                     raise _Twice(f"line {line}: {key.value[:80]!r} stands twice (before on line {before}); keep one")
                 seen[key.tag, key.value] = line
         return node
+
+
+def _check_text(value: Any, where: object) -> None:
+    """Half a character, which an escape can write and nothing can store, is refused where it comes in."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key, where)
+            _check_text(inner, where)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner, where)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: text that is not Unicode ({error.object[error.start]!r})") from None
 
 
 def _check_levels(value: Any, where: object, most_levels: int, most_values: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -80,6 +81,23 @@ class Folder:
         except OSError as error:
             raise UserError(f"{self.option} {self.uri}: cannot be written ({_reason(error)})") from error
         return self
+
+    def prove_writable(self) -> None:
+        """The same, and leave nothing behind that was not there: for what is checked before anything is made."""
+        if not self.is_local:
+            existed = self.exists()
+            self.make_writable()
+            if not existed:
+                self._fs.delete_dir(self._root)
+            return
+        path = Path(self._root)
+        made = [place for place in (path, *path.parents) if not place.exists()]
+        try:
+            self.make_writable()
+        finally:
+            for place in made:  # the innermost first; what is not empty by now is somebody's
+                with contextlib.suppress(OSError):
+                    place.rmdir()
 
     def exists(self, name: str = "") -> bool:
         return self._fs.get_file_info(self._path(name)).type != fs.FileType.NotFound

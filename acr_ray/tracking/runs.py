@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,9 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
 def download(run: str, artifact: str, tracking_uri: str) -> str:
     """An artefact folder of ``runs:/RUN_ID`` (all of them: ``""``) as a local path. Raises UserError where none is."""
     quieten()
+    store = tracking_uri.removeprefix("sqlite:///")
+    if store != tracking_uri and not os.path.exists(store):  # MLflow would make one, only to find nothing in it
+        raise UserError(f"{run}: no store is at MLflow {tracking_uri}; give --tracking-uri, or set MLFLOW_TRACKING_URI")
     import mlflow
     from mlflow.exceptions import MlflowException
 
