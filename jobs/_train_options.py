@@ -15,7 +15,7 @@ BEST = ("loss", "accuracy")  # as acr_ray.training.states has it; importing that
 
 def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | None:
     """The recipe with the user's changes, and the job's own options; None where the recipes were to be listed."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
+    named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
     if (epochs := scaled_epochs(argv)) is not None:  # first, so that other options count from the scaled schedule
         recipe = recipe.scaled(epochs)
