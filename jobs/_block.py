@@ -10,8 +10,10 @@ from acr_ray.models import ModelCard, state_bytes
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
 from acr_ray.storage.claim import RUN, read_run
+from jobs._main import JobFailed
 from jobs._run import connect
 
+PATIENCE = 900  # seconds: on a CPU the largest blocks of a large network take minutes
 CANDIDATES = {"cpu": (50, 100, 200, 400, 800), "cuda": (100, 250, 500, 1000, 2000, 4000)}
 
 
@@ -25,6 +27,7 @@ def with_block(
         held = read_run(out)["identity"].get("block")
         return settings.change({"block": held}) if held else settings
     import ray
+    from ray.exceptions import GetTimeoutError
 
     from acr_ray.certification.crew import Actors, sampler_class
     from acr_ray.certification.sampler import Arithmetic
@@ -33,8 +36,16 @@ def with_block(
     actors = Actors.fitting((1, 1), options.gpus_per_actor)
     arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
     hand = sampler_class(actors).remote(card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
-    rates = dict(zip(CANDIDATES[settings.device], ray.get(hand.rates.remote(CANDIDATES[settings.device])), strict=True))
-    ray.kill(hand)
+    tried = CANDIDATES[settings.device]
+    try:
+        rates = dict(zip(tried, ray.get(hand.rates.remote(tried), timeout=PATIENCE), strict=True))
+    except GetTimeoutError as error:
+        raise JobFailed(
+            f"--block auto: no sampler has answered for {PATIENCE // 60} minutes; is a node with the resources of one "
+            "actor free (ray status)? Or give a number"
+        ) from error
+    finally:
+        ray.kill(hand)
     best = max(rates, key=rates.__getitem__)
     measured = ", ".join(f"{block}: {rate:,.0f}/s" for block, rate in rates.items())
     print(f"block {best}, by measurement ({measured})", flush=True)

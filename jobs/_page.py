@@ -9,12 +9,13 @@ from typing import Any
 
 from acr_ray.reporting import write_report
 from acr_ray.reporting.sample_p_a import p_a_histogram
-from acr_ray.storage import Folder
+from acr_ray.storage import Folder, amend
+from acr_ray.storage.claim import RUN
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
+from acr_ray.tracking.view import NOTE
 from jobs._run import open_tracker
 
-NOTE = "mlflow.note.content"  # the description that the UI shows first on a run's page
 P_A = "p_a"  # folder of a training run's estimates
 PAGE = ("report.html", "table.md", "table.csv", "table.tex", "summary.json")
 
@@ -39,24 +40,32 @@ def log_comparison(options: argparse.Namespace, out: Folder) -> None:
     """A report as an MLflow run: page, tables and figures, and a nested run for each source.
 
     The nested ones carry the metrics under the same names as certifications do, so that the UI's table and its
-    comparison view show them side by side; the parent has all of them, by source.
+    comparison view show them side by side; of these the parent has ACR and hard share only, by source. The same report
+    again updates these runs; the folder remembers them.
     """
     tracker = open_tracker(options, out)
-    summary = out.read_json("summary.json")
+    if tracker.uri is None:
+        return
+    summary, record = out.read_json("summary.json"), out.read_json(RUN)
     names = [source["name"] for source in summary["sources"]]
-    tracker.start("compare", options.run_name or " vs ".join(names))
+    sources = [*summary["sources"], *filter(None, [summary["constant"]])]
+    held = {source["name"]: {key: source[key] for key in ("sigma", "n", "alpha", "incomplete")} for source in sources}
+    about = {"sources": held, "radii": summary["radii"], "baseline": summary["baseline"], "uri": tracker.uri}
+    known = record.get("mlflow_runs", {}) if record.get("mlflow_report") == about else {}
+    runs = {"": tracker.start("report", options.run_name or " vs ".join(names), known.get(""))}
     tracker.params({"sources": names, "radii": summary["radii"], "baseline": summary["baseline"]})
-    for source in [*summary["sources"], *filter(None, [summary["constant"]])]:
-        values = _values(source)
-        tracker.metrics({f"{key}/{metric_name(source['name'])}": value for key, value in values.items()})
+    for source in sources:
+        name, values = source["name"], _values(source)
+        tracker.metrics({f"{key}/{metric_name(name)}": values[key] for key in ("acr", "hard_share") if key in values})
         nested = tracker.beside()
-        nested.start("source", source["name"], tags={"mlflow.parentRunId": str(tracker.run_id)})
-        nested.params({key: source[key] for key in ("sigma", "n", "alpha")} | {"incomplete": source["incomplete"]})
+        runs[name] = nested.start("source", name, known.get(name), {"mlflow.parentRunId": str(tracker.run_id)})
+        nested.params(held[name])
         nested.metrics(values)
         nested.finish()
     tracker.files(out, page_files(out))
     tracker.tags({NOTE: out.read_text("table.md")})
     tracker.finish()
+    amend(out, record, mlflow_report=about, mlflow_runs={key: run for key, run in runs.items() if run})
 
 
 def log_sample_p_a(tracker: Tracker, out: Folder) -> None:

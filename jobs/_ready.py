@@ -26,6 +26,10 @@ def workers_fit(workers, recipe, images: int, verbose: bool) -> None:
 
 
 def _connected(verbose: bool) -> None:
+    import ray
+
+    if ray.is_initialized():
+        return
     with Waiting() as waiting:
         waiting.begin("starting Ray")
         connect(verbose)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
+from acr_ray.training.workers import CheckpointPolicy, Workers
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
-
-if TYPE_CHECKING:
-    from acr_ray.training.run import Keeping, Workers
 
 BEST = ("loss", "accuracy")  # as acr_ray.training.states has it; importing that here would load torch for --help
 
 
 def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | None:
     """The recipe with the user's changes, and the job's own options; None where the recipes were to be listed."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
+    named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
     if (epochs := scaled_epochs(argv)) is not None:  # first, so that other options count from the scaled schedule
         recipe = recipe.scaled(epochs)
@@ -84,17 +81,13 @@ def parser(recipe: Recipe, about: str) -> Parser:
 
 def workers_of(options: argparse.Namespace) -> Workers:
     """The run's hardware."""
-    from acr_ray.training.run import Workers
-
     least, most = options.workers
     return Workers(least, options.gpus_per_worker, options.cpus_per_worker, most)
 
 
-def keeping_of(options: argparse.Namespace) -> Keeping:
+def checkpoint_policy(options: argparse.Namespace) -> CheckpointPolicy:
     """The run's checkpoints and the rest that changes nothing of the result."""
-    from acr_ray.training.run import Keeping
-
-    return Keeping(
+    return CheckpointPolicy(
         every=options.checkpoint_every, minutes=options.checkpoint_minutes, last=options.keep_checkpoints,
         best_by=options.best_by, max_failures=options.max_failures, resize_seconds=options.resize_seconds,
         profile=options.profile,

@@ -70,7 +70,7 @@ class Asked:
 
 def parse(argv: list[str], about: str) -> Asked:
     """Raises UserError naming the option or field, and what is allowed."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
+    named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
     if (epochs := scaled_epochs(argv)) is not None:
         recipe = recipe.scaled(epochs)

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     run.tracker.params(
         {**plan.identity(), "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
     )
+    run.tracker.uses_model_of(training_run)
     run.tracker.dataset(f"{images.dataset}-{settings.split}", plan.data, str(settings.root), "certification")
 
     def work() -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from acr_ray.storage import Folder, own
+from cluster.code import code_folder
 from cluster.head import HeadFailed, PrivateHead
 from jobs._main import JobFailed, Parser, entry, whole
 
@@ -44,9 +45,9 @@ def main(argv: list[str]) -> None:
     own(Folder(out), "demo", taken)  # a demo of an earlier version, without run.json, goes on
     print("starting a private Ray head on 127.0.0.1 with token authentication", flush=True)
     try:
-        with PrivateHead(cpus=2) as head:
+        with PrivateHead(cpus=2) as head, code_folder() as code_alone:
             inside = ["--inside", "--out", str(out), "--seed", str(options.seed), "--n", str(options.n)]
-            command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", "."]
+            command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(code_alone)]
             command += ["--", "python", "-m", "jobs.demo", *inside]
             print(f"$ {shlex.join(command)}", flush=True)
             code = follow(command, head.environment)

@@ -17,7 +17,7 @@ from jobs._page import log_sample_p_a
 from jobs._progress import EpochLines, Waiting, count
 from jobs._ready import workers_fit
 from jobs._run import begin, out_folder
-from jobs._train_options import keeping_of, parse, workers_of
+from jobs._train_options import checkpoint_policy, parse, workers_of
 
 SCHEMA_VERSION = 1
 
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
         try:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
-                images=len(images), contents=contents, keeping=keeping_of(options),
+                images=len(images), contents=contents, policy=checkpoint_policy(options),
                 on_epoch=told, on_note=lambda note: print(note, flush=True),
             )  # fmt: skip
         except (TrainingStopped, BrokenModelError) as error:

@@ -13,7 +13,7 @@ from functools import partial
 from acr_ray import __version__
 from acr_ray.settings import UserError
 from acr_ray.telemetry.watching import TrialMeters
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, summary_of, write_table
 from acr_ray.tuning.trial_run import Work
 from acr_ray.tuning.validation import held_out

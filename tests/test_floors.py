@@ -42,6 +42,7 @@ RAY = {
     "training/worker.py",
     "training/run.py",
     "training/backend.py",
+    "training/workers.py",
     "certification/crew.py",
     "preflight/nodes.py",
     "telemetry/meters.py",
@@ -82,6 +83,32 @@ def test_rooms_import_from_below_only(path):
     assert "torch" not in packages or (
         room in BELOW and name(path) not in PURE and room not in ("settings", "reporting")
     )
+
+
+def test_nothing_is_imported_for_type_checking_only():
+    for path in [*FILES, *(ROOT / "jobs").glob("*.py")]:
+        assert "TYPE_CHECKING" not in path.read_text(), path
+
+
+def test_imports_run_in_no_circle():
+    """Between files, also inside a room; imports within functions count, for they only hide a circle."""
+    modules = {f"acr_ray.{name(path)[:-3].replace('/', '.')}".removesuffix(".__init__"): path for path in FILES}
+    below = {}
+    for module, path in modules.items():
+        found = imports(path) & set(modules)
+        # "from package import file" means the file.
+        below[module] = {one for one in found if not any(other.rpartition(".")[0] == one for other in found)}
+    done: set[str] = set()
+
+    def walk(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above[above.index(module) :], module])
+        if module not in done:
+            for other in sorted(below[module] - {module}):
+                walk(other, (*above, module))
+            done.add(module)
+
+    for module in modules:
+        walk(module, ())
 
 
 @pytest.mark.parametrize("module", ["smoothing.classifier", "data", "models", "training.loop", "reporting", "settings"])

@@ -8,13 +8,21 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from acr_ray.preflight.tls import tls_problem
+from acr_ray.preflight.tls import tls_problem, uses_tls
 from acr_ray.settings import UserError
 
-SECONDS = 5.0  # for a connection to the head
+SECONDS = 5.0  # for a connection to the head, and for its greeting
+ANSWER = 60.0  # for its answer, which a busy head may take a while to give
+STRANGER = (
+    "something listens there, but it does not answer as a Ray head does; the head's port is what ray start prints "
+    "(6379 by default), and {port} may be another program's or another port of Ray"
+)
+_SETTINGS = 4  # the frame type
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token"
 
 
@@ -44,7 +52,9 @@ def check_reachable(address: str, environment: Mapping[str, str] = os.environ) -
         ) from error
     if problem := tls_problem(host, port, environment):
         raise UserError(f"RAY_ADDRESS {address}: {problem}")
-    _check_token(address)
+    if not uses_tls(environment) and not _speaks_grpc(host, port):
+        raise UserError(f"RAY_ADDRESS {address}: {STRANGER.format(port=port)}")
+    _ask(address, port)
 
 
 def token_problem(environment: Mapping[str, str]) -> str | None:
@@ -81,22 +91,48 @@ def _parts(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _check_token(address: str) -> None:
-    """Show the head this process's token: answered at once, where `ray.init` tries for 20 seconds."""
+def _speaks_grpc(host: str, port: int) -> bool:
+    """Whether what listens there greets as every gRPC server does: an HTTP/2 SETTINGS frame, unasked for more."""
+    try:
+        with socket.create_connection((host, port), timeout=SECONDS) as peer:
+            peer.sendall(_GREETING)
+            got = b""
+            while len(got) < 9:
+                part = peer.recv(9 - len(got))
+                if not part:
+                    return False
+                got += part
+    except OSError:
+        return False
+    return got[3] == _SETTINGS and got[5:] == bytes(4)
+
+
+def _ask(address: str, port: int) -> None:
+    """Show the head this process's token: answered at once, where `ray.init` tries for 20 seconds, or for ever."""
     try:
         from ray._raylet import GcsClient
         from ray.exceptions import AuthenticationError
     except ImportError:  # another version of Ray: its own, slower answer will do
         return
-    with _quiet_stderr():
+    failed: list[Exception] = []
+
+    def ask() -> None:
         try:
             GcsClient(address=address)
-        except AuthenticationError as error:
-            raise UserError(
-                f"RAY_ADDRESS {address}: the head refuses this process's token, or the lack of one; {TOKEN_ADVICE}"
-            ) from error
-        except Exception:  # anything else is said better by ray.init
-            return
+        except Exception as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)  # Ray's own call has no limit
+    with _quiet_stderr():
+        asking.start()
+        asking.join(ANSWER)
+    if asking.is_alive() or any("method not found" in str(error).lower() for error in failed):
+        raise UserError(f"RAY_ADDRESS {address}: {STRANGER.format(port=port)}")
+    if failed and isinstance(failed[0], AuthenticationError):
+        raise UserError(
+            f"RAY_ADDRESS {address}: the head refuses this process's token, or the lack of one; {TOKEN_ADVICE}"
+        ) from failed[0]
+    # Anything else is said better by ray.init.
 
 
 class _quiet_stderr:

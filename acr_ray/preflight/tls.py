@@ -12,6 +12,10 @@ ANSWER_WITHIN = 5.0  # seconds for a handshake
 REFUSED_WITHIN = 0.5  # seconds in which a server that refuses our certificate says so; TLS 1.3 does after the handshake
 
 
+def uses_tls(environment: Mapping[str, str]) -> bool:
+    return environment.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
 def tls_problem(host: str, port: int, environment: Mapping[str, str]) -> str | None:
     """Why Ray could not talk to the head there, and what to do; None where nothing is known to be wrong.
 
@@ -19,7 +23,7 @@ def tls_problem(host: str, port: int, environment: Mapping[str, str]) -> str | N
         host, port: of a head that takes connections.
         environment: this process's; ``RAY_USE_TLS`` and the three files that go with it.
     """
-    wanted = environment.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+    wanted = uses_tls(environment)
     speaks = _speaks_tls(host, port)
     if not wanted:
         if not speaks:

@@ -1,5 +1,6 @@
 """MLflow, and nobody else talks to it."""
 
-from acr_ray.tracking.tracker import Tracker, default_uri, in_job_copy, quieten
+from acr_ray.tracking.places import default_uri, in_job_copy
+from acr_ray.tracking.tracker import Tracker, quieten
 
 __all__ = ["Tracker", "default_uri", "in_job_copy", "quieten"]

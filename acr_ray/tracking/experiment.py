@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from acr_ray.tracking.view import NOTE, VIEW, experiment_note, experiment_tags
+
 EXPERIMENT = "acr-ray"
 
 
@@ -37,13 +39,19 @@ def open_experiment(uri: str, name: str | None = None) -> tuple[Any, str]:
         name = name or EXPERIMENT
         found = client.get_experiment(given_id) if given_id else client.get_experiment_by_name(name)
         if found is None:
-            # The UI opens on runs, not on traces.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            made = client.create_experiment(name, artifact_location=_artifacts_beside(uri), tags=tags)
+            made = client.create_experiment(name, artifact_location=_artifacts_beside(uri))
+            _describe(client, made)
             return client, made
+        elif name == EXPERIMENT and VIEW not in found.tags and found.lifecycle_stage == "active":
+            _describe(client, found.experiment_id)  # of an earlier version
     if found.lifecycle_stage == "deleted":
         raise Unusable(f"the experiment {found.name} (id {found.experiment_id}) was deleted in MLflow")
     return client, found.experiment_id
+
+
+def _describe(client: Any, experiment_id: str) -> None:
+    for key, value in {**experiment_tags(), NOTE: experiment_note(experiment_id)}.items():
+        client.set_experiment_tag(experiment_id, key, value)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,12 +14,15 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from acr_ray import __version__
-from acr_ray.models import load_checkpoint
+from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.storage import Folder
 
 
-def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[str, ...]) -> None:
-    """Log ``checkpoint`` as the model of a run; it predicts through `smoothed_model.SmoothedModel`."""
+def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[str, ...]) -> str:
+    """Log ``checkpoint`` as the model of a run; it predicts through `smoothed_model.SmoothedModel`.
+
+    Its name is the recipe's. Returns the logged model's id.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory())) / "checkpoint"
         folder.mkdir()
@@ -43,8 +47,8 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             # The signature is given; MLflow would rather guess it from an example image.
             warnings.simplefilter("ignore", UserWarning)
-            mlflow.pyfunc.log_model(
-                name="model",
+            info = mlflow.pyfunc.log_model(
+                name=model_name(card),
                 loader_module="acr_ray.tracking.smoothed_model",
                 data_path=str(folder),
                 signature=signature,
@@ -52,3 +56,10 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
                 pip_requirements=[f"acr-ray=={__version__}"],
                 metadata={"model_sha256": card.sha256, "sigma": card.sigma},
             )
+    return info.model_id
+
+
+def model_name(card: ModelCard) -> str:
+    """What the logged model is called: the recipe, else the architecture; MLflow takes no ``/ : . % ' "`` there."""
+    name = str((card.recipe or {}).get("name") or card.architecture)
+    return re.sub(r"[^\w\- ]", "_", name)[:200] or "model"

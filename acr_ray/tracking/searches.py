@@ -56,15 +56,28 @@ class SearchLog:
             raise UserError(f"{self._out}/{table}: cannot be read ({error}); --overwrite starts anew") from None
         for row in rows.to_pylist():
             self._trial(row["trial"], row["status"], {f: row[f] for f in fields}, row)
+        self._best()
         for sha in dict.fromkeys(row["trunk"] for row in rows.to_pylist() if row["trunk"]):
             self._trunk(sha, self._out / trunks / sha)
+
+    def _best(self) -> None:
+        """The best trial's numbers are the search's own."""
+        found = self._out.read_json("summary.json") if self._out.is_file("summary.json") else {}
+        best = found.get("best") if isinstance(found, dict) else None
+        if isinstance(best, dict):
+            self._tracker.metrics({k: v for k, v in best.items() if k in self._metrics and isinstance(v, (int, float))})
+            self._tracker.tags({"acr_ray.best_trial": str(best.get("trial", ""))})
 
     def _trial(self, trial: str, status: str, point: dict[str, Any], values: dict[str, Any]) -> None:
         numbers = {name: values.get(name) for name in (*self._metrics, *NUMBERS)}
         numbers = {n: v for n, v in numbers.items() if v is not None and not math.isnan(v)}
         failed = {} if status in ("finished", "stopped") else {"acr_ray.reason": str(values.get("reason", ""))}
         tags = {"acr_ray.trial": trial, "acr_ray.status": status, "acr_ray.trunk": values.get("trunk") or ""} | failed
-        self._nested("trial", trial, point, numbers, tags, "FAILED" if failed else "FINISHED")
+        # Stopped by the scheduler: not to be taken for a result.
+        ended = "FAILED" if failed else "KILLED" if status == "stopped" else "FINISHED"
+        epochs = values.get("epochs")
+        suffix = f" stopped after {epochs} epochs" if status == "stopped" else ""
+        self._nested("trial", trial, point, numbers, tags, ended, suffix)
 
     def _trunk(self, sha: str, folder: Folder) -> None:
         if not folder.is_file("trunk.json"):
@@ -75,13 +88,16 @@ class SearchLog:
         tags = {"acr_ray.trunk": sha}
         self._nested("trunk", sha, folder.read_json("trunk.json"), numbers, tags, "FINISHED")
 
-    def _nested(self, kind: str, name: str, params: dict, numbers: dict, tags: dict, status: str) -> None:
+    def _nested(
+        self, kind: str, name: str, params: dict, numbers: dict, tags: dict, status: str, suffix: str = ""
+    ) -> None:
         if name in self._known or self._tracker.run_id is None:
             return
         if not self._finishing and time.monotonic() < self._again:
             return
         nested = Tracker(self._tracker.uri, lambda text: None, experiment=self._tracker.experiment)
-        run_id = nested.start(kind, f"{kind}-{name[:12]}", tags=tags | {"mlflow.parentRunId": self._tracker.run_id})
+        tags = tags | {"mlflow.parentRunId": self._tracker.run_id}
+        run_id = nested.start(kind, f"{kind}-{name[:12]}{suffix}", tags=tags)
         nested.params(params)
         nested.metrics(numbers)
         nested.finish(status)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any
 
 from acr_ray.storage import Folder
@@ -18,8 +17,9 @@ from acr_ray.tracking.backlog import Backlog, Refused, is_refusal
 from acr_ray.tracking.experiment import open_experiment
 from acr_ray.tracking.files import local_copy
 from acr_ray.tracking.names import PARAM, TAG, fit_key, fit_keys, shortened
+from acr_ray.tracking.view import NOTE, run_note, run_tags
 
-RUN_TAG = "acr_ray.job"
+MODEL_TAG = "acr_ray.model_id"  # on a training run: its logged model
 
 
 def quieten() -> None:
@@ -33,22 +33,6 @@ def quieten() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def default_uri(out: Folder) -> str:
-    """``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
-
-    A Ray job's working directory is a copy that goes away with the cluster: there the store lies beside ``out``.
-    """
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return os.environ["MLFLOW_TRACKING_URI"]
-    temporary = in_job_copy(Path.cwd()) and out.is_local
-    return f"sqlite:///{(out.local_path.parent if temporary else Path.cwd()) / 'mlflow.db'}"
-
-
-def in_job_copy(path: Path) -> bool:
-    """Whether a path lies in the copy of a working directory that Ray makes for a job."""
-    return "runtime_resources" in path.parts and "working_dir_files" in path.parts
 
 
 def _later(method: Callable) -> Callable:
@@ -161,8 +145,6 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         quieten()  # again: importing MLflow sets its own log level
-        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME
-
         self._client, experiment_id = open_experiment(self.uri, self.experiment)
         if run_id is not None:
             try:
@@ -174,8 +156,10 @@ class Tracker:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        named = {RUN_TAG: job, MLFLOW_RUN_NAME: name, MLFLOW_SOURCE_NAME: f"jobs.{job}", **tags}
-        self.run_id = self._client.create_run(experiment_id, tags=named).info.run_id
+        tags = {fit_key(key): shortened(value, TAG) for key, value in (run_tags(job, name) | tags).items()}
+        self.run_id = self._client.create_run(experiment_id, tags=tags).info.run_id
+        if note := run_note(job, self.run_id):
+            self._client.set_tag(self.run_id, NOTE, note)
 
     @_later
     def params(self, values: dict[str, Any]) -> None:
@@ -255,7 +239,21 @@ class Tracker:
         """Log a checkpoint as an MLflow model that is loaded without unpickling (our code by name, safetensors)."""
         from acr_ray.tracking.model import log_smoothed_model
 
-        log_smoothed_model(self.uri, self.run_id, checkpoint, files)
+        model_id = log_smoothed_model(self.uri, self.run_id, checkpoint, files)
+        self._client.set_tag(self.run_id, MODEL_TAG, model_id)
+
+    @_later
+    def uses_model_of(self, run_id: str | None) -> None:
+        """Say that this run is about the model of another run, where that has logged one."""
+        from mlflow.entities import LoggedModelInput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model_id = self._client.get_run(run_id).data.tags.get(MODEL_TAG) if run_id else None
+        except MlflowException:
+            return  # the training run is in another store
+        if model_id:
+            self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
 
     @contextmanager
     def system_metrics(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ class Group:
             wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
         return wrapped
 
-    def apart(self, model: nn.Module) -> AbstractContextManager:
+    def no_gradient_sync(self, model: nn.Module) -> AbstractContextManager:
         """Passes in here leave gradients on their worker: all but the last part of an accumulated step."""
         return nullcontext() if self.world == 1 else model.no_sync()
 

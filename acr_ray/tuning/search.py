@@ -16,7 +16,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.placement import free_leaked
 from acr_ray.tuning.rungs import REDUCTION, Rungs

@@ -17,7 +17,7 @@ from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
 from acr_ray.training.named_files import Contents
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.leases import Claims
 from acr_ray.tuning.objectives import Objective, failed, measure

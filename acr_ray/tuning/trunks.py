@@ -23,7 +23,7 @@ from safetensors import numpy as safe_numpy
 from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.named_files import Contents
 from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE
 from acr_ray.tuning.kept_files import read_entry
@@ -176,7 +176,7 @@ class Trunks:
             self._once(
                 trainer.group, found, lambda: files.estimate(key) is not None, lambda: _estimate(files, key, trainer)
             )
-            trainer.progress.p_a["discard"] = files.estimate(key)
+            trainer.selection.preset(files.estimate(key))
         return files.sha
 
     def _once(self, group: Group, name: str, there: Callable[[], bool], make: Callable[[], None]) -> None:
@@ -205,8 +205,9 @@ class Trunks:
     def _grow(self, files: TrunkFiles, trial: Trainer) -> None:
         """Train the trunk from its last checkpoint before the trial's E_t to E_t."""
         e_t, group, started = trial.recipe.training.e_t, trial.group, time.monotonic()
-        trunk = Trainer(trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device, self.contents)
-        trunk.identity = files.sha
+        trunk = Trainer(
+            trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device, self.contents, files.sha
+        )
         begin = max((epoch for epoch in files.checkpoints() if epoch <= e_t), default=None)
         begin = int(group.sum(np.array([-1 if begin is None else begin]))[0]) // group.world
         if begin >= 0:
@@ -214,7 +215,7 @@ class Trunks:
         if group.rank == 0:
             files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings, self.contents))
 
-        def after_epoch(trunk: Trainer) -> None:
+        def after_epoch() -> None:
             epoch = trunk.progress.epoch
             if group.rank == 0 and epoch != e_t:
                 if epoch in self.forks:
@@ -222,7 +223,7 @@ class Trunks:
                 elif epoch % self.checkpoint_every == 0:
                     files.add(trunk, False, time.monotonic() - started)
 
-        trunk.run(after_epoch, until=e_t)
+        trunk.run(Hooks(after_epoch=after_epoch), until=e_t)
         if group.rank == 0:
             files.add(trunk, True, time.monotonic() - started)
 

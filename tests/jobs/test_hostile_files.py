@@ -183,7 +183,8 @@ def answer(read, path):
 KINDS = (
     "recipe.json", "recipe.yaml", "run.json", "summary.json", METRICS, "plan.json", "images.parquet", "ledger",
     "certificates.parquet", "summary beside", "noise_0.25.tsv", "a_0.25.csv", "model.json", "weights", "pack.json",
-    "offsets.npy", "images.bin", "entry.json", "trial.json", "cifar", "p_a.parquet", "names.txt", "i.jpg", "i.png", "i.gif", "i.tif",
+    "offsets.npy", "images.bin", "entry.json", "trial.json", "cifar", "p_a.parquet", "names.txt",
+    "i.jpg", "i.png", "i.gif", "i.tif",
 )  # fmt: skip
 EACH = 100  # 2,600 in all
 

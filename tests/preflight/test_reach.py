@@ -1,10 +1,16 @@
 """A cluster that can't be joined: one line each, soon, and no traceback."""
 
+import socket
 import subprocess
 import sys
+import threading
+from concurrent import futures
+from contextlib import suppress
 
+import grpc
 import pytest
 
+from acr_ray.preflight import reach, tls
 from acr_ray.preflight.reach import check_reachable, explained, token_problem
 from acr_ray.settings import UserError
 from tests.fakes.jobs import ROOT, run, start
@@ -26,6 +32,64 @@ def test_an_address_is_checked_before_it_is_used():
         with pytest.raises(UserError, match=said) as found:
             check_reachable(address, {})
         assert f"RAY_ADDRESS {address}" in str(found.value)
+
+
+class Stranger:
+    """Takes connections on a port of its own, and answers each with these bytes (None: never, and keeps it open)."""
+
+    def __init__(self, answer):
+        self.socket, self.held, self.answer = socket.create_server(("127.0.0.1", 0)), [], answer
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                peer, _ = self.socket.accept()
+            except OSError:
+                return
+            self.held.append(peer)
+            if self.answer is not None:
+                with suppress(OSError):  # who asked has gone
+                    peer.sendall(self.answer)
+                    peer.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"", b"SSH-2.0-OpenSSH_9.2p1\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR wrong\r\n"]
+)
+def test_what_listens_there_and_is_no_head_is_said_soon(answer, monkeypatch):
+    """It was waited for without an end."""
+    monkeypatch.setattr(reach, "SECONDS", 0.5)
+    monkeypatch.setattr(tls, "ANSWER_WITHIN", 0.5)
+    stranger = Stranger(answer)
+    try:
+        with pytest.raises(UserError, match="something listens there, but it does not answer as a Ray head"):
+            check_reachable(stranger.address, {})
+    finally:
+        stranger.socket.close()
+
+
+def test_another_grpc_server_is_no_head_either():
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(UserError, match="does not answer as a Ray head"):
+            check_reachable(f"127.0.0.1:{port}", {})
+    finally:
+        server.stop(None)
+
+
+def test_one_that_greets_and_then_says_nothing_is_not_waited_for(monkeypatch):
+    for module, limit in ((reach, "SECONDS"), (reach, "ANSWER"), (tls, "ANSWER_WITHIN")):
+        monkeypatch.setattr(module, limit, 0.5)
+    stranger = Stranger(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    try:
+        with pytest.raises(UserError, match="does not answer as a Ray head"):
+            check_reachable(stranger.address, {})
+    finally:
+        stranger.socket.close()
 
 
 def test_a_token_that_is_asked_for_must_be_there(tmp_path):

@@ -93,6 +93,18 @@ def test_a_run_in_mlflow_is_a_source_and_the_comparison_has_a_nested_run_for_eac
         assert runs[name].info.status == "FINISHED" and runs[name].data.params["n"] == "1000"
         assert runs[name].data.metrics["acr"] == parent.data.metrics[f"acr/{name}"]
         assert runs[name].data.metrics["certified_accuracy.0"] == 1.0
+    parts = set(runs) - {"logged vs after"}
+    assert set(parent.data.metrics) == {f"{key}/{part}" for key in ("acr", "hard_share") for part in parts}
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"report.html", "p_a.png", "table.md"}
+    assert {r.data.tags["mlflow.source.name"] for r in runs.values()} == {"jobs.report"}
+    assert parent.data.tags["acr_ray.job"] == "report" and runs["after"].data.tags["acr_ray.job"] == "source"
+    # The same report again updates its runs; another one has its own.
+    again = [*sources, "--out", str(tmp_path / "report"), "--tracking-uri", uri]
+    report.main(again)
+    found = client.search_runs([experiment])
+    assert {r.info.run_id for r in found} == {r.info.run_id for r in runs.values()}
+    assert all(r.info.status == "FINISHED" for r in found)
+    report.main([*again, "--radii", "0.1"])
+    assert len(client.search_runs([experiment])) == 8
     with pytest.raises(UserError, match="runs:/nothing"):
         report.main(["runs:/nothing", "--out", str(tmp_path / "other"), "--tracking-uri", uri])

@@ -20,6 +20,7 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
+from acr_ray.tracking.model import model_name
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, numbers, resolve_checkpoint, scalars, with_run
 from tests.fakes.jobs import ROOT, environment, run
 from tests.fakes.models import write_digits_checkpoint
@@ -91,7 +92,7 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
     before = sorted(artifacts.rglob("*"))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     mlflow.pyfunc.load_model(str(next(artifacts.rglob("MLmodel")).parent))  # where it lies, not a copy
-    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/{model_name(load_checkpoint(str(checkpoint))[1])}")
     images = open_images("digits", None, "test").load(range(3), None)
     found = loaded.predict(images.numpy(), params={"n": 200, "n0": 20, "seed": 4})
     torch.set_num_threads(1)

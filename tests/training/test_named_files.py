@@ -12,7 +12,7 @@ from acr_ray.settings import UserError, load_recipe
 from acr_ray.storage import Folder, claim
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.methods.own_source import source_hashes
 from acr_ray.training.named_files import check_named, check_own_source, file_hash, warnings_of
 from acr_ray.training.p_a_file import write_p_a
@@ -143,7 +143,12 @@ def test_a_target_is_opened_at_once_and_its_sigma_compared(tmp_path, images):
 def test_a_p_a_file_knows_its_sigma_and_is_compared_by_content(tmp_path, images):
     recipe = load_recipe("digits").change({"training.epochs": 2, "training.e_t": 0, "training.milestones": ()})
     trainer = Trainer(recipe.change({"discard.p_t": 0.0, "reweigh.enabled": False}), images, 0, Group())
-    trainer.run(lambda t: write_p_a(Folder(tmp_path), images, t.recipe, t.progress, t.progress.history[-1]))
+    progress = trainer.progress
+
+    def write() -> None:
+        write_p_a(Folder(tmp_path), images, trainer.recipe, progress, progress.history[-1])
+
+    trainer.run(Hooks(after_epoch=write))
     path = tmp_path / "p_a" / "epoch_0.parquet"
     named = recipe.change({"discard.p_a_file": str(path)})
     contents = check_named([named], images)

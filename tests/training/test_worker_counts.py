@@ -15,7 +15,7 @@ from acr_ray.models import ModelCard, load_checkpoint, save_checkpoint
 from acr_ray.settings import Recipe, load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group, running_statistics
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from tests.fakes.gloo import in_workers
 
 # Constants of CIFAR-10 and ImageNet together: 4 of these 12 numbers drift with 3 workers, 5 with 7.
@@ -60,16 +60,16 @@ def train_stop_and_resume(rank: int, world: int, out: str) -> None:
     whole = Trainer(recipe(), data, 0, Group())
     whole.run()
 
-    def stop(trainer: Trainer, requests: int) -> None:
-        if trainer.progress.epoch == 1 and trainer.progress.step == 1:
+    def stop(requests: int) -> None:
+        if broken.progress.epoch == 1 and broken.progress.step == 1:
             if rank == 0:
-                trainer.save(folder / "state")
+                broken.save(folder / "state")
             raise Stopped
 
     broken = Trainer(recipe(), data, 0, Group())
     broken.pulse.wanted, broken.pulse.seconds = lambda: 1, 0.0  # ask before each step, and always for a checkpoint
     with pytest.raises(Stopped):
-        broken.run(within_epoch=stop)
+        broken.run(Hooks(between_steps=stop))
     whole.group.sum(np.zeros(1))  # nobody reads before rank 0 has written
     resumed = Trainer(recipe(), data, 0, Group())
     resumed.load(folder / "state")

@@ -14,7 +14,7 @@ from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.objectives import Objective, Tally, logged
 from acr_ray.tuning.page import draw, write_page
