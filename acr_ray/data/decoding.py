@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from acr_ray.settings import UserError
 
@@ -37,7 +38,8 @@ def decoded_image(content: bytes, where: object) -> Image.Image:
             or no image.
     """
     try:
-        with Image.open(BytesIO(content)) as image:
+        with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
+            warnings.simplefilter("ignore")  # of damaged notes beside the pixels, once for every image
             # A phone's MPO holds its picture first; frames of others may be anything.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise UserError(f"{where}: holds {image.n_frames} frames; one image a file is needed")
@@ -45,6 +47,8 @@ def decoded_image(content: bytes, where: object) -> Image.Image:
             return _upright(_in_rgb(image, where), _orientation(image))
     except UserError:
         raise
+    except UnidentifiedImageError:
+        raise UserError(f"{where}: broken image file ({len(content):,} bytes of no known kind of image)") from None
     except Exception as error:  # a damaged file can raise nearly anything from a decoder
         raise UserError(f"{where}: broken image file ({type(error).__name__}: {str(error)[:200]})") from None
 
