@@ -9,7 +9,7 @@ from torch import nn
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
-from acr_ray.storage.claim import RUN
+from acr_ray.storage.claim import RUN, read_run
 from jobs._main import JobFailed
 from jobs._run import connect
 
@@ -24,7 +24,7 @@ def with_block(
     if not options.block_auto:
         return settings
     if out.is_file(RUN) and not options.overwrite:
-        held = out.read_json(RUN).get("identity", {}).get("block")
+        held = read_run(out)["identity"].get("block")
         return settings.change({"block": held}) if held else settings
     import ray
     from ray.exceptions import GetTimeoutError

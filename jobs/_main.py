@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from acr_ray.settings.base import Settings, field_of, parse, range_text, type_text
@@ -24,7 +25,28 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
+        raise UserError(f"{message}{self._meant(message)} (see {self.prog} --help)")
+
+    def _meant(self, message: str) -> str:
+        """The options that a misspelt one may stand for."""
+        words = message.removeprefix("unrecognized arguments: ").split() if "unrecognized" in message else []
+        wrong = next((word.partition("=")[0] for word in words if word.startswith("--")), None)
+        near = difflib.get_close_matches(wrong, self._option_string_actions, n=2, cutoff=0.7) if wrong else []
+        return f"; did you mean {' or '.join(near)}?" if near else ""
+
+    def first_word(self, argv: Sequence[str]) -> str | None:
+        """The first argument that is neither an option nor the value of one, wherever it stands.
+
+        An option that the parser does not know is taken to have a value, as nearly all have.
+        """
+        takes_none = {name for action in self._actions if action.nargs == 0 for name in action.option_strings}
+        words = iter(argv)
+        for word in words:
+            if not word.startswith("-"):
+                return word
+            if "=" not in word and word not in takes_none:
+                next(words, None)
+        return None
 
     def add_settings(
         self,
@@ -73,16 +95,17 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
     return convert
 
 
-def number(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: a number in [low, high]."""
+def number(low: float, high: float = 1e12, *, below: float | None = None) -> Callable[[str], float]:
+    """An argparse type: a finite number in [low, high], or in [low, below) where that is given."""
 
     def convert(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text}: must be a number >= {low:g}")
+        if not low <= value <= high or (below is not None and value >= below):
+            limit = f">= {low:g} and below {below:g}" if below else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text}: must be a number {limit}")
         return value
 
     return convert

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 from acr_ray.settings import Recipe
 
 SECONDS = 3.0  # between lines
+STILL = 15.0  # of silence, after which it is said what is being waited for
+
+
+class Waiting:
+    """Says what a job waits for, at once and again, ever more rarely, until it is over.
+
+    Use it as a context manager: it has a thread, which ends with it.
+    """
+
+    def __init__(self, seconds: float = STILL) -> None:
+        self._seconds, self._pause, self._text, self._since = seconds, seconds, "", time.monotonic()
+        self._changed, self._over = threading.Event(), False
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
+
+    def __enter__(self) -> Waiting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        self._changed.set()
+        self._thread.join()
+
+    def begin(self, text: str, at_once: bool = True) -> None:
+        """From now on this is waited for, e.g. ``starting Ray``; said at once, or only if it takes a while."""
+        self._text, self._since, self._pause = text, time.monotonic(), self._seconds
+        if at_once:
+            print(f"{text} …", flush=True)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Something has come that says more."""
+        self._text = ""
+        self._changed.set()
+
+    def _repeat(self) -> None:
+        while not self._over:
+            changed = self._changed.wait(self._pause)
+            self._changed.clear()
+            if not changed and self._text:
+                self._pause = min(2 * self._pause, 8 * self._seconds)
+                print(f"{self._text} … {clock(time.monotonic() - self._since)}", flush=True)
 
 
 class EpochLines:
@@ -19,19 +62,36 @@ class EpochLines:
     def __call__(self, record: dict[str, Any]) -> None:
         epoch, epochs, now = record["epoch"] + 1, self._recipe.training.epochs, time.monotonic()
         self._first = self._first or (epoch, now)
-        chosen = "discard_hard_share" in record
-        if now - self._printed < SECONDS and epoch < epochs and not chosen:
+        begins = self._recipe.adapts and record["epoch"] == self._recipe.training.e_t
+        if begins:
+            print(self._what_begins(record), flush=True)
+        if now - self._printed < SECONDS and epoch < epochs and not begins:
             return
         self._printed = now
-        line = f"epoch {epoch}/{epochs}  loss {record['loss']:.4f}  accuracy {100 * record['accuracy']:.1f} %"
+        attacked = " on attacked noise" if "attack_active" in record else ""
+        line = f"epoch {epoch}/{epochs}  loss {record['loss']:.4f}  accuracy {100 * record['accuracy']:.1f} %{attacked}"
         if record["remaining"] != record["inputs"]:
-            line += f"  {record['remaining']} samples kept"
+            line += f"  {record['remaining']:,} of {record['inputs']:,} samples kept"
         if "attack_active" in record:
-            line += f"  still correct {' '.join(f'{100 * a:.0f}' for a in record['attack_active'])} %"
+            shares = " ".join(f"{100 * a:.0f}" for a in record["attack_active"])
+            line += f"  correct before each attack step: {shares} %"
         done = epoch - self._first[0]
         if done and epoch < epochs:
             line += f"  {clock((now - self._first[1]) / done * (epochs - epoch))} left"
         print(line, flush=True)
+
+    def _what_begins(self, record: dict[str, Any]) -> str:
+        """At E_t the numbers change their meaning."""
+        r = self._recipe
+        parts = []
+        if r.discard.enabled:
+            parts.append(f"samples with p_A < {r.discard.p_t:g} are left out")
+        if r.reweigh.enabled:
+            parts.append("samples are drawn by their approximate certified radius")
+        if r.attack.enabled:
+            parts.append("the noise is attacked, so loss and accuracy are of harder draws than before")
+        parts = parts or ["samples are drawn with replacement"]
+        return f"from epoch {record['epoch'] + 1} on (E_t = {r.training.e_t}): {'; '.join(parts)}"
 
 
 class CertifyLines:
@@ -42,16 +102,21 @@ class CertifyLines:
 
     def __call__(self, standing: Any) -> None:
         finished = standing.images_done == standing.images
-        if not standing.rate or (time.monotonic() - self._printed < SECONDS and not finished):
+        if not (standing.rate or finished) or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
         planned = f" of {standing.evaluations_planned:,}" if standing.evaluations_planned else ""
+        speed = f"  {standing.rate:,.0f}/s  {clock(standing.seconds_left)} left" if standing.rate else ""
         print(
-            f"{standing.images_done}/{standing.images} images  {standing.actors} actors  "
-            f"{standing.evaluations:,}{planned} noisy samples  "
-            f"{standing.rate:,.0f}/s  {clock(standing.seconds_left)} left",
+            f"{standing.images_done}/{standing.images} images  {count(standing.actors, 'actor')}  "
+            f"{standing.evaluations:,}{planned} noisy samples{speed}",
             flush=True,
         )
+
+
+def count(number: int, thing: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number} {thing}" if number in (1, "1") else f"{number} {thing}s"
 
 
 def clock(seconds: float) -> str:

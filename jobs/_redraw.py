@@ -16,20 +16,27 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.plan import SELECT, Phase
 
 
-def drawer(run: Audited, checkpoint: str, root: str | None) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
+def drawer(
+    run: Audited, checkpoint: str, root: str | None, class_map: str | None = None
+) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
     """Draws blocks as the run's samplers did. Raises UserError where model or images are not the run's."""
     model, card = load_checkpoint(checkpoint)
     if card.sha256 != run.plan.model_sha256:
         raise UserError(f"--checkpoint {checkpoint}: not the model of {run.where} (its SHA-256 is another)")
     s = run.plan.settings
-    images = open_images(s.dataset, root or s.root, s.split)
+    if root is None and s.dataset != "digits":
+        # The run's file names a place; it is shown, never opened: somebody else may have written it.
+        raise UserError(f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root")
+    images = open_images(s.dataset, root, s.split, class_map).in_order_of(
+        card.class_names, f"--checkpoint {checkpoint}"
+    )
     place = {name: i for i, name in enumerate(images.names)}
     absent = [name for name in run.plan.names if name not in place]
     if absent:
-        raise UserError(f"--data.root {root or s.root}: {absent[0]} of {run.where} is not there")
+        raise UserError(f"--data.root {root}: {absent[0]} of {run.where} is not there")
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
-        raise UserError(f"--data.root {root or s.root}: other images than those of {run.where}")
+        raise UserError(f"--data.root {root}: other images than those of {run.where}")
     arithmetic = Arithmetic(s.device, s.dtype, s.compile)
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)

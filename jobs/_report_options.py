@@ -35,7 +35,7 @@ def parse(argv: list[str], about: str) -> argparse.Namespace:
     add("--formats", type=words, default=("png",), metavar="F,F", help="of figures: png, svg, pdf (default: png)")
     add("--layout", choices=LAYOUTS, default="comparison", help="of table.md and table.tex (default: comparison)")
     add("--dataset", choices=DATASETS, help="of thumbnails (default: what a certify folder among the sources says)")
-    add("--data.root", dest="root", metavar="PATH", help="folder of its images (default: as when they were certified)")
+    add("--data.root", dest="root", metavar="PATH", help="folder of its images; digits need none")
     add("--no-constant", dest="constant", action="store_false", help="leave the constant classifier out")
     return parser.parse_args(argv)
 

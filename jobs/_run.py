@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from acr_ray.preflight.reach import check_reachable, explained
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, amend, claim
+from acr_ray.storage.claim import look
 from acr_ray.storage.premises import shared_memory_problem
+from acr_ray.storage.summaries import SUMMARY, read_summary
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 from jobs._private_ray import alone
 
@@ -76,13 +79,23 @@ class Begun:
 
 def begin(
     options: argparse.Namespace, out: Folder, job: str, identity: dict[str, Any], owned: tuple[str, ...], name: str,
-    tags: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None, ready: Callable[[], None] = lambda: None,
 ) -> Begun | None:  # fmt: skip
-    """Make the folder this run's and open it in MLflow. None where everything is done already."""
+    """Make the folder this run's and open it in MLflow. None where everything is done already.
+
+    Args:
+        ready: raises UserError where the work could not be done; called where there is some, before anything is made.
+    """
+    record = look(out, job, identity, overwrite=options.overwrite, owned=owned)
+    done = record is not None and out.is_file(SUMMARY)
+    if done:
+        read_summary(out, job)
+        if record.get("tracked"):
+            return None
+    else:
+        out.prove_writable()
+        ready()
     record = claim(out, job, identity, overwrite=options.overwrite, owned=owned)
-    done = out.is_file("summary.json")
-    if done and record.get("tracked"):
-        return None
     tracker = open_tracker(options, out)
     tracker.start(job, options.run_name or name, record.get("mlflow_run_id"), tags or {})
     if tracker.run_id:

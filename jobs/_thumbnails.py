@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -53,10 +53,17 @@ class Thumbnails(Mapping[int, bytes]):
         return stream.getvalue()
 
 
-def thumbnails_for(sources: Sequence[str], dataset: str | None, root: str | None) -> Thumbnails | None:
+def thumbnails_for(
+    sources: Sequence[str], dataset: str | None, root: str | None, say: Callable[[str], None] = print
+) -> Thumbnails | None:
     """Of the data set named, or of the one that the first certify folder among the sources speaks of.
 
-    None where no source says it, or where it was not asked for by name and the images are not here any more.
+    A folder that a source's file names is never opened, for somebody else may have written it: images come from
+    ``root``, which the user names, or with the package. None, and a line that says what it would take, where that is
+    not given.
+
+    Args:
+        say: prints a line.
 
     Raises:
         UserError: ``dataset`` is given, and its images are not there.
@@ -69,9 +76,13 @@ def thumbnails_for(sources: Sequence[str], dataset: str | None, root: str | None
             continue
         try:
             folder = Folder(location, option="SOURCE")
-            if folder.is_file(PLAN):
-                settings = RunPlan.load(folder).settings
-                return Thumbnails(settings.dataset, root or settings.root, settings.split)
+            if not folder.is_file(PLAN):
+                continue
+            settings = RunPlan.load(folder).settings
+            if root is None and settings.dataset != "digits":
+                say(f"no pictures of images: {settings.dataset} is read from a folder; give --data.root PATH")
+                return None
+            return Thumbnails(settings.dataset, root, settings.split)
         except (UserError, OSError):
             continue
     return None

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
+from acr_ray.settings.recipes import check_addresses
+from acr_ray.training.workers import CheckpointPolicy, Workers
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
-
-if TYPE_CHECKING:
-    from acr_ray.training.run import Keeping, Workers
 
 BEST = ("loss", "accuracy")  # as acr_ray.training.states has it; importing that here would load torch for --help
 
 
 def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | None:
     """The recipe with the user's changes, and the job's own options; None where the recipes were to be listed."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
+    named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
+    if (epochs := scaled_epochs(argv)) is not None:  # first, so that other options count from the scaled schedule
+        recipe = recipe.scaled(epochs)
     if (method := method_in(argv)) is not None:  # first, since each method has options of its own
         recipe = recipe.change({"method.name": method}, recipe.name)
     options = parser(recipe, about).parse_args(argv)
@@ -28,7 +28,9 @@ def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | No
         return None
     if named is None:
         raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
-    return recipe.change(given(recipe, options), recipe.name), options
+    changes = given(recipe, options)
+    check_addresses(recipe, changes)
+    return recipe.change(changes, recipe.name), options
 
 
 def parser(recipe: Recipe, about: str) -> Parser:
@@ -66,6 +68,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
         "--resize-seconds", type=number(1), default=60.0, metavar="S",
         help="with --workers N:M: between looks for room for more [>= 1; default: 60]",
     )  # fmt: skip
+    add_schedule_option(found)
     found.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
     )
@@ -78,17 +81,13 @@ def parser(recipe: Recipe, about: str) -> Parser:
 
 def workers_of(options: argparse.Namespace) -> Workers:
     """The run's hardware."""
-    from acr_ray.training.run import Workers
-
     least, most = options.workers
     return Workers(least, options.gpus_per_worker, options.cpus_per_worker, most)
 
 
-def keeping_of(options: argparse.Namespace) -> Keeping:
+def checkpoint_policy(options: argparse.Namespace) -> CheckpointPolicy:
     """The run's checkpoints and the rest that changes nothing of the result."""
-    from acr_ray.training.run import Keeping
-
-    return Keeping(
+    return CheckpointPolicy(
         every=options.checkpoint_every, minutes=options.checkpoint_minutes, last=options.keep_checkpoints,
         best_by=options.best_by, max_failures=options.max_failures, resize_seconds=options.resize_seconds,
         profile=options.profile,
@@ -105,11 +104,28 @@ def _workers(text: str) -> tuple[int, int | None]:
     return found
 
 
+def add_schedule_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--scale-epochs", type=whole(1, 100_000), metavar="K",
+        help="train K epochs, with E_t, milestones, warm-ups and intervals moved in proportion",
+    )  # fmt: skip
+
+
+def scaled_epochs(argv: list[str]) -> int | None:
+    """The value of ``--scale-epochs`` where it is given; what is no number is left to the parser."""
+    text = _value_in(argv, "--scale-epochs")
+    return int(text) if text is not None and text.isdecimal() and 1 <= int(text) <= 100_000 else None
+
+
 def method_in(argv: list[str]) -> str | None:
     """The value of ``--method.name`` where it is given."""
+    return _value_in(argv, "--method.name")
+
+
+def _value_in(argv: list[str], name: str) -> str | None:
     for option, value in zip(argv, [*argv[1:], None], strict=False):  # argv may be empty
-        if option == "--method.name":
+        if option == name:
             return value
-        if option.startswith("--method.name="):
+        if option.startswith(f"{name}="):
             return option.partition("=")[2]
     return None

@@ -6,26 +6,35 @@ import time
 from typing import Any
 
 from acr_ray.storage import Folder
+from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import RUNNING, TRIALS, Work
-from jobs._progress import SECONDS, clock
+from jobs._progress import SECONDS, Waiting, clock
 
 
 class TrialLines:
     """A line for every trial that ends, with the best so far and the time left; between them one now and then."""
 
-    def __init__(self, work: Work, trials: int) -> None:
+    def __init__(self, work: Work, trials: int, waiting: Waiting) -> None:
         self._objective, self._epochs, self._trials = work.asked[0], work.recipe.training.epochs, trials
         self._started = self._printed = time.monotonic()
         # Of an earlier process: trials that came to their end. Those that were stopped early are not counted again.
         done = Folder(work.out) / TRIALS
-        self._ended: dict[str, float] = {name.removesuffix(".json"): float("nan") for name in done.names(".json")}
+        self._ended: dict[str, float] = {
+            name.removesuffix(".json"): float(read_report(done, name).get(self._objective.name) or "nan")
+            for name in done.names(".json")
+        }
         self._before = len(self._ended)
         if self._before:
             print(f"going on: {self._before} of {trials} trials are done", flush=True)
         self._epoch: dict[str, int] = {}
+        self._waiting = waiting
 
     def __call__(self, point: Point, report: dict[str, Any]) -> None:
+        self._line(point, report)
+        self._waiting.begin("no trial has reported anything", at_once=False)
+
+    def _line(self, point: Point, report: dict[str, Any]) -> None:
         trial, now = report["trial"], time.monotonic()
         self._epoch[trial] = report["epoch"]
         if report["status"] == RUNNING:

@@ -6,13 +6,14 @@ import argparse
 from typing import Any
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
+from acr_ray.settings.recipes import check_addresses
 from acr_ray.tuning.objectives import ALLOWED, Objective, logged, parse_objectives
 from acr_ray.tuning.rungs import Rungs, place
 from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
 from acr_ray.tuning.validation import ValidationSettings
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
-from jobs._train_options import method_in
+from jobs._train_options import add_schedule_option, method_in, scaled_epochs
 
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
 VALIDATION = {
@@ -62,21 +63,25 @@ class Asked:
         o = self.options
         return {
             "search": o.search, "scheduler": o.scheduler, "seed": o.seed, "no_trunk": o.no_trunk,
-            "validation": self.validation.flat(), "workers": o.workers, "cpus_per_worker": o.cpus_per_worker,
-            "gpu": bool(o.gpus_per_worker),
+            "baseline": o.baseline, "validation": self.validation.flat(), "workers": o.workers,
+            "cpus_per_worker": o.cpus_per_worker, "gpu": bool(o.gpus_per_worker),
         }  # fmt: skip
 
 
 def parse(argv: list[str], about: str) -> Asked:
     """Raises UserError naming the option or field, and what is allowed."""
-    named = argv[0] if argv and not argv[0].startswith("-") else None
+    named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
+    if (epochs := scaled_epochs(argv)) is not None:
+        recipe = recipe.scaled(epochs)
     if (method := method_in(argv)) is not None:
         recipe = recipe.change({"method.name": method}, recipe.name)
     options = parser(recipe, about).parse_args(argv)
     if named is None:
         raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
-    return Asked(recipe.change(given(recipe, options), recipe.name), options)
+    changes = given(recipe, options)
+    check_addresses(recipe, changes)
+    return Asked(recipe.change(changes, recipe.name), options)
 
 
 def parser(recipe: Recipe, about: str) -> Parser:
@@ -92,6 +97,10 @@ def parser(recipe: Recipe, about: str) -> Parser:
         help="a,b,c or low..high or log:low..high of a recipe's field; may be repeated, then only these are searched "
         "[default: m, E_t, p_t, T and ε around the recipe's values]",
     )  # fmt: skip
+    add(
+        "--no-baseline", dest="baseline", action="store_false",
+        help="leave plain Gaussian training of the recipe out; else the best trial is judged against it",
+    )  # fmt: skip
     add("--no-trunk", action="store_true", help="train every trial from the beginning")
     add("--workers", type=whole(1, 100_000), default=1, metavar="N", help="DDP workers of a trial [>= 1; default: 1]")
     add("--gpus-per-worker", type=number(0), default=0, metavar="G", help="0: CPU and gloo; else NCCL [default: 0]")
@@ -104,6 +113,7 @@ def parser(recipe: Recipe, about: str) -> Parser:
         info = ValidationSettings.model_fields[field]
         text = f"{info.description} [default: {info.default}]".replace("%", "%%")
         add(f"--{option}", dest=f"validation:{field}", metavar="VALUE", help=text)
+    add_schedule_option(found)
     add_run_options(found)
     fields = recipe.flat()
     found.add_settings(recipe, {name: name for name in fields if name != "name"}, fields)

@@ -16,6 +16,7 @@ from acr_ray.certification.statement import statements
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, claim
+from acr_ray.storage.claim import look
 from jobs._main import JobFailed, Parser, entry, number, whole
 from jobs._run import out_folder
 
@@ -28,13 +29,18 @@ def parser() -> Parser:
     found.add_argument("runs", metavar="RUN", nargs="+", help="folders of jobs.certify")
     found.add_argument("--out", metavar="DIR", help="where results go: a path, or a URI such as s3://… [required]")
     found.add_argument("--overwrite", action="store_true", help="start anew where DIR holds another audit")
-    found.add_argument("--alpha", type=number(1e-300, 1), help="another error probability [default: the runs']")
+    found.add_argument("--alpha", type=number(1e-300, below=1), help="another error probability [default: the runs']")
     found.add_argument("--bound", choices=("clopper-pearson", "randomized"), help="another bound [default: the runs']")
-    found.add_argument("--rho", type=number(1e-300, 1), default=0.001, help="of the statement on all images [0.001]")
+    found.add_argument(
+        "--rho", type=number(1e-300, below=1), default=0.001, help="of the statement on all images [0.001]"
+    )
     found.add_argument("--redraw", type=whole(1), metavar="K", help="draw K lines of each ledger again")
     found.add_argument("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [0]")
     found.add_argument("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
-    found.add_argument("--data.root", dest="root", metavar="PATH", help="the images, for --redraw [default: the run's]")
+    found.add_argument("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
+    found.add_argument(
+        "--data.class_map", dest="class_map", metavar="FILE", help="names of class folders, for --redraw"
+    )
     return found
 
 
@@ -50,10 +56,11 @@ def main(argv: list[str]) -> None:
     if not whole_run.tally.finished:
         raise UserError(f"RUN {whole_run.where}: not one image is finished")
     identity = {"runs": [run.plan.identity() for run in runs], "alpha": options.alpha, "bound": options.bound}
-    claim(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    look(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     differing = 0
     for run, folder in zip(runs, folders, strict=True) if options.redraw else ():
         differing += _redraw(run, folder, options)
+    claim(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **_numbers(whole_run, options.rho)}
     if options.redraw:
         summary["redrawn"] = {"lines": options.redraw, "differing": differing}
@@ -86,7 +93,13 @@ def _numbers(run: Audited, rho: float) -> dict[str, Any]:
 def _redraw(run: Audited, folder: Folder, options: Any) -> int:
     from jobs._redraw import drawer
 
-    found = redraw(run, folder, options.redraw, options.redraw_seed, drawer(run, options.checkpoint, options.root))
+    found = redraw(
+        run,
+        folder,
+        options.redraw,
+        options.redraw_seed,
+        drawer(run, options.checkpoint, options.root, options.class_map),
+    )
     for each in found:
         said = "agrees" if each.agrees else f"DIFFERS: written {each.written}, drawn {each.drawn}"
         print(f"{each.image} {each.span.phase} blocks {each.span.first} to {each.span.stop - 1}: {said}", flush=True)

@@ -13,14 +13,16 @@ from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import StandingMeters
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 from jobs._block import with_block
 from jobs._certify_options import parser, plan_of, settings_for
 from jobs._main import JobFailed, entry
 from jobs._page import log_page
-from jobs._progress import CertifyLines
-from jobs._run import begin, connect, out_folder, tracking_uri
+from jobs._progress import CertifyLines, Waiting, count
+from jobs._ready import actors_fit
+from jobs._run import begin, out_folder, tracking_uri
 
 SCHEMA_VERSION = 1
 OWNED = ("ledger", "plan.json", "images.parquet", certificates.PARQUET, certificates.TSV, "summary.json")
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
     plan = plan_of(settings, images, card, model)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
-    run = begin(options, out, "certify", plan.identity(), OWNED, name, tags)
+    run = begin(options, out, "certify", plan.identity(), OWNED, name, tags, lambda: actors_fit(options))
     if run is None:
         print(f"done before: {out}/{certificates.PARQUET}")
         return
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> None:
     def work() -> None:
         if run.done:
             return
-        from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
+        from acr_ray.certification.coordinator import Coordinator, SamplersLost, Standing, StorageLost
         from acr_ray.certification.crew import Actors, RayCrew
         from acr_ray.certification.sampler import Arithmetic
 
@@ -65,15 +67,22 @@ def main(argv: list[str]) -> None:
         )
         if before:
             print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
-        connect(options.verbose)
         label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
         arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
         crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
         lines, meters = CertifyLines(), StandingMeters(label, before)
         coordinator = Coordinator(ledger, tally, images, crew, actors.low, actors.high, settings.block)
+        waiting.begin(f"starting {count(actors.high, 'actor')}")
+
+        def told(standing: Standing) -> None:
+            if standing.rate:
+                waiting.end()
+            lines(standing)
+            meters(standing)
+
         try:
-            coordinator.run(lambda standing: (lines(standing), meters(standing)))
+            coordinator.run(told)
         except (SamplersLost, StorageLost, BrokenModelError) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
         certificates.write(out, certificates.certificate_table(plan, tally))
@@ -86,8 +95,9 @@ def main(argv: list[str]) -> None:
         summary |= {"chosen": options.chosen, "bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
         out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
-    with_run(run.tracker, work)
-    summary = out.read_json("summary.json")
+    with Waiting() as waiting:
+        with_run(run.tracker, work)
+    summary = read_summary(out, "certify")
     run.tracker.metrics(numbers(summary))
     run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
     log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)

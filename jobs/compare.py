@@ -6,13 +6,13 @@ Trains each recipe with seeds 0, 1, …, certifies each model, and writes the ta
 
 from __future__ import annotations
 
-import json
 from statistics import fmean, stdev
 from typing import Any
 
-from acr_ray.settings import RECIPES, UserError
-from acr_ray.settings.base import digest
+from acr_ray.settings import RECIPES, UserError, load_recipe
 from acr_ray.storage import Folder, claim
+from acr_ray.storage.summaries import read_summary
+from acr_ray.training.following import records
 from jobs import certify, train
 from jobs._main import Parser, entry, whole
 from jobs._run import add_run_options, out_folder
@@ -29,7 +29,9 @@ def parser() -> Parser:
         "--methods", metavar="R,R,…", default=",".join(METHODS), help="recipes, names or files [default: all on digits]"
     )
     found.add_argument("--seeds", type=whole(1, 1000), default=3, metavar="K", help="runs of each [default: 3]")
-    found.add_argument("--n", type=whole(10), default=10_000, metavar="N", help="draws an image [default: 10000]")
+    found.add_argument(
+        "--n", type=whole(10, 10**9), default=10_000, metavar="N", help="draws an image [default: 10000]"
+    )
     found.add_argument("--workers", type=whole(1), default=1, metavar="W", help="DDP workers, and actors [default: 1]")
     add_run_options(found)
     return found
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> None:
     shared += ["--experiment", options.experiment] if options.experiment else []
     shared += ["--overwrite"] if options.overwrite else []
     owned = ("table.md", "summary.json")
+    for name in recipes:
+        load_recipe(name)
     claim(out, "compare", {"workers": options.workers}, overwrite=options.overwrite, owned=owned)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
     # Seed by seed, so that a comparison that is cut short has every method.
@@ -61,15 +65,16 @@ def main(argv: list[str]) -> None:
 
 
 def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str]) -> dict[str, float]:
-    # A recipe from a file has slashes in its name; its hash keeps two files of the same name apart.
-    name = recipe if recipe in RECIPES else f"own-{digest(recipe)[:12]}"
+    # A recipe from a file is known by what it says: another file name, or a file that was edited.
+    name = recipe if recipe in RECIPES else f"own-{load_recipe(recipe).sha256[:12]}"
     trained, certified = out / f"train/{name}-{seed}", out / f"certify-{options.n}/{name}-{seed}"
     workers = ["--workers", str(options.workers)]
     train.main([recipe, "--out", str(trained), "--seed", str(seed), "--checkpoint-every", "10", *workers, *shared])
     draws = ["--n", str(options.n), "--radii", ",".join(RADII), "--actors", str(options.workers)]
-    certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *shared])
-    summary = certified.read_json("summary.json")
-    epochs = [json.loads(line) for line in trained.read_text("metrics.jsonl").splitlines()]
+    root = load_recipe(recipe).data.root
+    data = [] if root is None else ["--data.root", root]
+    certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *data, *shared])
+    summary, epochs = read_summary(certified, "certify"), records(trained)
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
     shares = [100 * share for share in (*summary["certified_accuracy"].values(), summary["hard_share"])]
     return dict(zip(COLUMNS, [summary["acr"], *shares, passes / 1e6], strict=True))

@@ -27,7 +27,9 @@ def parser() -> Parser:
     found = Parser(prog="python -m jobs.demo", description=__doc__)
     found.add_argument("--out", metavar="DIR", default="outputs/demo", help="results [default: outputs/demo]")
     found.add_argument("--seed", type=whole(0), default=0, metavar="S", help="of everything [default: 0]")
-    found.add_argument("--n", type=whole(10), default=10_000, metavar="N", help="draws an image [default: 10000]")
+    found.add_argument(
+        "--n", type=whole(10, 10**9), default=10_000, metavar="N", help="draws an image [default: 10000]"
+    )
     found.add_argument("--inside", action="store_true", help="run here and now, on the cluster of RAY_ADDRESS")
     return found
 

@@ -16,7 +16,8 @@ from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
-from acr_ray.storage import Folder, own
+from acr_ray.settings.recipe import absolute_path
+from acr_ray.storage import Folder, check_own, own
 from acr_ray.tracking import default_uri, quieten
 from jobs._main import JobFailed, Parser, entry, number, whole
 from jobs._run import connect
@@ -28,14 +29,18 @@ def parser() -> Parser:
     found = Parser(prog="python -m jobs.doctor", description=__doc__)
     found.add_argument("--storage", metavar="DIR", help="folder for results, to be seen by all nodes (--out of jobs)")
     found.add_argument("--dataset", choices=DATASETS, help="look for these images on every node")
-    found.add_argument("--data.root", dest="root", metavar="PATH", help="where they are: a path or a URI")
+    found.add_argument(
+        "--data.root", dest="root", type=absolute_path, metavar="PATH", help="where they are: a path or a URI"
+    )
     found.add_argument("--split", choices=("train", "test"), default="train", help="[default: train]")
     found.add_argument("--workers", type=whole(1), default=1, metavar="N", help="of the run to come [default: 1]")
     found.add_argument("--cpus-per-worker", type=whole(1), default=1, metavar="C", help="[default: 1]")
     found.add_argument("--gpus-per-worker", type=number(0), default=0, metavar="G", help=">= 0 [default: 0]")
     found.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
     found.add_argument("--no-tracking", action="store_true", help="leave MLflow out")
-    found.add_argument("--seconds", type=number(5), default=60, metavar="S", help="for a node's answer [default: 60]")
+    found.add_argument(
+        "--seconds", type=number(5, 86400), default=60, metavar="S", help="for a node's answer [default: 60]"
+    )
     found.add_argument("--out", metavar="DIR", help="keep the findings there as summary.json")
     found.add_argument("--verbose", action="store_true", help="show what Ray logs")
     return found
@@ -43,10 +48,16 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
-    if out := Folder(options.out) if options.out else None:
+    out = Folder(options.out) if options.out else None
+    storage = Folder(options.storage, option="--storage") if options.storage else None
+    if out:
+        check_own(out, "doctor", ("summary.json",), "checks")
+    connect(options.verbose)
+    if out:
         own(out, "doctor", ("summary.json",), "checks")
     probe = f".doctor-{uuid.uuid4().hex[:8]}"
-    storage = Folder(options.storage, option="--storage").make_writable() if options.storage else None
+    if storage:
+        storage.make_writable()
     told: list[Finding] = []
 
     def tell(finding: Finding) -> None:
@@ -56,7 +67,6 @@ def main(argv: list[str]) -> None:
     if storage:
         (storage / probe).write_text(DRIVER, "")
     try:
-        connect(options.verbose)
         for finding in cluster(options, storage, probe):
             tell(finding)
     finally:

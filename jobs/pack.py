@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
     splits = ("train", "test") if options.split == "both" else (options.split,)
     # All are opened first: what is wrong with the second is said before the first has taken hours.
     opened = [open_imagenet(options.root, split) for split in splits]
+    for line in (line for images in opened for line in images.remarks):
+        print(line, flush=True)
     for split in splits:
         check_own_split(out / split)
     for split, images in zip(splits, opened, strict=True):

@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 
 from acr_ray import __version__
-from acr_ray.data import open_images
-from acr_ray.models import build_model
 from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
-from acr_ray.training.methods import build_method
+from jobs._checks import check_recipe
+from jobs._data import open_data
 from jobs._main import JobFailed, entry
 from jobs._page import log_sample_p_a
-from jobs._progress import EpochLines
-from jobs._run import begin, connect, out_folder
-from jobs._train_options import keeping_of, parse, workers_of
+from jobs._progress import EpochLines, Waiting, count
+from jobs._ready import workers_fit
+from jobs._run import begin, out_folder
+from jobs._train_options import checkpoint_policy, parse, workers_of
 
 SCHEMA_VERSION = 1
 
@@ -26,13 +26,12 @@ def main(argv: list[str]) -> None:
     parsed = parse(argv, __doc__)
     if parsed is None:
         return
-    recipe, options = parsed
+    recipe, options = parsed[0].with_absolute_paths(), parsed[1]
     if not options.dry_run:
         recipe.check_complete()
         out = out_folder(options)
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
-    build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
-    build_method(recipe)
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    contents = check_recipe(recipe, images)
     if options.dry_run:
         from jobs._dry_run import dry_run
 
@@ -45,20 +44,26 @@ def main(argv: list[str]) -> None:
 
     fingerprint = images.fingerprint()
     workers = workers_of(options)
-    settings = {"recipe": recipe.name, **recipe.identity(), "seed": options.seed}
+    settings = {**recipe.identity(contents), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
-    run = begin(options, out, "train", identity, OWNED, recipe.name)
+    run = begin(
+        options, out, "train", identity, OWNED, recipe.name,
+        ready=lambda: workers_fit(workers, recipe, len(images), options.verbose),
+    )  # fmt: skip
     if run is None:
         print(f"done before: {out}/checkpoint")
         return
     tracker = run.tracker
-    tracker.params({**settings, **hardware, "data.root": recipe.data.root, "code_version": __version__})
+    params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
+    tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), EpochLines(recipe)
+    waiting = Waiting()
     meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
 
     def told(epoch: dict) -> None:
+        waiting.end()
         lines(epoch)
         log(epoch)
         meters(epoch, tracker.behind)
@@ -66,17 +71,20 @@ def main(argv: list[str]) -> None:
     def work() -> None:
         if run.done:
             return
-        print(f"train {recipe.name}: {len(images)} images, {workers.text} workers, results in {out}", flush=True)
+        print(
+            f"train {recipe.name}: {count(len(images), 'image')}, {count(workers.text, 'worker')}, results in {out}",
+            flush=True,
+        )
         if before := records(out):
             print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
-        connect(options.verbose)
         import ray.train
 
+        waiting.begin(f"starting {count(workers.text, 'worker')}, which train the first epoch")
         try:
             run_training(
                 recipe, out, seed=options.seed, workers=workers, fingerprint=fingerprint,
-                images=len(images), keeping=keeping_of(options),
+                images=len(images), contents=contents, policy=checkpoint_policy(options),
                 on_epoch=told, on_note=lambda note: print(note, flush=True),
             )  # fmt: skip
         except (TrainingStopped, BrokenModelError) as error:
@@ -92,7 +100,8 @@ def main(argv: list[str]) -> None:
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
         out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
-    with_run(tracker, work)
+    with waiting:
+        with_run(tracker, work)
     for epoch in records(out):
         log(epoch)
     tracker.files(out, ["summary.json", METRICS])
@@ -100,7 +109,8 @@ def main(argv: list[str]) -> None:
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     run.end()
-    print(f"trained: {out}/{CHECKPOINT}", flush=True)
+    data = "" if recipe.data.root is None else f" --data.root {recipe.data.root}"
+    print(f"trained: {out}/{CHECKPOINT}\nnext: python -m jobs.certify {out}{data} --out {out}-certified", flush=True)
 
 
 if __name__ == "__main__":

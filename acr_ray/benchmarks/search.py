@@ -26,7 +26,7 @@ from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder, own
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.objectives import logged, parse_objectives
 from acr_ray.tuning.plan import Record, search_passes, validation_passes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from acr_ray.settings import Recipe
 from acr_ray.training.attack import frozen
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
-from acr_ray.training.step import step
+from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import wait_for
 
@@ -70,8 +71,10 @@ def learn(steps: int) -> dict[str, NDArray]:
     with torch.no_grad():
         for number in range(STATISTICS):
             x = _batch(steps + number)[1].repeat_interleave(t.m, dim=0)
-            noisy = (x + t.sigma * torch.randn(x.shape)).to(trainer.device, memory_format=trainer.memory_format)
-            trainer.network(noisy)
+            noisy = (x + t.sigma * torch.randn(x.shape)).to(
+                trainer.device, memory_format=trainer.networks.memory_format
+            )
+            trainer.networks.network(noisy)
     return weights()
 
 
@@ -94,7 +97,8 @@ def _our_step(number: int, attacks: bool) -> Tensor:
     trainer: Trainer = STATE["trainer"]
     mine, x, y = _batch(number)
     sums = Sums(trainer.recipe.attack.steps, trainer.device)
-    step(trainer, x, y, mine, trainer.recipe.inputs_per_step, number, STEPS, attacks=attacks, look_first=(), sums=sums)
+    step = STATE.get("alone") or trainer.step
+    step(StepInput(x, y, mine, trainer.recipe.inputs_per_step, 0, number, STEPS, attacks), sums)
     return sums.totals[3:]
 
 
@@ -108,7 +112,7 @@ def unavoidable(active: list[int]) -> float:
     trainer: Trainer = STATE["trainer"]
     mine, x, _ = _batch(0)
     rows = len(mine) * trainer.recipe.training.m
-    x = x.to(trainer.device, memory_format=trainer.memory_format)
+    x = x.to(trainer.device, memory_format=trainer.networks.memory_format)
     x = x.repeat_interleave(trainer.recipe.training.m, dim=0)
     wrong = sum(a - b for a, b in zip([rows, *active[:-1]], active, strict=True))
     inputs = [x[:count].detach().clone().requires_grad_() for count in active if count]
@@ -120,11 +124,11 @@ def unavoidable(active: list[int]) -> float:
     with frozen(trainer.module):
         with torch.no_grad():
             for some in discarded:
-                trainer.network(some)
+                trainer.networks.network(some)
         for some in inputs:
-            torch.autograd.grad(trainer.network(some).sum(), some)
+            torch.autograd.grad(trainer.networks.network(some).sum(), some)
     trainer.module.train()
-    trainer.model(x).sum().backward()
+    trainer.networks.model(x).sum().backward()
     wait_for(STATE["device"])
     return _clock() - started
 
@@ -175,9 +179,13 @@ def throughput(steps: int, way: str) -> float:
             them after each step, but keeps its gradients and statistics; ``apart``: nothing.
     """
     trainer: Trainer = STATE["trainer"]
-    model, group = trainer.model, trainer.group
+    group = trainer.group
     if way != "shared":
-        trainer.model, trainer.group = trainer.module, Hermit(trainer.device)
+        nets, shared = trainer.networks, trainer.step
+        STATE["alone"] = TrainStep(
+            trainer.recipe, replace(nets, model=nets.module), shared.method, trainer.optimizer, trainer.scaler,
+            Hermit(trainer.device), trainer.timers, trainer.seed, trainer.images,
+        )  # fmt: skip
     started = time.perf_counter()
     try:
         for number in range(steps):
@@ -187,7 +195,7 @@ def throughput(steps: int, way: str) -> float:
         wait_for(STATE["device"])
         return steps * (trainer.recipe.training.batch_size // group.world) / (time.perf_counter() - started)
     finally:
-        trainer.model, trainer.group = model, group
+        STATE.pop("alone", None)
 
 
 class Hermit(Group):

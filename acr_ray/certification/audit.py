@@ -5,7 +5,6 @@ No torch, no Ray: `redraw` is given what draws.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.certification.course import ABSTAINED, CERTIFIED, Counts, Course, Verdict, added
-from acr_ray.certification.ledger import FOLDER
+from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.tally import Tally
 from acr_ray.certification.tasks import Span
@@ -135,6 +134,10 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
 
 
 def _check_alike(first: Audited, other: Audited) -> None:
+    ours, theirs = first.plan.class_names, other.plan.class_names
+    if ours and theirs and list(ours) != list(theirs):
+        shown = [", ".join(names[:12]) for names in (ours, theirs)]
+        raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):
         s = run.plan.settings
         if s.stopping != "fixed" or s.stop_when_wrong or run.tally.course.rule.name != PLAIN:
@@ -175,15 +178,9 @@ def redraw(
         seed: of the choice.
         draw: ``(image, phase, first, stop)`` to class counts ``(num_classes,)``.
     """
-    lines: list[tuple[Span, Counts]] = []
     names = run.plan.names
-    position = {name: i for i, name in enumerate(names)}
-    ledger = folder / FOLDER
-    for file in ledger.names(".jsonl"):
-        for line in ledger.read_text(file).splitlines():
-            record = json.loads(line)
-            span = Span(position[record["image"]], record["phase"], record["first"], record["stop"])
-            lines.append((span, {int(c): n for c, n in record["counts"].items()}))
+    ledger = Ledger(folder, names, run.plan.num_classes)
+    lines = [(span, dict(counts)) for _, (span, counts, _) in ledger.lines(run.tally.phases)]
     chosen = np.random.default_rng(seed).permutation(len(lines))[:count]
     found = []
     for i in sorted(chosen.tolist()):

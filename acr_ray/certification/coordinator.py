@@ -21,6 +21,7 @@ from acr_ray.smoothing.plan import SELECT
 AHEAD = 2  # tasks sent to an actor before its first result is back: one at work, one waiting
 TASK_SECONDS = 1.0  # what a task should take at least: short enough to lose little with an actor
 TASKS_PER_SECOND = 25  # what the coordinator should have to handle at most, whatever the number of actors
+RATE_SECONDS = 4.0  # of drawing before a speed is known
 FLUSH_SECONDS = 1.0  # results wait at most so long for the ledger
 KEEP_IMAGES = 64  # images kept decoded
 STRAGGLER = 10.0  # times the usual time of a task, from which it is also given to somebody idle
@@ -43,7 +44,7 @@ class Standing:
     images: int
     evaluations: int
     evaluations_planned: int  # an estimate where images stop at their own time; 0 where nothing is known yet
-    rate: float  # evaluations a second since the first result, all actors; 0 where that is not known yet
+    rate: float  # evaluations a second since the first result, all actors; 0 in the first `RATE_SECONDS`
     actors: int
 
     @property
@@ -268,7 +269,9 @@ class Coordinator:
         drawn, now, done = self._tally.evaluations, self._clock(), len(self._tally.finished)
         if self._started is None and drawn > self._before:  # from the first result: actors take a while to start
             self._before, self._started = drawn, now
-        rate = (drawn - self._before) / (now - self._started) if self._started and now > self._started else 0.0
+        # Not known at once: the first results are those of the smallest tasks, while the larger are under way.
+        known = self._started is not None and now - self._started >= RATE_SECONDS
+        rate = (drawn - self._before) / (now - self._started) if known else 0.0
         ready = sum(worker.ready for worker in self.workers.values())
         return Standing(done, len(self._tally), drawn, self._planned(drawn, done), rate, ready)
 

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from acr_ray.certification.tally import Overlap, Tally
 from acr_ray.certification.tasks import Span
+from acr_ray.settings.documents import check, decoded, parse_json
 from acr_ray.settings.errors import UserError
+from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
 
 FOLDER = "ledger"
 COMPACT_AT = 200  # small files in the folder before they become one
 SEALED = 4 * 2**20  # bytes from which a file is left as it is: what is written again and again stays bounded
+MOST_BYTES = 2**30  # of a file of it
 
 Line = tuple[Span, Mapping[int, int], float]
+Whole = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class _LineFile(BaseModel):
+    """A line as it stands there."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    image: Annotated[str, Field(strict=True)]
+    phase: Annotated[str, Field(strict=True)]
+    first: Annotated[Whole, Field(strict=True)]
+    stop: Annotated[Whole, Field(strict=True)]
+    counts: dict[Whole, Annotated[Whole, Field(strict=True)]]  # JSON's keys are text
+    seconds: Annotated[float, Field(ge=0, strict=True)]
+
+
+_LINE = TypeAdapter(_LineFile)
 
 
 class Ledger:
@@ -40,21 +63,25 @@ class Ledger:
         Raises:
             UserError: a file can't be read, or doesn't belong to this run; names the file and the line.
         """
+        for where, (span, counts, seconds) in self.lines(tally.phases):
+            try:
+                # A merge that was cut short leaves the same lines in an old file and the new: added once.
+                tally.add(span, counts, seconds)
+            except Overlap as error:
+                raise UserError(f"{where}: blocks that another line already has ({error})") from error
+        tally.settle()
+
+    def lines(self, phases: Mapping[str, Phase]) -> Iterator[tuple[str, Line]]:
+        """Each line on disk, checked, and where it stands. Raises UserError as `read`."""
         position = {name: i for i, name in enumerate(self._names)}
         for file in self._folder.names(".jsonl"):
-            content = self._folder.read_bytes(file)
+            where = f"{self._folder}/{file}"
+            content = self._folder.read_bytes(file, MOST_BYTES)
             self._last = max(self._last, _number(file, self._folder))
             if len(content) < SEALED:
                 self._sizes[file] = len(content)
-            for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
-                where = f"{self._folder}/{file} line {number}"
-                span, counts, seconds = self._parse(line, position, tally, where)
-                try:
-                    # A merge that was cut short leaves the same lines in an old file and the new: added once.
-                    tally.add(span, counts, seconds)
-                except Overlap as error:
-                    raise UserError(f"{where}: blocks that another line already has ({error})") from error
-        tally.settle()
+            for number, line in enumerate(decoded(content, where).splitlines(), 1):
+                yield f"{where} line {number}", self._parse(line, position, phases, f"{where} line {number}")
 
     def append(self, lines: Sequence[Line]) -> None:
         """Write finished spans as one file. Raises OSError where the storage fails; nothing is written then."""
@@ -71,21 +98,17 @@ class Ledger:
         record = {"image": self._names[span.image], "phase": span.phase, "first": span.first, "stop": span.stop}
         return json.dumps(record | {"counts": by_class, "seconds": round(seconds, 6)}) + "\n"
 
-    def _parse(self, line: str, position: dict[str, int], tally: Tally, where: str) -> Line:
-        try:
-            record = json.loads(line)
-            span = Span(position[record["image"]], record["phase"], record["first"], record["stop"])
-            counts = {int(label): int(count) for label, count in record["counts"].items()}
-            seconds = float(record["seconds"])
-            phase = tally.phases[span.phase]
-            fits = 0 <= span.first < span.stop <= phase.blocks
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{where}: not a ledger line of this run ({type(error).__name__}: {error})") from error
-        if not fits or any(not 0 <= c < self._num_classes or count < 0 for c, count in counts.items()):
+    def _parse(self, line: str, position: dict[str, int], phases: Mapping[str, Phase], where: str) -> Line:
+        found = check(_LINE, parse_json(line, where), where)
+        at, phase = position.get(found.image), phases.get(found.phase)
+        if at is None or phase is None:
+            unknown = f"image {found.image!r}" if at is None else f"phase {found.phase!r}"
+            raise UserError(f"{where}: not a ledger line of this run, which has no {unknown[:120]}")
+        if not found.first < found.stop <= phase.blocks or any(c >= self._num_classes for c in found.counts):
             raise UserError(f"{where}: blocks, classes or counts out of range")
-        if sum(counts.values()) != sum(phase.counted(block) for block in range(span.first, span.stop)):
+        if sum(found.counts.values()) != phase.counted_between(found.first, found.stop):
             raise UserError(f"{where}: the counts don't add up to the draws of these blocks")
-        return span, counts, seconds
+        return Span(at, found.phase, found.first, found.stop), found.counts, found.seconds
 
     def _compact(self) -> None:
         """Join the small files into the last one's name, then delete the others: every line is always somewhere."""

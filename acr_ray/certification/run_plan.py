@@ -5,19 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.certification.course import Course
 from acr_ray.certification.ledger import FOLDER, Ledger
 from acr_ray.certification.tally import Tally
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.settings.documents import check, check_version
 from acr_ray.storage import Folder
+from acr_ray.storage.tables import read_table
 
 PLAN, IMAGES = "plan.json", "images.parquet"
 SCHEMA_VERSION = 1
+MOST_BYTES = 2**30  # of the list of images
+MOST_CLASSES = 100_000  # as of a model
+
+
+class _PlanFile(BaseModel):
+    """`PLAN`."""
+
+    model_config = ConfigDict(strict=True)
+
+    schema_version: int
+    settings: dict[str, Any]
+    num_classes: Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+    model_sha256: Annotated[str, Field(max_length=200)]
+    arithmetic: Annotated[str, Field(max_length=1000)]
+    data: Annotated[str, Field(max_length=200)]
+    class_names: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,7 @@ class RunPlan:
         model_sha256: of the model's weights.
         arithmetic: how they are computed with, in words; a part of what is certified.
         data: fingerprint of the images.
+        class_names: of the model, in its order; none in runs of earlier versions.
     """
 
     settings: CertifySettings
@@ -41,6 +62,7 @@ class RunPlan:
     model_sha256: str
     arithmetic: str
     data: str
+    class_names: Sequence[str] = ()
 
     def identity(self) -> dict[str, object]:
         """What must be the same for counts to be the same."""
@@ -53,6 +75,7 @@ class RunPlan:
         pq.write_table(table, stream)
         folder.write_bytes(IMAGES, stream.getvalue())
         about = {"num_classes": self.num_classes, "model_sha256": self.model_sha256, "arithmetic": self.arithmetic}
+        about["class_names"] = list(self.class_names)
         settings = self.settings.model_dump(mode="json")
         # Last, and whole: where it is, the images are too.
         folder.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "settings": settings, "data": self.data, **about})
@@ -62,17 +85,24 @@ class RunPlan:
         """Raises UserError where the folder holds no plan that can be read."""
         if not folder.is_file(PLAN):
             raise UserError(f"{folder}: no certification run: {PLAN} is not there")
-        found = folder.read_json(PLAN)
-        if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(f"{folder}/{PLAN}: not a plan of schema version {SCHEMA_VERSION}")
+        where, images = f"{folder}/{PLAN}", f"{folder}/{IMAGES}"
         try:
-            table = pq.read_table(pa.BufferReader(folder.read_bytes(IMAGES)))
-            names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
-            settings = CertifySettings.build(found["settings"], f"{folder}/{PLAN}")
-            own = {key: found[key] for key in ("num_classes", "model_sha256", "arithmetic", "data")}
-            return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
-            raise UserError(f"{folder}: its {PLAN} or {IMAGES} is damaged ({error})") from error
+            found = check(_PlanFile, check_version(folder.read_json(PLAN), where, SCHEMA_VERSION), where)
+            content = folder.read_bytes(IMAGES, MOST_BYTES)
+        except OSError as error:
+            raise UserError(f"{folder}: its {PLAN} or {IMAGES} cannot be read ({error})") from error
+        if len(found.class_names) not in (0, found.num_classes):
+            raise UserError(f"{where}: has {len(found.class_names)} class_names for {found.num_classes} classes")
+        settings = CertifySettings.build(found.settings, where)
+        table = read_table(content, {"image": "text", "idx": "whole", "label": "whole"}, images, what="list of images")
+        names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
+        if len(set(names)) != len(names):
+            raise UserError(f"{images}: an image is listed twice")
+        wrong = next((row for row, label in enumerate(labels) if not 0 <= label < found.num_classes), None)
+        if wrong is not None:
+            raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {found.num_classes - 1}")
+        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data", "class_names")}
+        return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, Tally]:
         """The run's ledger and what it holds. Raises UserError where a line does not belong to this run."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from acr_ray.data.chance import hashed
 from acr_ray.data.image_set import ImageSet
 from acr_ray.settings import UserError
+from acr_ray.settings.documents import read_text
+
+MOST_BYTES = 2**29  # of a list of images
 
 #: Seed of the choice that ``max_images`` makes.
 CHOICE = 0
@@ -58,8 +59,8 @@ def told(chosen: ImageSet, total: int, max_images: int | None, every: int | None
 
 def _listed(images: ImageSet, image_list: str) -> list[int]:
     try:
-        lines = Path(image_list).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(image_list, MOST_BYTES).splitlines()
+    except (OSError, ValueError) as error:
         raise UserError(f"--image-list {image_list}: cannot be read ({error})") from None
     place = {name: item for item, name in enumerate(images.names)}
     found: dict[int, None] = {}

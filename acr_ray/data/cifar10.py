@@ -64,7 +64,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"data {images.dtype} {images.shape} for {len(labels)} labels; expected uint8 (N, 3072)")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
             raise ValueError("labels outside 0 to 9")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a batch in CIFAR-10's format ({error})") from None
     return images.reshape(-1, *SHAPE), labels
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from acr_ray.data.decoding import MOST_BYTES, decoded_image
 from acr_ray.data.image_set import ImageSet
+from acr_ray.data.listing import ENDINGS, LeftOut, image_files, loose_files, remark
 from acr_ray.data.views import random_resized_crop
 from acr_ray.settings import UserError
+from acr_ray.settings.documents import read_file
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE, RESIZED = 224, 256
 FOLDERS = {"train": "train", "test": "val"}
-ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 
 
 def open_imagenet(root: str, split: str, size: int = SIZE) -> ImageFolders:
-    """The images under ``train/`` or ``val/``, by class folder and file name, both sorted.
+    """The images under ``train/`` or ``val/``, by class folder and file name, both sorted; folders 0, 1, … by number.
 
     A class's index is the place of its folder in ``train/``, which may be empty folders where only ``val/`` is used.
 
@@ -44,8 +47,10 @@ class ImageFolders(ImageSet):
             _check_same(classes, _class_folders(self._root, top), f"{self._root}/{top}")
         names: list[str] = []
         labels: list[int] = []
+        left_out: LeftOut = Counter()
+        loose_files(self._root / top, left_out)
         for label, folder in enumerate(classes):
-            files = _image_files(self._root / top / folder)
+            files = image_files(self._root / top / folder, left_out)
             if not files:
                 raise UserError(f"--data.root {root}: no image in {top}/{folder} ({', '.join(ENDINGS)})")
             names += [f"{top}/{folder}/{file}" for file in files]
@@ -60,6 +65,8 @@ class ImageFolders(ImageSet):
             mean=MEAN,
             std=STD,
         )
+        said = remark(f"{self._root}/{top}", left_out)
+        self.remarks = (said,) if said else ()
         self._files = self.names  # of the full split; subsets share them
 
     def _evaluation_view(self, rows: np.ndarray) -> np.ndarray:
@@ -88,12 +95,12 @@ class ImageFolders(ImageSet):
     def _open(self, row: int) -> Image.Image:
         path = self.path_of(row)
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")  # some of ImageNet's are grey or CMYK
+            content = read_file(path, MOST_BYTES)
         except FileNotFoundError:
             raise UserError(f"{path}: no such image file") from None
-        except Exception as error:  # a damaged file can raise nearly anything from a decoder
-            raise UserError(f"{path}: broken image file ({type(error).__name__}: {error})") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        return decoded_image(content, path)
 
     def _content(self) -> bytes:
         """File sizes: reading 150 GB to name a data set would cost more than it proves."""
@@ -108,6 +115,8 @@ def _class_folders(root: Path, top: str) -> list[str]:
     try:
         with os.scandir(root / top) as entries:
             found = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        if all(name.isascii() and name.isdecimal() for name in found):
+            found.sort(key=lambda name: (int(name[:4000]), name))  # 0, 1, … 10, not 0, 1, 10, 2
     except OSError:
         found = []
     if not found:
@@ -120,8 +129,3 @@ def _check_same(classes: list[str], others: list[str], where: str) -> None:
     for folder in sorted(set(classes) ^ set(others)):
         wrong = "no folder for class" if folder in classes else "unknown class folder"
         raise UserError(f"{where}: {wrong} {folder}; train/ and {where} must hold the same classes")
-
-
-def _image_files(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS) and not e.name.startswith("."))

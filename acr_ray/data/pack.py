@@ -11,20 +11,45 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
+from acr_ray.data.decoding import MOST_BYTES, decoded_image
 from acr_ray.data.image_set import ImageSet
 from acr_ray.data.imagenet import MEAN, SIZE, STD, ImageFolders
 from acr_ray.settings import UserError
+from acr_ray.settings.documents import check, check_version, decoded, parse_json, read_file, regular_size
+from acr_ray.storage.inside import check_names
 
 SCHEMA = 1
+MOST_CLASSES = 100_000
+MOST_ABOUT = 2**30  # bytes of pack.json
 BINARY, OFFSETS, ABOUT = "images.bin", "offsets.npy", "pack.json"
+
+
+Size = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _About(BaseModel):
+    """`ABOUT`."""
+
+    model_config = ConfigDict(strict=True)
+
+    schema_version: int
+    names: Annotated[list[str], Field(min_length=1)]
+    labels: list[Annotated[int, Field(ge=0, le=MOST_CLASSES)]]
+    class_names: Annotated[list[str], Field(min_length=1, max_length=MOST_CLASSES)]
+    sizes: list[Size]
+    side: Annotated[int, Field(ge=1, le=100_000)] | None
+    quality: int | None
 
 
 def is_pack(root: str | os.PathLike[str], split: str) -> bool:
@@ -68,11 +93,12 @@ def write_pack(
     Raises:
         UserError: a file is missing or broken, or ``out`` cannot be written.
     """
+    check_names(images.names, "the images")  # a pack with others would not be read
+    aside = out / f"{BINARY}.tmp"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / ABOUT).unlink(missing_ok=True)
         sizes = np.array([os.path.getsize(images.path_of(row)) for row in range(len(images))], dtype="<i8")
-        offsets, aside = np.zeros(len(images) + 1, dtype="<i8"), out / f"{BINARY}.tmp"
+        offsets = np.zeros(len(images) + 1, dtype="<i8")
         with aside.open("wb") as stream:
             for row, content in enumerate(_encoded(images, side, quality, processes)):
                 stream.write(content)
@@ -80,6 +106,7 @@ def write_pack(
                 on_progress(row + 1, len(images))
             stream.flush()
             os.fsync(stream.fileno())
+        (out / ABOUT).unlink(missing_ok=True)  # only now: a pack that was there stays until there is another
         os.replace(aside, out / BINARY)
         np.save(out / OFFSETS, offsets, allow_pickle=False)
         about = {
@@ -91,6 +118,10 @@ def write_pack(
         os.replace(out / f"{ABOUT}.tmp", out / ABOUT)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+            out.rmdir()  # does nothing where there is something in it
 
 
 class PackedImages(ImageFolders):
@@ -102,22 +133,27 @@ class PackedImages(ImageFolders):
 
     def __init__(self, root: str, split: str, size: int = SIZE) -> None:
         self._folder, self._size = Path(root).expanduser() / split, size
+        where = f"{self._folder}/{ABOUT}"
         try:
-            about = json.loads((self._folder / ABOUT).read_text())
-            if about["schema_version"] != SCHEMA:
-                raise UserError(f"{self._folder}/{ABOUT}: schema_version {about['schema_version']}, not {SCHEMA}")
-            self._offsets = np.load(self._folder / OFFSETS, allow_pickle=False)
-            self._sizes, self._side, self._quality = about["sizes"], about["side"], about["quality"]
-            names, labels, classes = about["names"], about["labels"], about["class_names"]
-            whole = os.path.getsize(self._folder / BINARY)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._folder}: not a whole pack ({type(error).__name__}: {error})") from None
-        counts = {len(names), len(labels), len(self._sizes), len(self._offsets) - 1}
-        if len(counts) != 1 or int(self._offsets[-1]) != whole or (np.diff(self._offsets) <= 0).any():
+            values = parse_json(decoded(read_file(self._folder / ABOUT, MOST_ABOUT), where), where)
+            about = check(_About, check_version(values, where, SCHEMA), where)
+            self._offsets = _whole_numbers(read_file(self._folder / OFFSETS), f"{self._folder}/{OFFSETS}")
+            whole = regular_size(self._folder / BINARY)
+        except OSError as error:
+            raise UserError(f"{self._folder}: not a whole pack ({error})") from None
+        self._sizes, self._side, self._quality = about.sizes, about.side, about.quality
+        check_names(about.names, where)
+        labels = np.array(about.labels)
+        counts = {len(about.names), len(labels), len(self._sizes), len(self._offsets) - 1}
+        fits = len(counts) == 1 and self._offsets[0] == 0 and int(self._offsets[-1]) == whole
+        if not fits or (self._offsets[1:] <= self._offsets[:-1]).any():
             raise UserError(f"{self._folder}: {BINARY}, {OFFSETS} and {ABOUT} don't fit together; pack it again")
+        if (labels >= len(about.class_names)).any():
+            raise UserError(f"{where}: labels: a label is {labels.max()}; there are {len(about.class_names)} classes")
         self._bytes: np.memmap | None = None
+        self._all_names = about.names  # of the full split, for messages
         ImageSet.__init__(
-            self, dataset="imagenet", split=split, labels=np.array(labels), names=names, class_names=classes,
+            self, dataset="imagenet", split=split, labels=labels, names=about.names, class_names=about.class_names,
             shape=(3, size, size), mean=MEAN, std=STD,
         )  # fmt: skip
 
@@ -128,12 +164,7 @@ class PackedImages(ImageFolders):
         if self._bytes is None:
             self._bytes = np.memmap(self._folder / BINARY, dtype=np.uint8, mode="r")
         content = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
-        try:
-            with Image.open(BytesIO(content)) as image:
-                return image.convert("RGB")
-        except Exception as error:  # a damaged file can raise nearly anything from a decoder
-            where = f"{self._folder}/{BINARY}: image {row}"
-            raise UserError(f"{where} is broken ({type(error).__name__}: {error})") from None
+        return decoded_image(content, f"{self._folder}/{BINARY}: image {row} ({self._all_names[row]})")
 
     def _content(self) -> bytes:
         """As of the folders that were packed, where the files are as they were."""
@@ -156,24 +187,29 @@ def _encoded(images: ImageFolders, side: int | None, quality: int, processes: in
 
 
 def _file_content(path: Path, side: int | None, quality: int) -> bytes:
-    content = _read(path)
     try:
-        with Image.open(BytesIO(content)) as image:
-            if side is None or min(image.size) <= side:
-                image.verify()
-                return content
-            shorter = min(image.size)
-            width, height = (max(side, round(length * side / shorter)) for length in image.size)
-            small = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    except Exception as error:  # as above
-        raise UserError(f"{path}: broken image file ({type(error).__name__}: {error})") from None
+        content = read_file(path, MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    image = decoded_image(content, path)  # to the last row, whatever is kept of it: a broken file is found here
+    if side is None or min(image.size) <= side:
+        return content
+    shorter = min(image.size)
+    width, height = (max(side, round(length * side / shorter)) for length in image.size)
     stream = BytesIO()
-    small.save(stream, "JPEG", quality=quality)
+    image.resize((width, height), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
-def _read(path: Path) -> bytes:
+def _whole_numbers(content: bytes, where: str) -> np.ndarray:
+    """An int64 array in numpy's format. The file's length is compared with what it says before anything is made."""
+    stream = BytesIO(content)
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("another version of the format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=1000)
+        if dtype != np.dtype("<i8") or len(shape) != 1 or shape[0] * 8 != len(content) - stream.tell() or not shape[0]:
+            raise ValueError(f"{dtype} {shape}; expected int64 (N,)")
+        return np.frombuffer(content, dtype="<i8", offset=stream.tell())
+    except Exception as error:  # a damaged header can raise nearly anything
+        raise UserError(f"{where}: not an array of offsets ({type(error).__name__}: {str(error)[:200]})") from None

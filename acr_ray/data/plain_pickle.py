@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from acr_ray.settings import UserError
+from acr_ray.settings.documents import read_file
+
+MOST_BYTES = 2**30  # a batch has 30 MB
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -22,7 +25,9 @@ def read_plain_pickle(path: Path) -> Any:
         UserError: the file cannot be read, is not such a pickle, or asks for anything else; names the file.
     """
     try:
-        return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        return _PlainUnpickler(io.BytesIO(read_file(path, MOST_BYTES)), encoding="bytes").load()
+    except UserError:
+        raise
     except _Refused as error:
         raise UserError(f"{path}: the pickle asks for {error}; refused, not run") from None
     except OSError as error:

@@ -1,7 +1,7 @@
 """Networks by name, normalisation inside, and checkpoints that cannot run anything."""
 
 from acr_ray.models.building import ARCHITECTURES, Normalize, build_model
-from acr_ray.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
+from acr_ray.models.checkpoint import ModelCard, check_readable, load_checkpoint, save_checkpoint
 from acr_ray.models.state import load_state, state_bytes
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ModelCard",
     "Normalize",
     "build_model",
+    "check_readable",
     "load_checkpoint",
     "load_state",
     "save_checkpoint",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -19,7 +21,12 @@ from acr_ray.storage import Folder
 
 WEIGHTS, CARD, SUBFOLDER = "model.safetensors", "model.json", "checkpoint"
 SCHEMA_VERSION = 1
+MOST_HEADER = 64 * 2**20  # bytes of a file of weights beside the weights
 PICKLE_ENDINGS = (".pt", ".pth", ".tar", ".pkl", ".pickle", ".bin", ".ckpt", ".gz", ".zip")
+
+# Versions before 0.2 averaged the normalisation constants over the workers, which moves their last bits (by 1e-7 of
+# their size). Such a checkpoint is repaired: its constants are those that the description names.
+DRIFT = 1e-5
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Positive = Annotated[float, Field(gt=0)]
@@ -68,13 +75,20 @@ class ModelCard:
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
 
+    @property
+    def data_root(self) -> str | None:
+        """Where the training images were, as the file says: to be shown to the user, not to be opened."""
+        data = (self.recipe or {}).get("data")
+        root = data.get("root") if isinstance(data, dict) else None
+        return root[:200] if isinstance(root, str) else None
+
     def build(self, seed: int = 0) -> nn.Module:
         """A freshly initialised model of this description; see `build_model`."""
         return build_model(self.architecture, self.num_classes, self.shape, self.mean, self.std, seed)
 
 
 def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelCard:
-    """Write both files, the description last, so that it never describes weights that are not there.
+    """Write both files, the description last, so that it never describes weights that are not there; read them back.
 
     Args:
         folder: where to; created where absent.
@@ -86,7 +100,7 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
 
     Raises:
         ValueError: the model is not what the card describes.
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or `load_checkpoint` refuses what was written.
     """
     state = {
         name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in model.state_dict().items()
@@ -96,7 +110,10 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
         check_tensors(state, reference.state_dict(), "model")
     except UserError as error:
         raise ValueError(f"not the model that the card describes: {error}") from None
-    reference.load_state_dict(state)
+    for name, constant in _constants(reference.state_dict()).items():
+        if not torch.allclose(state[name].cpu(), constant, rtol=DRIFT, atol=0):
+            raise ValueError(f"not the model that the card describes: {name} is not its {name.partition('.')[2]}")
+    reference.load_state_dict(state | _constants(reference.state_dict()))
     content = state_bytes(reference)
     values = dataclasses.asdict(card) | {
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -105,7 +122,17 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
     folder.make_writable()
     folder.write_bytes(WEIGHTS, content)
     folder.write_json(CARD, values)
-    return _read_card(folder)
+    return load_checkpoint(folder.uri)[1]
+
+
+def check_readable(model: nn.Module, card: ModelCard) -> None:
+    """Prove that a model which is being trained can be saved and loaded, before the time for it is spent.
+
+    Raises:
+        ValueError, UserError: it can't; as `save_checkpoint` and `load_checkpoint`.
+    """
+    with tempfile.TemporaryDirectory() as aside:
+        save_checkpoint(Folder(aside), model, card)
 
 
 def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
@@ -122,26 +149,32 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
     card = _read_card(folder)
     source = f"{folder}/{WEIGHTS}"
     try:
-        content = folder.read_bytes(WEIGHTS)
+        model = card.build()
+    except UserError as error:
+        raise UserError(f"{folder}/{CARD}: {error}") from None
+    state = model.state_dict()
+    try:
+        # What such a model takes, and room for names: a file that claims to be one cannot fill the memory.
+        content = folder.read_bytes(WEIGHTS, sum(t.numel() * t.element_size() for t in state.values()) + MOST_HEADER)
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     tensors = read_tensors(content, source)  # before the hash: "is a pickle" and "truncated" say more
     found = hashlib.sha256(content).hexdigest()
     if found != card.sha256:
         raise UserError(f"{source}: SHA-256 is {found[:16]}…, but {CARD} says {card.sha256[:16]}…: damaged or replaced")
-    try:
-        model = card.build()
-    except UserError as error:
-        raise UserError(f"{folder}/{CARD}: {error}") from None
-    state = model.state_dict()
     check_tensors(tensors, state, source)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{source}: {name} holds values that are not finite (did the training diverge?)")
-        if name.startswith("normalize.") and not torch.equal(tensor, state[name]):
+        if name.startswith("normalize.") and not torch.allclose(tensor, state[name], rtol=DRIFT, atol=0):
             raise UserError(f"{source}: {name} differs from what {CARD} says")
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors | _constants(state))
     return model.eval().requires_grad_(False), card
+
+
+def _constants(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What no training changes: the normalisation layer's mean and std."""
+    return {name: tensor for name, tensor in state.items() if name.startswith("normalize.")}
 
 
 def _find_folder(location: str) -> Folder:
@@ -171,7 +204,7 @@ def _read_card(folder: Folder) -> ModelCard:
     source = f"{folder}/{CARD}"
     try:
         values = folder.read_json(CARD)
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         raise UserError(f"{source}: cannot be read ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: not the description of a model")

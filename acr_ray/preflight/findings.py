@@ -139,8 +139,10 @@ def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
                if found["data"]["fingerprint"] != usual]  # fmt: skip
         return Finding("data", FAILED, f"--data.root {root}: {', '.join(odd)} sees other images than the rest. Copy "
                        "the data anew there")  # fmt: skip
-    count = living[0][1]["data"]["images"] if living else 0
-    return Finding("data", OK, f"{dataset}: the same {count:,} images on every node")
+    first = living[0][1]["data"] if living else {"images": 0}
+    decoded = f", {first['decoded']:,} of them decoded" if "decoded" in first else ""
+    remarks = "".join(f"; {line}" for line in first.get("remarks", ()))
+    return Finding("data", OK, f"{dataset}: the same {first['images']:,} images on every node{decoded}{remarks}")
 
 
 def resources(total: Mapping[str, float], nodes: Nodes, workers: int, gpus: float, cpus: float) -> Finding:

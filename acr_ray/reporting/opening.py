@@ -13,6 +13,7 @@ from acr_ray.certification.run_plan import RunPlan, holds_run
 from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
+from acr_ray.reporting.said import MOST_DRAWS, MOST_SIGMA, said_of
 from acr_ray.reporting.sigma_names import is_formality
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
@@ -20,6 +21,7 @@ from acr_ray.smoothing.stopping import PLAIN
 from acr_ray.storage import Folder
 
 #: What a folder of results is searched for, in this order.
+MOST_BYTES = 2**30  # of a file with certificates
 CERTIFICATE_FILES = ("certificates.parquet", "certificates.tsv")
 
 
@@ -34,10 +36,15 @@ class Assumptions:
     def of(self, name: str) -> dict[str, float | int | None]:
         """The keyword arguments of the readers for the source called ``name``."""
         found = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
-        rules = {"sigma": lambda v: 0 < v < float("inf"), "n": lambda v: v >= 1, "alpha": lambda v: 0 < v < 1}
+        rules = {
+            "sigma": (lambda v: 0 < v <= MOST_SIGMA, f"above 0, at most {MOST_SIGMA}"),
+            "n": (lambda v: 1 <= v <= MOST_DRAWS, f"from 1 to {MOST_DRAWS:,}"),
+            "alpha": (lambda v: 0 < v < 1, "between 0 and 1"),
+        }
         for option, value in found.items():
-            if value is not None and not rules[option](value):
-                raise UserError(f"--{option} {value}: out of range for {name}")
+            fits, allowed = rules[option]
+            if value is not None and not fits(value):
+                raise UserError(f"--{option} {value}: out of range for {name}; allowed: {allowed}")
         return found
 
 
@@ -134,21 +141,25 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
     head, slash, tail = location.rstrip("/").rpartition("/")
     beside = Folder(head or ("/" if slash else "."), option="SOURCE")
     try:
-        if beside.is_file(tail):
-            return beside.read_bytes(tail), location, _run_summary(beside) if tail in CERTIFICATE_FILES else None
+        if tail not in ("", ".", "..") and beside.is_file(tail):
+            return (
+                beside.read_bytes(tail, MOST_BYTES),
+                location,
+                _run_summary(beside) if tail in CERTIFICATE_FILES else None,
+            )
         folder = Folder(location, option="SOURCE")
         if not folder.exists():
             raise UserError(f"{location}: there is no such file or folder")
         for name in CERTIFICATE_FILES:
             if folder.is_file(name):
-                return folder.read_bytes(name), f"{location.rstrip('/')}/{name}", _run_summary(folder)
+                return folder.read_bytes(name, MOST_BYTES), f"{location.rstrip('/')}/{name}", _run_summary(folder)
         if holds_run(folder):
             return _unfinished(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
         if folder.exists(LEDGER):  # of a version that kept no plan
             raise UserError(f"{location}: this run is not finished; the same certify command goes on where it was")
+        held = ", ".join(folder.names()[:6]) or "nothing"
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
-    held = ", ".join(folder.names()[:6]) or "nothing"
     raise UserError(f"{location}: holds no {' or '.join(CERTIFICATE_FILES)}, but {held}")
 
 
@@ -162,5 +173,6 @@ def _unfinished(folder: Folder, location: str) -> bytes:
 
 
 def _run_summary(folder: Folder) -> dict | None:
-    held = folder.read_json("summary.json") if folder.is_file("summary.json") else None
-    return held if isinstance(held, dict) else None
+    if not folder.is_file("summary.json"):
+        return None
+    return said_of(folder.read_json("summary.json"), f"{folder}/summary.json")

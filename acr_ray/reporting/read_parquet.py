@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.said import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, said_of
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, CERTIFIED, OUTCOMES, STOPPED_WRONG, check_bounds, notes
+from acr_ray.settings.documents import decoded, parse_json
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.stopping import PLAIN, RADII
+from acr_ray.storage.tables import read_table
 
 SCHEMA_VERSION = "1"
-COLUMNS = ("image", "idx", "label", "predicted", "outcome", "count_top", "count_label", "n", "sigma", "alpha", "bound")
 MODEL = "model_sha256"  # says whether two sources are the same classifier
-P_LOWER = "p_lower"  # the bound on stopping; absent in files of runs that knew fixed N only
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
+COLUMNS = {
+    "image": "text", **dict.fromkeys(_INTEGERS, "whole"), "outcome": "text", "sigma": "number", "alpha": "number",
+    "bound": "text",
+}  # fmt: skip
+P_LOWER = "p_lower"  # the bound on stopping; absent in files of runs that knew fixed N only
 
 
 def read_certificates(content: bytes, where: str, name: str, run_summary: dict | None = None) -> Source:
@@ -40,9 +43,9 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     table, summary = _table(content, where)
     if table.num_rows == 0:
         raise UserError(f"{where}: holds no certificates")
-    columns = {c: _numbers(table, c, where) for c in (*_INTEGERS, "sigma", "alpha")}
+    columns = {c: table[c].to_numpy() for c in (*_INTEGERS, "sigma", "alpha")}
     sigma, alpha = (_single(columns[c], c, where) for c in ("sigma", "alpha"))
-    _check(sigma > 0 and np.isfinite(sigma), f"{where}: sigma is {sigma}, must be positive")
+    _check(0 < sigma <= MOST_SIGMA, f"{where}: sigma is {sigma:g}, must be positive and at most {MOST_SIGMA}")
     _check(0 < alpha < 1, f"{where}: alpha is {alpha}, must lie in (0, 1)")
     _check_rows(columns, where)
     bound = _bound(table, where)
@@ -51,7 +54,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
 
     n, count_top, count_label = columns["n"], columns["count_top"], columns["count_label"]
     if P_LOWER in table.column_names:
-        p_lower = _numbers(table, P_LOWER, where)
+        p_lower = table[P_LOWER].to_numpy()
         check_bounds(p_lower, certified, count_top, n, alpha, bound, where)
     if bound == PLAIN:
         radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
@@ -127,33 +130,16 @@ def _model(table: pa.Table) -> str:
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    try:
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["outcome", "bound"])
-        missing = [c for c in COLUMNS if c not in file.schema_arrow.names]
-        _check(not missing, f"{where}: column {', '.join(missing)} is missing; this is no certificates file")
-        stored = [c for c in (*COLUMNS, P_LOWER, MODEL) if c in file.schema_arrow.names]
-        table = file.read(columns=stored, use_threads=False)
-    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
-        raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({error})") from error
-    metadata = file.schema_arrow.metadata or {}
-    version = metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()).decode()
-    _check(version == SCHEMA_VERSION, f"{where}: schema version {version}, this release reads {SCHEMA_VERSION}")
+    table = read_table(content, COLUMNS, where, optional={P_LOWER: "number", MODEL: "text"}, what="certificates file")
+    metadata = table.schema.metadata or {}
+    version = decoded(metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()), where)
+    _check(version == SCHEMA_VERSION, f"{where}: schema version {version[:40]}, this release reads {SCHEMA_VERSION}")
     stored = metadata.get(b"acr_ray.summary")
-    try:
-        return table, json.loads(stored) if stored else None
-    except ValueError as error:
-        raise UserError(f"{where}: its acr_ray.summary is not JSON ({error})") from error
-
-
-def _numbers(table: pa.Table, column: str, where: str) -> np.ndarray:
-    values = table[column]
-    if values.null_count:
-        raise UserError(f"{where} row {pc.index(pc.is_null(values), True).as_py()}: {column} is empty")
-    kind = pa.int64() if column in _INTEGERS else pa.float64()
-    try:
-        return values.cast(kind).to_numpy()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{where}: column {column} holds something other than numbers ({error})") from error
+    if not stored:
+        return table, None
+    about = f"{where}: its acr_ray.summary"
+    _check(len(stored) <= 2**20, f"{about} has {len(stored):,} bytes")
+    return table, said_of(parse_json(decoded(stored, about), about), about)
 
 
 def _single(values: np.ndarray, column: str, where: str) -> float:
@@ -168,7 +154,14 @@ def _single(values: np.ndarray, column: str, where: str) -> float:
 
 def _check_rows(columns: dict[str, np.ndarray], where: str) -> None:
     n = columns["n"]
-    checks = [("n", n >= 1, "must be at least 1"), ("label", columns["label"] >= 0, "must not be negative")]
+    checks = [
+        ("n", (n >= 1) & (n <= MOST_DRAWS), f"must be at least 1 and at most {MOST_DRAWS:,}"),
+        ("idx", columns["idx"] >= 0, "must not be negative"),
+    ]
+    for column in ("label", "predicted"):
+        least = ABSTAINED if column == "predicted" else 0
+        fine = (columns[column] >= least) & (columns[column] < MOST_CLASSES)
+        checks.append((column, fine, f"must not be negative, and below {MOST_CLASSES:,}"))
     checks += [(c, (columns[c] >= 0) & (columns[c] <= n), "must lie in [0, n]") for c in ("count_top", "count_label")]
     for column, fine, rule in checks:
         if not fine.all():

@@ -8,6 +8,7 @@ from pyarrow import csv
 
 from acr_ray.reporting.counts import counts_from_radius
 from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.said import MOST_CLASSES, MOST_RADIUS
 from acr_ray.reporting.sigma_names import sigma_in
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.settings.errors import UserError
@@ -109,9 +110,9 @@ def _check_values(columns: dict[str, np.ndarray], where: str) -> None:
     idx, label, predict, radius, correct = (columns[c] for c in COLUMNS)
     rules = (
         ("idx", idx >= 0, "must not be negative"),
-        ("label", label >= 0, "must not be negative"),
-        ("predict", predict >= ABSTAINED, "must be a class, or -1 for an abstention"),
-        ("radius", np.isfinite(radius) & (radius >= 0), "must be a finite number of at least 0"),
+        ("label", (label >= 0) & (label < MOST_CLASSES), f"must not be negative, and below {MOST_CLASSES:,}"),
+        ("predict", (predict >= ABSTAINED) & (predict < MOST_CLASSES), "must be a class, or -1 for an abstention"),
+        ("radius", (radius >= 0) & (radius <= MOST_RADIUS), f"must be a number from 0 to {MOST_RADIUS:g}"),
         ("radius", (predict != ABSTAINED) | (radius == 0), "but the classifier abstained"),
         ("correct", (correct == 0) | (correct == 1), "must be 0 or 1"),
         ("correct", (correct == 1) == (predict == label), "but predict and label say otherwise"),

@@ -12,6 +12,7 @@ from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.pairing import Comparison, Pairing, common_budget, compare
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
+from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import round_down
 
@@ -88,6 +89,9 @@ class Report:
         return own + [said for said, _ in self.found.between]
 
 
+MOST_COLUMNS = 24  # of radii that nobody asked for
+
+
 def build_report(
     sources: Sequence[Source], radii: Sequence[float] | None = None, constant: bool = True, baseline: str | None = None
 ) -> Report:
@@ -134,13 +138,16 @@ def build_report(
 def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
     """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many.
 
-    Where a source asked for some radii only, it says nothing of others: then these.
+    Where a source asked for some radii only, it says nothing of others: then these. Of 1, 2.5, 5, 10, … where even
+    those are more than `MOST_COLUMNS`: a table's width must not follow a file's numbers.
     """
     asked = sorted({r for s in sources for r in s.grid})
-    if asked:
+    if asked and len(asked) <= MOST_RADII:
         return tuple(asked)
     ceiling = max(s.ceiling for s in sources)
-    step = 0.25 if ceiling < 2.25 else 0.5
+    steps = [0.25] if ceiling < 2.25 else []
+    steps += [0.5, *(digit * 10.0**power for power in range(6) for digit in (1, 2.5, 5))]
+    step = next(step for step in steps if ceiling / step < MOST_COLUMNS or step == steps[-1])
     return tuple(step * k for k in range(int(ceiling / step) + 1))
 
 

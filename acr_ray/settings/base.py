@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
+from acr_ray.settings.documents import parse_json
 from acr_ray.settings.errors import UserError
 
 
@@ -83,6 +84,22 @@ def _sections(info: FieldInfo) -> dict[str, type[Settings]]:
     }
 
 
+def _kinds(info: FieldInfo) -> set[Any]:
+    """The types of a field's values but for none: ``{int}`` of ``int | None``."""
+    kind = info.annotation
+    return ({*get_args(kind)} if get_origin(kind) in (Union, type(int | None)) else {kind}) - {type(None)}
+
+
+def is_whole(info: FieldInfo) -> bool:
+    """Whether a field holds whole numbers, also where it may be none."""
+    return _kinds(info) == {int}
+
+
+def is_number(info: FieldInfo) -> bool:
+    """Whether a field holds numbers, also where it may be none."""
+    return _kinds(info) <= {int, float}
+
+
 def type_text(info: FieldInfo) -> str:
     """A field's type in a user's words, e.g. ``number``, ``whole number``, ``l2|linf``."""
     return _type_text(info.annotation)
@@ -118,17 +135,18 @@ def range_text(info: FieldInfo) -> str:
 
 def parse(info: FieldInfo, text: str) -> Any:
     """Option text to a value for pydantic: ``none``, comma lists, JSON; numbers and booleans are pydantic's work."""
-    kind = info.annotation
-    options = get_args(kind) if get_origin(kind) in (Union, type(int | None)) else (kind,)
-    if type(None) in options and text.lower() == "none":
+    options = _kinds(info)
+    if type(None) in get_args(info.annotation) and text.lower() == "none":
         return None
     if any(get_origin(o) is tuple for o in options):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if any(get_origin(o) is dict for o in options):
         try:
-            return json.loads(text)
-        except ValueError:
-            return text
+            return parse_json(text, text[:60])
+        except UserError as error:
+            if "stands twice" in str(error):
+                raise
+            return text  # pydantic says what is wrong with it
     return text
 
 

@@ -32,6 +32,7 @@ CONSISTENCY: dict[Key, tuple[int, float, float]] = {
     ("imagenet", 1.0): (2, 5.0, 0.1),
     ("digits", 0.5): (4, 5.0, 0.5),
 }
+MACER_IMAGES = 64  # of a step
 # m, λ, deferred
 MACER: dict[Key, tuple[int, float, bool]] = {
     ("cifar10", 0.25): (16, 12.0, False),
@@ -87,13 +88,18 @@ def macer(gaussian: Recipe) -> Recipe:
     """Zhai et al. (2020): β = 16, γ = 8; CIFAR-10 with m = 16 and λ = 12, 4, 12 (at σ = 1 after the first drop of the
     learning rate); ImageNet with m = 2 and λ = 6, 3, 3.
 
+    A step has 64 images and m draws of each, so ``training.batch_size`` is 64·m: the code of Zhai et al. and that of
+    Jeong et al. (2023) take a loader's batch of 64 images whole, where all other methods split one of 256 into m parts
+    of 256/m images.
+
     Epochs and optimizer are those of the comparison, not the 440 epochs at learning rate 0.01 of the original. On
-    digits γ = 4 and deferred, and steps of 1024 noisy samples: with 16 images a step the network does not learn.
+    digits γ = 4 and deferred.
     """
     key = _key(gaussian)
     m, weight, deferred = MACER[key]
     found = _with(gaussian, "macer", m, weight=weight, gamma=8.0, beta=16.0, deferred=deferred)
-    return found if key[0] != "digits" else found.change({"method.gamma": 4.0, "training.batch_size": 1024})
+    found = found.change({"training.batch_size": MACER_IMAGES * m})
+    return found if key[0] != "digits" else found.change({"method.gamma": 4.0})
 
 
 def smoothmix(gaussian: Recipe) -> Recipe:
@@ -107,8 +113,9 @@ def catrs(gaussian: Recipe) -> Recipe:
     """Jeong, Kim & Shin (2023): ε = 1, T = 4, m = 4, λ = 2σ. ImageNet (σ = 1): m = 2, T = 1, λ = 2; ε doubled from
     epoch 80, and one more drop of the learning rate at 85.
 
-    The authors' targets are a Gaussian-trained network's smoothed predictions: give its checkpoint as
-    ``method.target`` (on ImageNet with ``method.confidence target``). Without it, as here, they are the labels.
+    The authors' targets are the smoothed predictions of a network trained with Gaussian noise at σ = 0.25, whatever
+    the σ of the run: give its checkpoint as ``method.target`` (on ImageNet with ``method.confidence target``). Without
+    it, as here, they are the labels.
     """
     key = _key(gaussian)
     m, weight, epsilon, steps = CATRS[key]

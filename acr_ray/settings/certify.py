@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from acr_ray.settings.base import Settings, digest
 from acr_ray.settings.recipe import Dataset
+
+MOST_RADIUS, MOST_RADII = 1000.0, 200  # far beyond what sigma 100 certifies; a bound is computed for each
+
+Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]
 
 
 class CertifySettings(Settings):
@@ -17,14 +21,19 @@ class CertifySettings(Settings):
     n0: int = Field(100, ge=1, le=100_000_000, description="draws that select the class")
     n: int = Field(100_000, ge=1, le=1_000_000_000, description="fresh draws behind the bound")
     alpha: float = Field(0.001, gt=0, lt=1, description="probability that one certificate is wrong")
-    radii: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), description="radii of the certified accuracies")
+    radii: tuple[Radius, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), max_length=MOST_RADII, description="radii of the certified accuracies"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all noise")
     block: int = Field(500, ge=1, le=1_000_000, description="draws of one seed and one forward pass; auto: as measured")
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
     root: str | None = Field(None, description="folder of the data set")
+    class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
-    max_images: int | None = Field(None, ge=1, description="only K images: a random choice, the same in every run")
-    every: int | None = Field(None, ge=1, description="every K-th image (ImageNet's protocol: 100)")
+    max_images: int | None = Field(
+        None, ge=1, le=10**9, description="only K images: a random choice, the same in every run"
+    )
+    every: int | None = Field(None, ge=1, le=10**9, description="every K-th image (ImageNet's protocol: 100)")
     image_list: str | None = Field(None, description="file with one stable image name a line")
     device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")
     stopping: Literal["fixed", "radii", "width"] = Field(
@@ -51,7 +60,7 @@ class CertifySettings(Settings):
         What came later and has its default is left out, so that runs of earlier versions go on.
         """
         later = ("stopping", "stop_when_wrong", "bound", "dtype", "compile")
-        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "tolerance", *later)}
+        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance", *later)}
         chosen |= {k: getattr(self, k) for k in later if getattr(self, k) != type(self).model_fields[k].default}
         deciding = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
         return chosen | deciding.get(self.stopping, {})

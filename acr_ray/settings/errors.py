@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MOST = 4000  # characters of a line; what a file holds may be in it
+
 
 class UserError(Exception):
     """Bad input: jobs print its text as one line and exit with code 2.
@@ -10,4 +12,5 @@ class UserError(Exception):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(str(text).split()))
+        line = " ".join(str(text).split())
+        super().__init__(line if len(line) <= MOST else f"{line[: MOST - 500]} … {line[-490:]}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +23,7 @@ class DataSettings(Settings):
     root: str | None = Field(
         None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders"
     )
+    class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
 
 
@@ -55,6 +57,9 @@ class TrainingSettings(Settings):
     )
     sync_batch_norm: bool = Field(False, description="batch norm over all workers' rows of a step; GPUs only")
     warmup_epochs: int = Field(0, ge=0, le=100_000, description="epochs over which the learning rate grows to its own")
+    replacement: bool = Field(
+        False, description="draw samples with replacement from epoch E_t on, also where none are discarded or reweighed"
+    )
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
     )
@@ -71,6 +76,7 @@ class DiscardSettings(Settings):
         None, description="model that estimates p_A (at E_t = 0 it, or a p_a_file, is needed); none: the one trained"
     )
     p_a_file: str | None = Field(None, description="estimates made before: p_a/epoch_K.parquet of a run")
+    any_sigma: bool = Field(False, description="take a checkpoint or p_a_file of another sigma than training.sigma")
 
 
 class ReweighSettings(Settings):
@@ -101,10 +107,20 @@ class AttackSettings(Settings):
 LATER = (
     *(f"training.{name}" for name in (
         "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
-        "scale_learning_rate",
+        "scale_learning_rate", "replacement",
     )),
-    "attack.buckets", "discard.p_a_file",
+    "attack.buckets", "discard.p_a_file", "discard.any_sigma",
 )  # fmt: skip
+
+
+# Fields that are paths or URIs.
+NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")  # what the map says is in the data's hash
+PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file", "method.target")
+
+
+def absolute_path(location: str) -> str:
+    """A local path made absolute; a URI as it is."""
+    return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
 class Recipe(Settings):
@@ -122,17 +138,30 @@ class Recipe(Settings):
     @property
     def adapts(self) -> bool:
         """Whether anything changes at epoch E_t."""
-        return self.discard.enabled or self.reweigh.enabled or self.attack.enabled
+        return self.discard.enabled or self.reweigh.enabled or self.attack.enabled or self.training.replacement
 
     @property
     def inputs_per_step(self) -> int:
         """Inputs of one optimizer step over all workers, batch_size/m."""
         return self.training.batch_size // self.training.m
 
-    def identity(self) -> dict[str, object]:
-        """What decides the trained weights: all but where the data lie and how they are read."""
-        chosen = {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
-        return {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
+    def identity(self, contents: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What decides the trained weights: all but names and where things lie.
+
+        Args:
+            contents: of what the recipe names, to stand in place of its path: ``{path: "sha256:…"}``, and for a
+                user's own method ``{name: {file: "sha256:…"}}``.
+        """
+        known = contents or {}
+        chosen = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING}
+        found = {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
+        found |= {k: known[v] for k, v in found.items() if k in PATHS and v in known}
+        return found | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
+
+    def with_absolute_paths(self) -> Self:
+        """The same, with local paths made absolute: workers have another working directory."""
+        given = {k: absolute_path(v) for k, v in self.flat().items() if k in PATHS and v is not None}
+        return self.change(given, self.name)
 
     @property
     def sha256(self) -> str:
@@ -148,22 +177,44 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if problems := list(self._clashes()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _clashes(self) -> Iterator[str]:
+        """All fields that do not go together, so that a user mends them at once."""
         t = self.training
         if self.adapts and t.e_t >= t.epochs:
-            raise ValueError(
-                f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1)"
+            yield (
+                f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1), or "
+                "--scale-epochs in place of --training.epochs, which moves all epochs"
             )
         if t.batch_size % t.m:
-            raise ValueError(f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}")
+            yield f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}"
         if getattr(self.method, "deferred", False) and not t.milestones:
-            raise ValueError("method.deferred = True: waits for the first of training.milestones, and there are none")
+            yield "method.deferred = True: waits for the first of training.milestones, and there are none"
         if t.warmup_epochs >= t.epochs:
-            raise ValueError(
-                f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
-            )
+            yield f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
         if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
-            raise ValueError(f"training.milestones = {t.milestones}: must be increasing epochs >= 1")
-        return self
+            yield f"training.milestones = {t.milestones}: must be increasing epochs >= 1"
+
+    def scaled(self, epochs: int) -> Self:
+        """The same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
+
+        Raises UserError where the schedule does not fit into so few.
+        """
+        ratio = epochs / self.training.epochs
+        changes: dict[str, Any] = {"training.epochs": epochs}
+        for field, value in self.flat().items():
+            if field == "training.milestones":
+                changes[field] = tuple(dict.fromkeys(max(1, round(epoch * ratio)) for epoch in value))
+            elif field == "training.e_t":
+                changes[field] = min(round(value * ratio), epochs - 1)
+            elif field in ("training.warmup_epochs", "method.double_from") and value:
+                changes[field] = round(value * ratio)
+            elif field in ("reweigh.every", "method.warmup"):
+                changes[field] = max(1, round(value * ratio))
+        return self.change(changes, self.name)
 
     def check_complete(self) -> None:
         """Raises UserError where something that only the user can give is missing."""

@@ -7,13 +7,11 @@ recipes are this project's own.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-import yaml
-
 from acr_ray.settings.baselines import BASELINES
+from acr_ray.settings.documents import parse_json, parse_yaml, read_text
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.recipe import (
     AttackSettings,
@@ -26,6 +24,7 @@ from acr_ray.settings.recipe import (
 )
 
 SIGMAS = (0.25, 0.5, 1.0)
+MOST_BYTES = 2**20  # of a recipe's file
 
 # sigma: m, E_t, p_t, T, epsilon
 TABLE_6_CIFAR10 = {0.25: (4, 60, 0.5, 3, 0.25), 0.5: (4, 70, 0.4, 6, 0.25), 1.0: (4, 60, 0.4, 4, 0.5)}
@@ -65,7 +64,13 @@ def cifar10_gaussian(sigma: float) -> Recipe:
 
 
 def cifar10(sigma: float) -> Recipe:
-    """The paper's recipe on CIFAR-10 (Table 6)."""
+    """The paper's recipe on CIFAR-10 (Table 6).
+
+    All three parts act from epoch E_t on. With one of them alone the released code differs: without ``--ds_hard`` its
+    E_t is 0, and from there on it draws every epoch's samples with replacement, also where nothing is discarded or
+    reweighed. Here a part that is switched off leaves the others as they are; for an ablation as it was released add
+    ``--training.e_t 0 --training.replacement true``.
+    """
     m, e_t, p_t, steps, epsilon = TABLE_6_CIFAR10[sigma]
     base = cifar10_gaussian(sigma)
     return base.model_copy(
@@ -90,7 +95,11 @@ def imagenet_gaussian(sigma: float) -> Recipe:
 
 
 def imagenet(sigma: float) -> Recipe:
-    """The paper's recipe on ImageNet (Table 7): discards before epoch 0 by a Gaussian-trained model, no reweighing."""
+    """The paper's recipe on ImageNet (Table 7): discards before epoch 0 by a Gaussian-trained model, no reweighing.
+
+    The learning rate drops at epochs 30 and 60, as the paper says; the released scripts leave ``--lr_milestones`` at
+    its default, 50 and 100, so there it drops once: ``--training.milestones 50``.
+    """
     m, e_t, p_t, steps, epsilon = TABLE_7_IMAGENET[sigma]
     base = imagenet_gaussian(sigma)
     return base.model_copy(
@@ -122,6 +131,42 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
 
 RECIPES = _catalogue()
 
+# Lengths in input units, [0, 1]: values meant in units of 1/255 are the commonest mistake.
+LENGTHS = ("training.sigma", "attack.epsilon", "method.epsilon", "method.step_size", "method.target_sigma")
+
+
+def unusual_values(recipe: Recipe) -> list[str]:
+    """A warning for each length that is more than 3 times the largest, or less than an eighth of the least, of all
+    named recipes."""
+    every = [make().flat() for make in RECIPES.values()]
+    found = []
+    for field, value in recipe.flat().items():
+        known = [values[field] for values in every if field in values] if field in LENGTHS else []
+        off = not recipe.attack.enabled and field.startswith("attack.")
+        if known and not off and not min(known) / 8 <= value <= 3 * max(known):
+            found.append(
+                f"{field} = {value:g}: the named recipes use {min(known):g} to {max(known):g}. Lengths are in units of "
+                f"inputs in [0, 1], so {value:g}/255 is {value / 255:.4g}"
+            )
+    return found
+
+
+def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
+    """Raises UserError where a recipe's file names an address that the user has not named.
+
+    A file that somebody else made would else choose whom this machine talks to, and shows its credentials.
+
+    Args:
+        recipe: as it was loaded.
+        given: dotted fields that the user gave beside it.
+    """
+    for field, value in recipe.flat().items():
+        if isinstance(value, str) and "://" in value and field not in given:
+            raise UserError(
+                f"{recipe.name}: {field} = {value}: an address in a file is not opened; "
+                f"name it again: --{field} {value}"
+            )
+
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A named recipe, or one from a YAML or JSON file. Raises UserError naming what is wrong."""
@@ -132,14 +177,12 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise UserError(
             f"RECIPE {name_or_path}: unknown recipe; allowed: a .yaml or .json file, or one of {', '.join(RECIPES)}"
         )
+    where = f"RECIPE {name_or_path}"
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"RECIPE {name_or_path}: cannot be read ({error})") from error
-    try:
-        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"RECIPE {name_or_path}: not valid {path.suffix[1:].upper()} ({error})") from error
+        text = read_text(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from error
+    values = parse_json(text, where) if path.suffix.lower() == ".json" else parse_yaml(text, where)
     if not isinstance(values, dict):
-        raise UserError(f"RECIPE {name_or_path}: must hold a mapping of sections (name, data, model, training, …)")
+        raise UserError(f"{where}: must hold a mapping of sections (name, data, model, training, …)")
     return Recipe.build({"name": path.stem, **values}, str(path))

@@ -115,9 +115,10 @@ def round_down(value: float, digits: int) -> str:
 
     Works on the exact binary value: 0.1 + 0.2 and the like cannot push a digit up.
     """
-    from decimal import ROUND_FLOOR, Decimal
+    from decimal import ROUND_FLOOR, Context, Decimal
 
-    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_FLOOR))
+    # Digits enough for the largest float: with the usual 28, quantize refuses numbers above about 10^22.
+    return str(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR, Context(prec=400)))
 
 
 def _counts(count: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -38,6 +38,10 @@ class Phase:
         """How many predictions of block number ``block`` count."""
         return min(self.block, self.draws - block * self.block)
 
+    def counted_between(self, first: int, stop: int) -> int:
+        """How many predictions of the blocks ``first`` to ``stop - 1`` count, 0 <= first < stop <= `blocks`."""
+        return min(stop * self.block, self.draws) - first * self.block
+
     def seed(self, run_seed: int, image: str, block: int) -> int:
         return derive_seed(run_seed, "noise", image, self.name, block)
 

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from acr_ray.settings.documents import check, check_version
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
 RUN = "run.json"
 SCHEMA = 1
+
+
+class RunRecord(BaseModel):
+    """What `RUN` holds; jobs may add more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    schema_version: int
+    job: str
+    identity: dict[str, Any]
+    mlflow_run_id: str | None = None
+    tracked: bool | None = None
 
 
 def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()):
@@ -27,16 +42,40 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
         UserError: the folder holds a run of another job or with other settings (names the first that differs), a
             run of a newer version, or can't be written. ``overwrite`` replaces runs of the same job only.
     """
-    if overwrite and folder.is_file(RUN) and (held := folder.read_json(RUN).get("job")) != job:
-        raise UserError(
-            f"{folder.option} {folder}: holds a {held} run, not {job}, and --overwrite leaves that"
-            " alone; give another folder"
-        )
+    found = look(folder, job, identity, overwrite=overwrite, owned=owned)
     folder.make_writable()
+    if found is not None:
+        return found
     if overwrite:
         for name in (*owned, RUN):
             folder.delete(name)
     record = {"schema_version": SCHEMA, "job": job, "identity": _plain(identity)}
+    try:
+        folder.write_json(RUN, record)
+    except OSError as error:  # a folder of that name, say
+        raise UserError(f"{folder.option} {folder}: {RUN} cannot be written there ({error})") from error
+    return record
+
+
+def look(
+    folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()
+) -> dict[str, Any] | None:
+    """What `claim` would find, without making, writing or deleting anything.
+
+    Returns:
+        The record of the run that would go on; None where a new one would begin.
+
+    Raises:
+        UserError: as `claim`, but for a folder that can't be written.
+    """
+    if overwrite:
+        held = _job_in(folder)
+        if held not in (None, job):
+            raise UserError(
+                f"{folder.option} {folder}: holds a {held} run, not {job}, and --overwrite leaves that"
+                " alone; give another folder"
+            )
+        return None
     if not folder.is_file(RUN):
         taken = [name for name in owned if folder.exists(name)]
         if taken:
@@ -44,21 +83,46 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
                 f"{folder.option} {folder}: holds {', '.join(taken)} of an unknown run; "
                 "give another folder, or --overwrite to start anew"
             )
-        folder.write_json(RUN, record)
-        return record
-    found = folder.read_json(RUN)
-    if found.get("schema_version") != SCHEMA:
-        raise UserError(f"{folder}/{RUN}: schema_version {found.get('schema_version')}; this version reads {SCHEMA}")
-    if found.get("job") != job:
-        raise UserError(f"{folder.option} {folder}: holds a {found.get('job')} run, not {job}; give another folder")
-    before, now = found.get("identity", {}), record["identity"]
+        return None
+    found = read_run(folder)
+    if found["job"] != job:
+        raise UserError(f"{folder.option} {folder}: holds a {found['job']} run, not {job}; give another folder")
+    before, now = found["identity"], _plain(identity)
     for key in {**now, **before}:
         if before.get(key) != now.get(key):
+            if _is_hash(before.get(key)) or _is_hash(now.get(key)):
+                raise UserError(
+                    f"{folder.option} {folder}: holds a run with another {key}: its content has changed (was "
+                    f"{_short(before.get(key))}, is {_short(now.get(key))}); give another folder, what it was before, "
+                    "or --overwrite to start anew"
+                )
             raise UserError(
-                f"{folder.option} {folder}: holds a run with other settings: {key} was {before.get(key)!r}, "
-                f"is {now.get(key)!r}; give another folder, the old settings, or --overwrite to start anew"
+                f"{folder.option} {folder}: holds a run with other settings: {key} was {_cut(before.get(key))}, "
+                f"is {_cut(now.get(key))}; give another folder, the old settings, or --overwrite to start anew"
             )
     return found
+
+
+def _job_in(folder: Folder) -> str | None:
+    """Whose run is there, as far as a damaged file tells."""
+    try:
+        held = folder.read_json(RUN) if folder.is_file(RUN) else None
+    except UserError:
+        return None
+    job = held.get("job") if isinstance(held, dict) else None
+    return job if isinstance(job, str) else None
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def read_run(folder: Folder) -> dict[str, Any]:
+    """The record of the run that a folder holds. Raises UserError where it is damaged or of another version."""
+    where = f"{folder}/{RUN}"
+    found = check_version(folder.read_json(RUN), where, SCHEMA)
+    return check(RunRecord, found, where).model_dump(exclude_unset=True)
 
 
 def amend(folder: Folder, record: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -67,6 +131,14 @@ def amend(folder: Folder, record: dict[str, Any], **more: Any) -> dict[str, Any]
         record = {**record, **more}
         folder.write_json(RUN, record)
     return record
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("sha256:")
+
+
+def _short(value: Any) -> str:
+    return value[7:19] if _is_hash(value) else repr(value)
 
 
 def _plain(value: Any) -> Any:

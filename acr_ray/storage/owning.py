@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from acr_ray.settings.errors import UserError
-from acr_ray.storage.claim import RUN, SCHEMA
+from acr_ray.storage.claim import RUN, SCHEMA, read_run
 from acr_ray.storage.folder import Folder
 
 
@@ -24,11 +24,11 @@ def check_own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "") 
         UserError: the folder holds another job's results, or files of these names that the job did not write.
     """
     if folder.is_file(RUN):
-        found = folder.read_json(RUN)
-        held = found.get("job") if isinstance(found, dict) else None
+        found = read_run(folder)
+        held = found["job"][:100]
         if held != job:
             raise UserError(
-                f"{folder.option} {folder}: holds the results of jobs.{held or '?'}, which jobs.{job} would overwrite;"
+                f"{folder.option} {folder}: holds the results of jobs.{held}, which jobs.{job} would overwrite;"
                 " give another folder"
             )
         return found

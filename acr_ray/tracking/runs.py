@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
+from acr_ray.storage.claim import RUN, read_run
+from acr_ray.storage.inside import check_name
 from acr_ray.tracking.names import fit_key
 from acr_ray.tracking.tracker import Tracker, quieten
 
+MOST_ARTEFACTS = 10_000
 CHECKPOINT_FILES = ("model.safetensors", "model.json")
 
 
@@ -73,19 +77,23 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
         return download(location, "checkpoint", tracking_uri), location.removeprefix("runs:/").split("/")[0]
     for folder in (location, location.rstrip("/").rsplit("/", 1)[0] if "/" in location else "."):
         found = Folder(folder, option="CHECKPOINT")
-        if found.is_file("run.json"):
-            return location, found.read_json("run.json").get("mlflow_run_id")
+        if found.is_file(RUN):
+            return location, read_run(found).get("mlflow_run_id")
     return location, None
 
 
 def download(run: str, artifact: str, tracking_uri: str) -> str:
     """An artefact folder of ``runs:/RUN_ID`` (all of them: ``""``) as a local path. Raises UserError where none is."""
     quieten()
+    store = tracking_uri.removeprefix("sqlite:///")
+    if store != tracking_uri and not os.path.exists(store):  # MLflow would make one, only to find nothing in it
+        raise UserError(f"{run}: no store is at MLflow {tracking_uri}; give --tracking-uri, or set MLFLOW_TRACKING_URI")
     import mlflow
     from mlflow.exceptions import MlflowException
 
     run_id = run.removeprefix("runs:/").split("/")[0]
     try:
+        _check_listing(mlflow.MlflowClient(tracking_uri), run_id, artifact, f"{run}: MLflow {tracking_uri}")
         return mlflow.artifacts.download_artifacts(
             run_id=run_id, artifact_path=artifact, tracking_uri=tracking_uri
         )  # fmt: skip
@@ -94,6 +102,18 @@ def download(run: str, artifact: str, tracking_uri: str) -> str:
         raise UserError(
             f"{run}: no {artifact or 'artefacts'} of this run at MLflow {tracking_uri} ({reason})"
         ) from error
+
+
+def _check_listing(client: Any, run_id: str, folder: str, where: str) -> None:
+    """What a server lists stays inside, ends, and is of a size that a run has. Raises UserError where it doesn't."""
+    folders, listed = [folder], 0
+    while folders:
+        inner = folders.pop()
+        for entry in client.list_artifacts(run_id, inner or None):
+            name, listed = check_name(entry.path, where), listed + 1
+            if (inner and not name.startswith(f"{inner}/")) or listed > MOST_ARTEFACTS or name.count("/") > 20:
+                raise UserError(f"{where}: lists {name[:80]!r} below {inner!r}, or too much; refused")
+            folders += [name] if entry.is_dir else []
 
 
 def with_run(tracker: Tracker, work: Callable[[], None]) -> None:

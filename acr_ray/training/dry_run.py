@@ -16,7 +16,7 @@ from acr_ray.training.attack import attack_noise
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.noise import training_noise
-from acr_ray.training.step import step
+from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import wait_for
 
@@ -97,7 +97,7 @@ def measure(recipe: Recipe, images: ImageSet, device: str) -> Measured:
     def train(inputs: int = inputs) -> None:
         trainer.module.train()
         sums = Sums(recipe.attack.steps, device)
-        step(trainer, x[:inputs], y[:inputs], mine[:inputs], inputs, 0, 1, attacks=False, look_first=(), sums=sums)
+        trainer.step(StepInput(x[:inputs], y[:inputs], mine[:inputs], inputs), sums)
 
     rows, half = inputs * t.m, max(1, inputs // 2)
     train(half)
@@ -106,11 +106,11 @@ def measure(recipe: Recipe, images: ImageSet, device: str) -> Measured:
     row_mb = max(0.0, row_mb + _memory(device)) / max(1, (inputs - half) * t.m)
     noise = training_noise(0, 0, mine, t.m, some.shape, device).mul_(t.sigma)
     repeated = x.to(device).repeat_interleave(t.m, dim=0)
-    labels = trainer.network(repeated + noise).argmax(1)  # all correct: the attack's full cost
+    labels = trainer.networks.network(repeated + noise).argmax(1)  # all correct: the attack's full cost
     one = recipe.attack.model_copy(update={"steps": 1})
     works = {
         "train": train,
-        "attack": lambda: attack_noise(trainer.network, repeated, labels, noise, one),
+        "attack": lambda: attack_noise(trainer.networks.network, repeated, labels, noise, one),
         "p_a": lambda: trainer.engine.predictions(x[:1], [0], rows),
     }
     seconds = {}

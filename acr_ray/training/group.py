@@ -11,6 +11,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.modules.batchnorm import _NormBase
 
 from acr_ray.settings import UserError
 
@@ -58,7 +59,7 @@ class Group:
             wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
         return wrapped
 
-    def apart(self, model: nn.Module) -> AbstractContextManager:
+    def no_gradient_sync(self, model: nn.Module) -> AbstractContextManager:
         """Passes in here leave gradients on their worker: all but the last part of an accumulated step."""
         return nullcontext() if self.world == 1 else model.no_sync()
 
@@ -77,14 +78,16 @@ class Group:
         return self.sum(every)
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Give all workers the mean of their running statistics (batch norm's).
+        """Give all workers the mean of their running statistics (batch norm's), and of nothing else.
 
         Without it every worker attacks, estimates p_A and checkpoints a slightly different network, and a run that
-        is resumed, where all start from rank 0's file, goes another way than one that was never stopped.
+        is resumed, where all start from rank 0's file, goes another way than one that was never stopped. Constants,
+        such as the normalisation layer's mean and std, must not take part: a sum over 3, 5, 6, 7 or 8 workers,
+        divided by their number, is not always the value that all of them had.
         """
         if self.world == 1:
             return
-        buffers = [b for b in module.buffers() if b.is_floating_point()]
+        buffers = running_statistics(module)
         if not buffers:
             return
         flat = torch.cat([b.flatten() for b in buffers])
@@ -92,6 +95,13 @@ class Group:
         flat /= self.world
         for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
+
+
+def running_statistics(module: nn.Module) -> list[torch.Tensor]:
+    """The floating point buffers that a layer updates while it trains: running means and variances."""
+    layers = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
+    found = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
+    return [buffer for buffer in found if buffer is not None]
 
 
 def shared_text(group: Group, text: str, most: int = 1000) -> str:

@@ -5,36 +5,34 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from acr_ray.data import ImageSet, batches
 from acr_ray.data.sampling import draw_epoch, share, steps, view_seeds
-from acr_ray.models import build_model
-from acr_ray.settings import Recipe, UserError, derive_seed
+from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
-from acr_ray.training.adapting import adapt, discard_counts
 from acr_ray.training.attack import worth_looking
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
+from acr_ray.training.named_files import Contents
+from acr_ray.training.networks import build_networks
 from acr_ray.training.optimizer import build_optimizer, learning_rate
-from acr_ray.training.passes import PassCounter
-from acr_ray.training.precision import gradient_scaler, in_precision
+from acr_ray.training.precision import gradient_scaler
 from acr_ray.training.pulse import Pulse
+from acr_ray.training.selection import SampleSelection
 from acr_ray.training.state import Partial, Progress, load_state, save_state
-from acr_ray.training.step import step
+from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import FIXED, Sums
 from acr_ray.training.timing import Timers
 
-__all__ = ["Trainer", "TrainingStopped", "check_workers"]
-
-RECOMPILES = 64  # networks compiled for train and evaluation mode, frozen or not, and each bucket's size
+__all__ = ["Hooks", "Trainer", "TrainingStopped", "check_workers"]
 
 
 def check_workers(recipe: Recipe, images: int, workers: int) -> None:
@@ -47,6 +45,26 @@ def check_workers(recipe: Recipe, images: int, workers: int) -> None:
         )
 
 
+def _nothing(*given: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What else happens while a trainer trains.
+
+    Attributes:
+        after_step: called with epoch and number of each step after it, e.g. by a profiler.
+        between_steps: called on every worker with the requests that the pulse has found, where there are any;
+            ``progress.partial`` then says how far the epoch is, so a checkpoint saved there goes on at that step.
+        after_epoch: called on every worker after each epoch.
+    """
+
+    after_step: Callable[[int, int], None] = _nothing
+    between_steps: Callable[[int], None] = _nothing
+    after_epoch: Callable[[], None] = _nothing
+
+
 class Trainer:
     """A recipe at work on one worker.
 
@@ -56,44 +74,38 @@ class Trainer:
         seed: of initial weights, order of samples, views and noise.
         group: the workers; all must be given the same recipe, images and seed.
         device: ``"cpu"`` or a CUDA device.
+        contents: of what the recipe names by path, see `check_named`; none: whatever lies there.
+        identity: of the checkpoints that this run writes and reads; none: the recipe's own.
+        pulse: asked between steps; one with requests of its own can save or stop within an epoch.
 
     The sequence of global batches, views and noise does not depend on the number of workers.
 
     Attributes:
+        networks: what is trained, see `Networks`.
         module: the bare network in float32: what is saved.
-        network: the same in the recipe's precision: what attacks and estimates pass.
-        model: the same with gradients averaged over the workers: what learns.
-        pulse: asked between steps; give it one with requests of its own to save or stop within an epoch.
-        watched: called with each step's number after it, e.g. by a profiler.
+        progress: how far the run is.
+        step, selection, engine, timers, passes: what it is made of.
     """
 
-    def __init__(self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu") -> None:
-        self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
-        t = recipe.training
-        module = build_model(
-            recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std,
-            derive_seed(seed, "init"),
-        )  # fmt: skip
-        self.memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
-        self.module = module.to(device=device, memory_format=self.memory_format)
-        self.leaves_to_chance = any(_draws(inner) for inner in self.module.modules())
-        self.passes = PassCounter(self.module)
-        if t.compile:
-            # Below the counter's hooks and DDP, in place: names of weights stay what they are.
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILES)
-            self.module.network.compile(dynamic=False)
-        model = group.wrap(self.module, compression=t.gradient_compression, sync_batch_norm=t.sync_batch_norm)
-        self.module = getattr(model, "module", model) if group.world > 1 else model
-        self.network = in_precision(self.module, t.precision, device)
-        self.model = model if t.precision == "float32" else in_precision(model, t.precision, device)
-        self.optimizer = build_optimizer(self.module, t, device)
-        self.scaler = gradient_scaler(t.precision, device)
-        self.method = build_method(recipe)
-        self.identity = recipe.sha256  # of the checkpoints that this run writes, and reads unless told otherwise
-        self.engine = SamplingEngine(self.network, len(images.class_names), t.sigma, device)
-        self.progress, self.timers, self.pulse = Progress(), Timers(device), Pulse(group)
-        self.watched: Callable[[int], None] = lambda number: None
+    def __init__(
+        self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu",
+        contents: Contents | None = None, identity: str | None = None, pulse: Pulse | None = None,
+    ) -> None:  # fmt: skip
         check_workers(recipe, len(images), group.world)
+        self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
+        self.networks = build_networks(recipe, images, seed, group, device)
+        self.module, self.passes = self.networks.module, self.networks.passes
+        self.optimizer = build_optimizer(self.module, recipe.training, device)
+        self.scaler = gradient_scaler(recipe.training.precision, device)
+        self.identity = identity or digest(recipe.identity(contents))
+        self.engine = SamplingEngine(self.networks.network, len(images.class_names), recipe.training.sigma, device)
+        self.progress, self.timers, self.pulse = Progress(), Timers(device), pulse or Pulse(group)
+        self.step = TrainStep(
+            recipe, self.networks, build_method(recipe), self.optimizer, self.scaler, group, self.timers, seed, images
+        )
+        self.selection = SampleSelection(
+            recipe, images, seed, group, self.networks, self.engine, self.timers, contents or {}
+        )
 
     def save(self, folder: Path) -> None:
         save_state(folder, self.module, self.optimizer, self.progress, self.identity, self.scaler)
@@ -102,37 +114,26 @@ class Trainer:
         """Go on from a checkpoint of this run, or, to fork, of the run whose ``identity`` is given."""
         self.progress = load_state(folder, self.module, self.optimizer, identity or self.identity, self.scaler)
 
-    def run(
-        self,
-        after_epoch: Callable[[Trainer], None] = lambda trainer: None,
-        until: int | None = None,
-        within_epoch: Callable[[Trainer, int], None] = lambda trainer, requests: None,
-    ) -> None:
+    def run(self, hooks: Hooks = Hooks(), until: int | None = None) -> None:  # noqa: B008 - frozen
         """Train the epochs that are left, up to ``until`` where given.
-
-        Args:
-            after_epoch: called on every worker after each epoch.
-            within_epoch: called on every worker between two steps with the pulse's requests where there are any;
-                ``progress.partial`` then says how far the epoch is, so a checkpoint saved there goes on at that step.
 
         Raises:
             TrainingStopped: a loss or a weight is not finite, or nothing is left to train on.
         """
         last = self.recipe.training.epochs if until is None else min(until, self.recipe.training.epochs)
         while self.progress.epoch < last:
-            record = self.epoch(within_epoch)
+            record = self.epoch(hooks)
             self.progress.history.append(record)
             self.progress.epoch += 1
-            after_epoch(self)
+            hooks.after_epoch()
 
-    def epoch(self, within_epoch: Callable[[Trainer, int], None] = lambda trainer, requests: None) -> dict[str, Any]:
+    def epoch(self, hooks: Hooks = Hooks()) -> dict[str, Any]:  # noqa: B008 - frozen
         """Train one epoch, or the rest of one. Returns its record, the same on every worker but for its times."""
         started, epoch, t = time.perf_counter(), self.progress.epoch, self.recipe.training
         sums, begun = Sums(self.recipe.attack.steps, self.device), self.progress.partial
         if begun is None:
             record: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t, epoch)}
-            if self.recipe.adapts and epoch >= t.e_t:
-                record |= adapt(self, epoch)
+            record |= self._select(epoch)
         else:
             record, started = dict(begun.record), started - begun.seconds
             self._restore(begun, sums)
@@ -149,34 +150,40 @@ class Trainer:
         self.pulse.begin(first)
         for number in range(first, len(cuts)):
             if self.pulse.due(number):
-                self._ask(number, record, sums, started, within_epoch)
+                self._ask(number, record, sums, started, hooks)
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = learning_rate(t, epoch, number, len(cuts))
             with self.timers("data"):
                 x, y = next(loader)
             inputs = cuts[number].stop - cuts[number].start
-            step(self, x, y, positions[number], inputs, number, len(cuts), attacks=attacks, look_first=looks, sums=sums)
-            self.watched(number)
+            self.step(StepInput(x, y, positions[number], inputs, epoch, number, len(cuts), attacks, looks), sums)
+            hooks.after_step(epoch, number)
         self.progress.partial = None
         return record | self._summary(epoch, sums, attacks, time.perf_counter() - started)
 
     def discard_counts(self) -> NDArray[np.int64]:
         """Label counts of every training sample, as discarding at the epoch that comes next needs them."""
-        return discard_counts(self)
+        return self.selection.discard_counts(self.progress.epoch)
 
-    def _ask(self, number: int, record: dict, sums: Sums, started: float, within_epoch: Callable) -> None:
+    def _select(self, epoch: int) -> dict[str, Any]:
+        selected = self.selection.begin_epoch(epoch, self.progress.population)
+        self.progress.population = selected.population
+        self.progress.p_a |= selected.p_a
+        return selected.record
+
+    def _ask(self, number: int, record: dict, sums: Sums, started: float, hooks: Hooks) -> None:
         """Ask the other workers; stop where a loss has failed, and pass requests on."""
         self.timers.drain()
         requests, bad = self.pulse.ask(number, sums.failed)
         self._check(bad)
         if requests:
-            if not self._finite():
+            if not self.finite():
                 self._stop(f"a weight is not finite at epoch {self.progress.epoch}, step {number}")
             own = np.array([*sums.values(), *self.passes.seen()])
             # Every worker's own sums, so that they go on as they would have, to the last bit.
             every, seconds = self.group.gather(own).tolist(), time.perf_counter() - started
             self.progress.partial = Partial(number, record, every, sums.names, seconds)
-            within_epoch(self, requests)
+            hooks.between_steps(requests)
 
     def _restore(self, begun: Partial, sums: Sums) -> None:
         every = np.array(begun.sums)
@@ -187,7 +194,8 @@ class Trainer:
         sums.restore(own[:-2], begun.names)
         self.passes.set(int(own[-2]), int(own[-1]))
 
-    def _finite(self) -> bool:
+    def finite(self) -> bool:
+        """Whether all weights and statistics are finite numbers."""
         return all(bool(torch.isfinite(value).all()) for value in self.module.state_dict().values())
 
     def _check(self, bad: int) -> None:
@@ -201,7 +209,7 @@ class Trainer:
         )
 
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
-        names, finite = sums.names, self._finite()
+        names, finite = sums.names, self.finite()
         own = np.array([*sums.values(), *self.passes.take()])
         self._check(self.pulse.ask(0, sums.failed)[1])
         every = [float(value) for value in self.group.sum(own if finite else own * math.nan)]
@@ -216,8 +224,3 @@ class Trainer:
         found["remaining"] = len(self.images) if population is None else len(population.kept)
         found |= {"forward_passes": int(every[-2]), "backward_passes": int(every[-1])}
         return found | {"seconds": round(seconds, 4), "timing": self.timers.take(int(copies), seconds)}
-
-
-def _draws(module: nn.Module) -> bool:
-    """Whether a layer draws random numbers while it trains."""
-    return "Drop" in type(module).__name__ or type(module).__name__ == "StochasticDepth"

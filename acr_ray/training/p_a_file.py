@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
+from acr_ray.storage.tables import read_table
 from acr_ray.training.state import Progress
 
 FOLDER = "p_a"
 PURPOSES = ("discard", "reweigh")
 SCHEMA_VERSION = b"1"
+MOST_BYTES = 2**30  # of a file
+SIGMA = b"acr_ray.sigma"
 
 
 def file_name(epoch: int) -> str:
@@ -64,11 +68,12 @@ def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progre
         )
     stream = BytesIO()
     metadata = {b"acr_ray.schema_version": SCHEMA_VERSION, b"acr_ray.epoch": str(record["epoch"]).encode()}
+    metadata[SIGMA] = repr(recipe.training.sigma).encode()
     pq.write_table(pa.concat_tables(parts).replace_schema_metadata(metadata), stream)
     folder.write_bytes(f"{FOLDER}/{file_name(record['epoch'])}", stream.getvalue())
 
 
-def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
+def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = None) -> NDArray[np.int64]:
     """Label counts of every training sample from such a file.
 
     Only ``image``, ``label``, ``p_a`` and ``draws`` are needed: a file made elsewhere will do. Of a file with several
@@ -78,23 +83,35 @@ def read_counts(path: str, images: ImageSet, draws: int) -> NDArray[np.int64]:
         path: of the file.
         images: the training set.
         draws: how many there should be for each sample.
+        sigma: σ that they should be made at, where the file says one; None: any.
 
     Returns:
         int64 ``(len(images),)`` in [0, draws].
 
     Raises:
-        UserError: the file can't be read, lacks an image or has another label or number of draws for one.
+        UserError: the file can't be read, lacks an image, has another label or number of draws for one, or another σ.
     """
     option = f"discard.p_a_file {path}"
-    head, _, name = path.rpartition("/")
+    head, slash, name = path.rpartition("/")
     try:
-        table = pq.read_table(pa.BufferReader(Folder(head or ".", option="discard.p_a_file").read_bytes(name)))
-        if "purpose" in table.column_names:
-            table = table.filter(pa.compute.equal(table["purpose"], "discard"))
-        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "p_a", "draws")}
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise UserError(f"{option}: no p_A file with image, label, p_a and draws ({error})") from None
-    place = {name: i for i, name in enumerate(columns["image"])}
+        content = Folder(head or ("/" if slash else "."), option="discard.p_a_file").read_bytes(name, MOST_BYTES)
+    except OSError as error:
+        raise UserError(f"{option}: cannot be read ({error})") from None
+    needed = {"image": "text", "label": "whole", "p_a": "number", "draws": "whole"}
+    table = read_table(content, needed, option, optional={"purpose": "text"}, what="p_A file")
+    if "purpose" in table.column_names:
+        table = table.filter(pc.equal(table["purpose"], "discard"))
+    columns = {name: table[name].to_numpy() for name in ("label", "p_a", "draws")}
+    made_at = (table.schema.metadata or {}).get(SIGMA)
+    if sigma is not None and made_at is not None and made_at != repr(float(sigma)).encode():
+        raise UserError(
+            f"{option}: was estimated at sigma {made_at[:20].decode(errors='replace')}, training.sigma is {sigma}; "
+            "allowed: a file of the same sigma, or --discard.any_sigma true"
+        )
+    names = table["image"].to_pylist()
+    place = {name: i for i, name in enumerate(names)}
+    if len(place) != len(names):
+        raise UserError(f"{option}: has more than one p_A of an image")
     absent = [name for name in images.names if name not in place]
     if absent:
         raise UserError(f"{option}: has no p_A of {absent[0]} (and {len(absent) - 1} others of {len(images)})")

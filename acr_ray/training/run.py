@@ -6,77 +6,24 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from acr_ray.settings import Recipe, UserError
+from acr_ray.settings.documents import check
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
 from acr_ray.training.following import Follower
 from acr_ray.training.loop import TrainingStopped, check_workers
+from acr_ray.training.named_files import Contents
 from acr_ray.training.p_a_file import FOLDER as P_A
 from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
 from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
+from acr_ray.training.workers import CheckpointPolicy, Workers
 
 RAY_FOLDER = "ray"
 OWNED = (
     RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, STEERING, P_A, "summary.json",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Hardware of a run; decides the last bits of the result, so it is part of the run's identity.
-
-    Attributes:
-        count: DDP workers; with ``most`` the fewest that the run goes on with.
-        most: workers used where the cluster has room for them; None: always ``count``.
-    """
-
-    count: int = 1
-    gpus: float = 0
-    cpus: int = 1
-    most: int | None = None
-
-    @property
-    def text(self) -> int | str:
-        """As the user gives it: ``2``, or ``2:8``."""
-        return self.count if self.most is None else f"{self.count}:{self.most}"
-
-    def check_fits(self) -> None:
-        """Raises UserError where the cluster could never hold the workers (Ray Train would wait for ever)."""
-        import ray
-
-        total = ray.cluster_resources()
-        for kind, needed in (("CPU", self.count * self.cpus), ("GPU", self.count * self.gpus)):
-            if needed > total.get(kind, 0):
-                raise UserError(
-                    f"--workers {self.text}: need {needed:g} {kind}s, the cluster has {total.get(kind, 0):g}; "
-                    "use fewer workers, or a larger cluster"
-                )
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Checkpoints of a run that goes on, and what else is asked of it; none of it changes what is trained.
-
-    Attributes:
-        every: epochs between checkpoints.
-        minutes: between checkpoints within an epoch; None: none there.
-        last: how many of the last are kept, beside the best.
-        best_by: ``loss`` or ``accuracy`` of an epoch's record.
-        max_failures: lost workers or nodes survived before giving up.
-        resize_seconds: between looks for room for more workers, where their number may change.
-        profile: leave traces of a few steps in ``profile/``.
-    """
-
-    every: int = 1
-    minutes: float | None = None
-    last: int = 2
-    best_by: str = "loss"
-    max_failures: int = 8
-    resize_seconds: float = 60.0
-    profile: bool = False
 
 
 def run_training(
@@ -87,7 +34,8 @@ def run_training(
     workers: Workers,
     fingerprint: str,
     images: int,
-    keeping: Keeping = Keeping(),  # noqa: B008 - frozen
+    contents: Contents | None = None,
+    policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008 - frozen
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
@@ -101,6 +49,7 @@ def run_training(
             files in ``ray/``, until the run is done.
         fingerprint: of the training images, as the driver sees them.
         images: how many they are.
+        contents: of what the recipe names by path, see `check_named`.
         on_epoch: called from another thread with the record of each new epoch once.
         on_note: called likewise with what the run survived: damaged checkpoints, a full disk.
 
@@ -128,30 +77,31 @@ def run_training(
             "seed": seed,
             "out": out.uri,
             "threads": workers.cpus,
-            "checkpoint_every": keeping.every,
-            "checkpoint_minutes": keeping.minutes,
-            "keep_checkpoints": keeping.last,
-            "best_by": keeping.best_by,
-            "profile": keeping.profile,
+            "checkpoint_every": policy.every,
+            "checkpoint_minutes": policy.minutes,
+            "keep_checkpoints": policy.last,
+            "best_by": policy.best_by,
+            "profile": policy.profile,
             "fingerprint": fingerprint,
+            "contents": dict(contents or {}),
         },
         torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count if workers.most is None else (workers.count, workers.most),
-            elastic_resize_monitor_interval_s=keeping.resize_seconds,
+            elastic_resize_monitor_interval_s=policy.resize_seconds,
             use_gpu=bool(workers.gpus),
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
             name=RAY_FOLDER,
             storage_path=out.uri,
-            failure_config=FailureConfig(max_failures=keeping.max_failures),
+            failure_config=FailureConfig(max_failures=policy.max_failures),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
     with Follower(out, on_epoch, on_note):
         try:
-            problem = (_fit(trainer, keeping.max_failures, on_note).return_value or {}).get("problem")
+            problem = (_fit(trainer, policy.max_failures, on_note).return_value or {}).get("problem")
         except SystemExit:
             _ask_to_stop(out)
             raise
@@ -190,10 +140,11 @@ def _ask_to_stop(out: Folder) -> None:
 
 def _raise_problem(out: Folder) -> None:
     if out.is_file(PROBLEM):
-        problem = out.read_json(PROBLEM)
+        problem = check(dict[str, str], out.read_json(PROBLEM), f"{out}/{PROBLEM}")
         out.delete(PROBLEM)
         _raise(problem)
 
 
 def _raise(problem: dict[str, str]) -> NoReturn:
-    raise (UserError if problem["kind"] == "user" else TrainingStopped)(problem["text"])
+    kind = UserError if problem.get("kind") == "user" else TrainingStopped
+    raise kind(problem.get("text", "the workers stopped, and the reason they left is damaged"))

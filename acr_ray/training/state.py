@@ -106,21 +106,27 @@ def read_state(text: str, source: str) -> dict[str, Any]:
     try:
         state = json.loads(text)
         found = state.pop("sha256", None)
-    except (ValueError, AttributeError) as error:
+        if state.get("schema_version") != 1 and found != digest(state):
+            raise DamagedCheckpoint(f"{source}: its content does not have the SHA-256 that it names")
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, DamagedCheckpoint):
+            raise
         raise DamagedCheckpoint(f"{source}: not readable ({error})") from None
-    if state.get("schema_version") != 1 and found != digest(state):
-        raise DamagedCheckpoint(f"{source}: its content does not have the SHA-256 that it names")
     return state
 
 
 def check_files(folder: Path, state: dict[str, Any]) -> None:
     """Raises DamagedCheckpoint where a file beside ``state.json`` is not the one it describes."""
-    for name, written in state.get("files", {}).items():
+    files = state.get("files", {})
+    # Only these are read: a state file does not choose what is opened.
+    if not isinstance(files, dict) or not set(files) <= {MODEL, OPTIMIZER, SAMPLES}:
+        raise DamagedCheckpoint(f"{folder}: its {STATE} describes other files than a checkpoint has")
+    for name, written in files.items():
         if not (folder / name).is_file():
             raise DamagedCheckpoint(f"{folder / name}: missing")
         found = _describe(folder / name)
-        if found["bytes"] != written["bytes"]:
-            raise DamagedCheckpoint(f"{folder / name}: has {found['bytes']} bytes, {written['bytes']} were written")
+        if isinstance(written, dict) and found["bytes"] != written.get("bytes"):
+            raise DamagedCheckpoint(f"{folder / name}: has {found['bytes']} bytes, {written.get('bytes')} were written")
         if found != written:
             raise DamagedCheckpoint(f"{folder / name}: its SHA-256 is not that of what was written")
 

@@ -3,88 +3,126 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acr_ray.data import ImageSet
 from acr_ray.data.sampling import view_seeds
-from acr_ray.settings import derive_seed
-from acr_ray.training.attack import HALF_SCALE, attack_noise
-from acr_ray.training.methods import Batch
+from acr_ray.settings import Recipe, derive_seed
+from acr_ray.training.attack import HALF_SCALE, Attacked, attack_noise
+from acr_ray.training.group import Group
+from acr_ray.training.methods import Batch, Method
+from acr_ray.training.networks import Networks
 from acr_ray.training.noise import training_noise
 from acr_ray.training.sums import Sums
-
-if TYPE_CHECKING:
-    from acr_ray.training.loop import Trainer
+from acr_ray.training.timing import Timers
 
 COMPILED_BUCKETS = 8
 
 
-def step(
-    trainer: Trainer, x: Tensor, y: Tensor, mine: NDArray[np.int64], inputs: int, number: int, steps: int, *,
-    attacks: bool, look_first: tuple[bool, ...], sums: Sums,
-) -> None:  # fmt: skip
-    """Train on this worker's share of a step.
+@dataclass(frozen=True)
+class StepInput:
+    """One worker's share of a step.
+
+    Attributes:
+        images: ``(B, C, H, W)`` clean images, on the CPU or the device.
+        labels: ``(B,)``.
+        positions: ``(B,)`` places of these images in the epoch's global sequence.
+        inputs: images of the step over all workers.
+        epoch: from 0.
+        number, steps: which step of how many of the epoch.
+        attacks: whether the noise is attacked.
+        look_first: see `attack_noise`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: NDArray[np.int64]
+    inputs: int
+    epoch: int = 0
+    number: int = 0
+    steps: int = 1
+    attacks: bool = False
+    look_first: tuple[bool, ...] = ()
+
+
+class TrainStep:
+    """Trains on one worker's share of a step at a time.
 
     With ``training.accumulate`` above 1 the share goes through the network in parts; the loss, and with batch norm
     in evaluation mode the gradient, is that of the whole. In training mode batch norm sees the rows of a part.
 
     Args:
-        x: ``(B, C, H, W)`` clean images of this worker, on the CPU or the device.
-        y: ``(B,)`` labels.
-        mine: positions of these images in the epoch's global sequence.
-        inputs: images of the step over all workers.
-        number, steps: which step of how many of the epoch.
-        attacks: whether the noise is attacked.
-        look_first: see `attack_noise`.
-        sums: gets what the epoch's record needs.
+        recipe: its ``training`` and ``attack`` sections are used.
+        networks: what learns.
+        method: gives the loss.
+        optimizer, scaler: of the networks' weights.
+        group: the workers.
+        timers: get the seconds of each part of a step.
+        seed: of the run.
+        images: their shape and number of classes are used.
     """
-    t, group, timers, epoch = trainer.recipe.training, trainer.group, trainer.timers, trainer.progress.epoch
-    with timers("data"):
-        x = x.to(trainer.device, non_blocking=True, memory_format=trainer.memory_format)
-        y = torch.as_tensor(y).to(trainer.device, non_blocking=True)
-    if trainer.leaves_to_chance:
-        # Dropout draws from torch's global generator: seeded, it depends on nothing but the step and the worker.
-        torch.manual_seed(derive_seed(trainer.seed, "torch", epoch, number, group.rank))
-    trainer.optimizer.zero_grad(set_to_none=True)
-    parts = np.array_split(np.arange(len(mine)), min(t.accumulate, len(mine)))
-    for part in parts:
-        rows = slice(int(part[0]), int(part[-1]) + 1)
-        with timers("noise"):
-            noise = training_noise(trainer.seed, epoch, mine[rows], t.m, trainer.images.shape, trainer.device)
-            noise = noise.mul_(t.sigma)
-        batch = Batch(
-            x[rows], y[rows], noise, t.m, t.sigma, epoch + number / steps, trainer.network,
-            view_seeds(trainer.seed, epoch, mine[rows], "method"), len(trainer.images.class_names),
+
+    def __init__(
+        self, recipe: Recipe, networks: Networks, method: Method, optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler, group: Group, timers: Timers, seed: int, images: ImageSet,
+    ) -> None:  # fmt: skip
+        self.recipe, self.networks, self.method, self.seed = recipe, networks, method, seed
+        self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
+        self.shape, self.class_names = images.shape, images.class_names
+
+    def __call__(self, given: StepInput, sums: Sums) -> None:
+        """One optimizer step; ``sums`` gets what the epoch's record needs."""
+        nets, group, timers, t = self.networks, self.group, self.timers, self.recipe.training
+        with timers("data"):
+            x = given.images.to(nets.device, non_blocking=True, memory_format=nets.memory_format)
+            y = torch.as_tensor(given.labels).to(nets.device, non_blocking=True)
+        if nets.uses_torch_rng:
+            # Dropout draws from torch's global generator: seeded, it depends on nothing but the step and the worker.
+            torch.manual_seed(derive_seed(self.seed, "torch", given.epoch, given.number, group.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = np.array_split(np.arange(len(given.positions)), min(t.accumulate, len(given.positions)))
+        for part in parts:
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            batch = self._batch(given, x[rows], y[rows], given.positions[rows])
+            if given.attacks:
+                with timers("attack"):
+                    attacked = self.attack(batch, given.look_first)
+                    batch = replace(batch, noise=attacked.noise)
+                    sums.add_attack(attacked.active)
+            last = part is parts[-1]
+            with timers("forward_backward"), nullcontext() if last else group.no_gradient_sync(nets.model):
+                found = self.method.loss(nets.model, batch)
+                # DDP averages workers alike; a part's share of the step's inputs makes that the mean over inputs.
+                share = len(part) / given.inputs
+                self.scaler.scale(found.loss * (share * group.world)).backward()
+            sums.add(found, batch.repeated(batch.labels), len(part), t.m, given.number)
+        with timers("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            group.average_buffers(nets.module)
+
+    def attack(self, batch: Batch, look_first: tuple[bool, ...] = ()) -> Attacked:
+        """The paper's attack on a batch's noise, as the recipe's hardware settings ask for it."""
+        recipe = self.recipe
+        buckets = recipe.attack.buckets
+        if buckets is None:
+            buckets = COMPILED_BUCKETS if recipe.training.compile else 0
+        return attack_noise(
+            self.networks.network, batch.repeated(batch.images), batch.repeated(batch.labels), batch.noise,
+            recipe.attack, buckets=buckets, look_first=look_first,
+            scale=HALF_SCALE if recipe.training.precision == "float16" else 1.0,
         )  # fmt: skip
-        if attacks:
-            with timers("attack"):
-                attacked = attack(trainer, batch, look_first)
-                batch = replace(batch, noise=attacked.noise)
-                sums.add_attack(attacked.active)
-        with timers("forward_backward"), nullcontext() if part is parts[-1] else group.apart(trainer.model):
-            found = trainer.method.loss(trainer.model, batch)
-            # DDP averages workers alike; a part's share of the step's inputs makes that the mean over inputs.
-            share = len(part) / inputs
-            trainer.scaler.scale(found.loss * (share * group.world)).backward()
-        sums.add(found, batch.repeated(batch.labels), len(part), t.m, number)
-    with timers("optimizer"):
-        trainer.scaler.step(trainer.optimizer)
-        trainer.scaler.update()
-        group.average_buffers(trainer.module)
 
-
-def attack(trainer: Trainer, batch: Batch, look_first: tuple[bool, ...]):
-    """The paper's attack on a batch's noise, as the recipe's hardware settings ask for it; an `Attacked`."""
-    recipe = trainer.recipe
-    buckets = recipe.attack.buckets
-    if buckets is None:
-        buckets = COMPILED_BUCKETS if recipe.training.compile else 0
-    return attack_noise(
-        trainer.network, batch.repeated(batch.images), batch.repeated(batch.labels), batch.noise, recipe.attack,
-        buckets=buckets, look_first=look_first, scale=HALF_SCALE if recipe.training.precision == "float16" else 1.0,
-    )  # fmt: skip
+    def _batch(self, given: StepInput, x: Tensor, y: Tensor, positions: NDArray[np.int64]) -> Batch:
+        t, device = self.recipe.training, self.networks.device
+        with self.timers("noise"):
+            noise = training_noise(self.seed, given.epoch, positions, t.m, self.shape, device).mul_(t.sigma)
+        seeds = view_seeds(self.seed, given.epoch, positions, "method")
+        progress = given.epoch + given.number / given.steps
+        names = self.class_names
+        return Batch(x, y, noise, t.m, t.sigma, progress, self.networks.network, seeds, len(names), names)

@@ -14,7 +14,7 @@ import torch
 
 from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
-from acr_ray.models import ModelCard, save_checkpoint
+from acr_ray.models import ModelCard, check_readable, save_checkpoint
 from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
@@ -22,7 +22,8 @@ from acr_ray.storage import Folder
 from acr_ray.storage.premises import premises_problem
 from acr_ray.telemetry.logs import logger
 from acr_ray.training.group import Group, shared_text
-from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.loop import Hooks, Trainer, TrainingStopped
+from acr_ray.training.named_files import check_own_source
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
 from acr_ray.training.pulse import END, LEAVE, Pulse
@@ -49,7 +50,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: ``run`` (its name, for logs), ``recipe`` (nested values), ``seed``, ``out`` (URI), ``threads`` (of
             torch, a worker), ``checkpoint_every`` (epochs), ``checkpoint_minutes`` (or None), ``keep_checkpoints``,
-            ``best_by``, ``profile`` (bool), ``fingerprint`` (of the data that the driver saw).
+            ``best_by``, ``profile`` (bool), ``fingerprint`` (of the data that the driver saw), ``contents`` (of what
+            the recipe names, as the driver saw it).
 
     Returns:
         ``model_sha256`` on rank 0, ``problem`` where it could not be left as a file, else nothing.
@@ -80,20 +82,26 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
     if problem := shared_text(group, premises_problem(out, STEERING) or ""):
         return {"problem": {"kind": "user", "text": problem}}
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
-    trainer = Trainer(recipe, images, config["seed"], group, device)
+    check_own_source(recipe, config["contents"])
+    requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
+    pulse = Pulse(group, requests)
+    trainer = Trainer(recipe, images, config["seed"], group, device, config["contents"], pulse=pulse)
     log = logger(run=config["run"], rank=group.rank)
     notes = Notes(out, NOTES) if group.rank == 0 else print
     states = States(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)
     _resume(trainer, states)
     log.info("at work on %s, %d workers, from epoch %d", device, group.world, trainer.progress.epoch)
-    requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
-    trainer.pulse = Pulse(group, requests)
-    profile = Profile(trainer, out / PROFILE) if config["profile"] and group.rank == 0 else None
-    if profile:
-        trainer.watched = profile
+    profile, unproven = _profile(trainer, out, config), [group.rank == 0]
+
+    def after_step(epoch: int, number: int) -> None:
+        if unproven[0]:
+            unproven[0] = False
+            _check_readable(trainer, _card(recipe, images, config))
+        if profile:
+            profile(epoch, number)
 
     def keep() -> None:
         if group.rank == 0:
@@ -101,7 +109,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
             log.info("checkpoint at epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
         requests.served()
 
-    def within_epoch(trainer: Trainer, asked: int) -> None:
+    def between_steps(asked: int) -> None:
         keep()
         log.info("asked to stop, and saved" if asked & (END | LEAVE) else "asked to save, and did")
         if asked & END:
@@ -111,7 +119,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
         if asked & LEAVE:
             raise Leaving("a worker was told to end; the run goes on from the checkpoint it has just made")
 
-    def after_epoch(trainer: Trainer) -> None:
+    def after_epoch() -> None:
         progress, last = trainer.progress, trainer.progress.epoch == recipe.training.epochs
         if profile:
             profile.end_epoch(progress.epoch - 1)
@@ -123,7 +131,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
 
     if group.rank == 0:
         steer(out, RUNNING)
-    trainer.run(after_epoch, within_epoch=within_epoch)
+    trainer.run(Hooks(after_step, between_steps, after_epoch))
     if group.rank != 0:
         return {}
     return {"model_sha256": _finish(trainer, states, out, config, notes)}
@@ -151,6 +159,24 @@ def _resume(trainer: Trainer, states: States) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             trainer.load(Path(folder))
+
+
+def _profile(trainer: Trainer, out: Folder, config: dict[str, Any]) -> Profile | None:
+    """Of the first epoch trained here and of epoch E_t, on one worker, where it is asked for."""
+    if not config["profile"] or trainer.group.rank != 0:
+        return None
+    epochs = {trainer.progress.epoch} | ({trainer.recipe.training.e_t} if trainer.recipe.adapts else set())
+    return Profile(out / PROFILE, trainer.group.rank, epochs)
+
+
+def _check_readable(trainer: Trainer, card: ModelCard) -> None:
+    """After one step: what is trained can be loaded once it is done. Raises TrainingStopped where it could not."""
+    if not trainer.finite():
+        return  # the loop says so itself, and where
+    try:
+        check_readable(trainer.module, card)
+    except (ValueError, UserError) as error:
+        raise TrainingStopped(f"the model could not be loaded once it is trained ({error})") from error
 
 
 def _write_metrics(out: Folder, trainer: Trainer, notes: Any) -> None:

@@ -11,13 +11,14 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from acr_ray.storage import Folder
-from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, hidden_by_acr, measured
+from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, measured
 from acr_ray.tuning.trial_run import Work
+from acr_ray.tuning.verdict import verdict
 
 PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
           "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}  # fmt: skip
-_BEST, _FRONT, _OTHER = "#c2571a", "#2563a8", "#8a8a8a"
+_BEST, _FRONT, _OTHER, _BASE = "#c2571a", "#2563a8", "#8a8a8a", "#3b7d3b"
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -39,7 +40,7 @@ tr.front td {{ background: var(--front) }} tr.best td {{ background: var(--best)
 """
 
 
-def draw(reports: list[Report]) -> bytes:
+def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
     """A PNG: every measured trial, the Pareto front of ACR and hard images, and the trial that ACR alone would take."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -51,6 +52,7 @@ def draw(reports: list[Report]) -> bytes:
         axes.plot(*_coordinates(front), color=_FRONT, linewidth=1.2, drawstyle="steps-post")
         _points(axes, front, s=70, zorder=3, label="Pareto front", facecolors="none", edgecolors=_FRONT)
         _points(axes, front[:1], color=_BEST, s=70, marker="*", zorder=4, label="highest ACR")
+        _points(axes, measured([baseline] if baseline else []), color=_BASE, s=46, marker="D", label="plain Gaussian")
         axes.set_xlabel("hard images, $p_A$ < 0.5 (%)")
         axes.set_ylabel("ACR on validation images")
         axes.set_title("What ACR costs", loc="left", fontsize=10, fontweight="bold")
@@ -61,15 +63,17 @@ def draw(reports: list[Report]) -> bytes:
         return buffer.getvalue()
 
 
-def write_page(out: Folder, work: Work, reports: list[Report], summary: dict[str, Any]) -> None:
+def write_page(
+    out: Folder, work: Work, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
+) -> None:
     """Leaves the picture and ``report.html``, which needs no other file."""
-    picture = draw(reports)
+    picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
     title = f"Search over {work.recipe.name}: {len(reports)} trials"
     front = {r["trial"] for r in acr_front(reports)}
     best = best_of(reports, work.asked[0])
     parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
-    parts.append(f"<p>{html.escape(hidden_by_acr(reports) or 'No trial was trained to its end.')}</p>")
+    parts.append(f"<p>{html.escape(verdict(out, reports, baseline) or 'No trial was trained to its end.')}</p>")
     image = base64.b64encode(picture).decode()
     parts.append(
         f'<img alt="ACR against the share of hard images, a point a trial" src="data:image/png;base64,{image}">'

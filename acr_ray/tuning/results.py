@@ -91,24 +91,29 @@ def write_table(out: Folder, work: Work, space: Space, reports: list[Report]) ->
     out.write_bytes(TABLE, buffer.getvalue())
 
 
-def summary_of(out: Folder, work: Work, space: Space, reports: list[Report], settings: dict[str, Any]) -> Report:
-    """``summary.json``: what was asked, the best, the fronts, the costs."""
+def summary_of(
+    out: Folder, work: Work, space: Space, reports: list[Report], settings: dict[str, Any],
+    baseline: Report | None = None,
+) -> Report:  # fmt: skip
+    """``summary.json``: what was asked, the best, the Gaussian baseline, the fronts, the costs."""
     best = best_of(reports, work.asked[0])
     counts = {status: sum(r["status"] == status for r in reports) for status in dict.fromkeys(_statuses(reports))}
     found: Report = {"schema_version": SCHEMA_VERSION, "recipe": work.recipe.name, "space": space.text(), **settings}
     found |= {"metric": [o.name for o in work.asked], "trials": len(reports), "statuses": counts}
     found["best"] = None if best is None else about(work, best)
+    found["baseline"] = None if baseline is None else about(work, baseline)
     if len(work.asked) > 1:
         found["pareto"] = [about(work, r) for r in front_of(reports, work.asked)]
     found["acr_against_hard_share"] = [about(work, r) for r in acr_front(reports)]
-    found["passes"] = costs(out, reports)
-    found["trunks"] = [files.sha for files in trunk_files(out, reports)]
+    every = reports if baseline is None else [*reports, baseline]
+    found["passes"] = costs(out, every)
+    found["trunks"] = [files.sha for files in trunk_files(out, every)]
     return found
 
 
 def about(work: Work, report: Report) -> Report:
     """A trial in a few numbers."""
-    metrics = {o.name: report[o.name] for o in work.objectives}
+    metrics = {o.name: _number(report, o) for o in work.objectives}
     found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
     found |= {"status": report["status"], "trunk": report.get("trunk", "")}
     return found | ({"model": f"trials/{report['trial']}/checkpoint"} if report["status"] == FINISHED else {})
@@ -121,32 +126,6 @@ def acr_front(reports: list[Report]) -> list[Report]:
     fewer images, and what it hides so is what this front is for.
     """
     return front_of(reports, (ACR, HARD), finished_only=False)
-
-
-def hidden_by_acr(reports: list[Report]) -> str:
-    """What a search for ACR alone would not have said, in a few sentences; empty where nothing was measured."""
-    front = acr_front(reports)
-    if not front:
-        return ""
-    best, fairest = front[0], front[-1]
-    said = (
-        f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_percent(best)} of the images "
-        "(p_A < 0.5)."
-    )
-    if fairest["trial"] == best["trial"]:
-        return f"{said} No other trial has fewer hard images: here ACR hides nothing."
-    lost = best["acr"] - fairest["acr"]
-    early = f", stopped at epoch {fairest['epoch']}" if fairest["status"] != FINISHED else ""
-    return (
-        f"{said} {len(front)} trials lie on the front of ACR against hard images; at its other end "
-        f"({fairest['trial']}{early}) {_percent(fairest)} are hard, for {lost:.4f} less ACR "
-        f"({100 * lost / best['acr']:.1f} %). A search for ACR alone would have returned the first and said nothing "
-        "of the others."
-    )
-
-
-def _percent(report: Report) -> str:
-    return f"{100 * report['hard_share']:.1f} %"
 
 
 def _statuses(reports: list[Report]) -> list[str]:

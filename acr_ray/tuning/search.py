@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -17,17 +16,18 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.placement import free_leaked
 from acr_ray.tuning.rungs import REDUCTION, Rungs
-from acr_ray.tuning.space import Domain, Point, Space, trial_list
+from acr_ray.tuning.space import Point, Space, trial_list
+from acr_ray.tuning.suggesting import optuna_search
 from acr_ray.tuning.trial import BEGUN, POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
 from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, TrialRun, Work
 
-TUNE = "tune"  # Ray Tune's own folder
+TUNE, BASELINE = "tune", "tune-baseline"  # Ray Tune's own folders
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
-OWNED = (TUNE, TRAIN, TRIALS, BEGUN)
+OWNED = (TUNE, BASELINE, TRAIN, TRIALS, BEGUN)
 
 Event = Callable[[Point, dict[str, Any]], None]
 
@@ -101,22 +101,50 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
     Raises:
         UserError: the cluster can never hold a trial.
     """
+    return _run(work, search, TUNE, None, on_event)
+
+
+def run_baseline(work: Work, search: Search, on_event: Event = lambda point, report: None) -> dict[str, Any] | None:
+    """Run plain Gaussian training as one more trial, after the others: it goes on from their trunk.
+
+    Returns:
+        Its last report; None where the recipe is plain Gaussian training itself.
+    """
+    if work.baseline is None:
+        return None
+    alone = replace(search, search="grid", scheduler="fifo", trials=1)
+    return _run(work, alone, BASELINE, [work.baseline], on_event)[0]
+
+
+def _run(work: Work, search: Search, name: str, points: list[Point] | None, on_event: Event) -> list[dict[str, Any]]:
+    """Ray Tune over these points, or those of the search, in a folder of its own."""
     work.workers.check_fits()
-    Folder(work.out).write_text(BEGUN, "")
+    _begin(Folder(work.out))
     _quieten()
     trainable = _trainable(work)
-    place = f"{work.out}/{TUNE}"
     Watcher.event = staticmethod(on_event)
-    tuner = _restored(Folder(place), trainable)
+    Watcher.lost.clear()
+    tuner = _restored(Folder(work.out) / name, trainable)
     if tuner is None:
-        Folder(work.out).delete(TUNE)
-        tuner = _tuner(work, search, trainable)
+        Folder(work.out).delete(name)
+        tuner = _tuner(work, search, trainable, name, points)
     try:
         results = tuner.fit()
     finally:
         free_leaked(at_end=True)
     # A search that went on has its trials in another order; their names count them as they were made.
-    return [_record(work, result) for result in sorted(results, key=lambda result: creation_number(result.path))]
+    ordered = sorted(results, key=lambda result: creation_number(result.path))
+    return [_record(work, search, result) for result in ordered]
+
+
+def _begin(out: Folder) -> None:
+    """Leave a file that trials look for. Ray's own files name their place: in a folder that was moved they are of no
+    use, and the search begins again with the trunks and the finished trials, which lie in files of our own."""
+    before = out.read_text(BEGUN) if out.is_file(BEGUN) else ""
+    if before not in ("", out.uri):
+        for name in (TUNE, BASELINE, TRAIN):
+            out.delete(name)
+    out.write_text(BEGUN, out.uri)
 
 
 def creation_number(path: str) -> int:
@@ -149,13 +177,15 @@ def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
         return None
 
 
-def _record(work: Work, result: Any) -> dict[str, Any]:
+def _record(work: Work, search: Search, result: Any) -> dict[str, Any]:
     report = dict(result.metrics or {})
     point = Watcher.lost.get(result.path) or point_of(result.config or {})
     status = report.get("status", "lost")
-    if result.error is not None:
+    # A trial may err without Ray keeping its error; and where nobody stops trials, none ends in the middle.
+    if result.error is not None or result.path in Watcher.lost or (status == RUNNING and search.scheduler == "fifo"):
         status = "lost"
-        report["reason"] = " ".join(str(result.error).split())[-300:]
+        reason = " ".join(str(result.error or "").split())[-300:]
+        report["reason"] = reason or "its process ended before the trial did (--verbose shows what it printed)"
     elif status == RUNNING:
         status = "stopped"
     return {**report, "trial": work.trial_id(point), "point": point, "status": status}
@@ -208,10 +238,12 @@ def run_here(work: Work, search: Search) -> list[dict[str, Any]]:
     return found
 
 
-def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
+def _tuner(work: Work, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
     space, suggesting, samples = {}, None, search.trials
-    if search.search == "optuna":
-        suggesting = _optuna(work, search)
+    if points is not None:
+        space, samples = {POINT: tune.grid_search(points)}, 1
+    elif search.search == "optuna":
+        suggesting = optuna_search(work, search.space, search.trials)
     else:
         points = trial_list(search.space, work.recipe, search.search, search.trials, work.seed)
         space, samples = {POINT: tune.grid_search(points)}, 1
@@ -228,7 +260,7 @@ def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=TUNE,
+            name=name,
             storage_path=work.out,
             failure_config=tune.FailureConfig(max_failures=search.max_failures),
             # Trials of several workers have Ray Train's checkpoints, not Tune's.
@@ -243,42 +275,6 @@ def _tuner(work: Work, search: Search, trainable: Any) -> tune.Tuner:
 
 def _trial_name(trial: Any) -> str:
     return f"trial_{trial.trial_id}"
-
-
-def _optuna(work: Work, search: Search) -> Any:
-    """TPE, with the Pareto front in view where there are several objectives; begins with the recipe's own point."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    asked = work.asked
-    sampler = optuna.samplers.TPESampler(
-        seed=work.seed % 2**32,
-        multivariate=True,
-        constant_liar=True,  # several trials at once: don't propose one beside a trial that is still running
-        # Random points before the model is trusted: ten by Optuna's default, fewer where there are few in all.
-        n_startup_trials=max(4, min(10, search.trials // 3)),
-    )
-    own = search.space.own_point(work.recipe)
-    several = len(asked) > 1
-    return OptunaSearch(
-        space={domain.field: _distribution(domain) for domain in search.space.domains},
-        metric=[objective.name for objective in asked] if several else asked[0].name,
-        mode=[objective.mode for objective in asked] if several else asked[0].mode,
-        sampler=sampler,
-        points_to_evaluate=[own] if own else None,
-    )
-
-
-def _distribution(domain: Domain) -> Any:
-    from optuna import distributions
-
-    if domain.values:
-        return distributions.CategoricalDistribution(domain.values)
-    if domain.whole:
-        return distributions.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
-    return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def _quieten() -> None:

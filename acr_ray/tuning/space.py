@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from acr_ray.settings import Recipe, UserError, derive_seed
-from acr_ray.settings.base import field_of
+from acr_ray.settings.base import field_of, is_number, is_whole
+from acr_ray.settings.recipe import PATHS, absolute_path
 
 Point = dict[str, Any]  # a value for each field of the space, by dotted name
 
@@ -106,6 +107,11 @@ class Space:
 
     def text(self) -> dict[str, str]:
         return {domain.field: domain.text() for domain in self.domains}
+
+    def recipes_naming(self, recipe: Recipe) -> list[Recipe]:
+        """A recipe for each value of the space that is a path or a method's name."""
+        values = [(d.field, value) for d in self.domains if d.field in (*PATHS, "method.name") for value in d.values]
+        return [recipe.change({field: value}, recipe.name) for field, value in values]
 
     def own_point(self, recipe: Recipe) -> Point | None:
         """The recipe's own values, for the paper's recipes its tuned ones; None where they lie outside."""
@@ -241,15 +247,18 @@ def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int
 def _domain(field: str, text: str, recipe: Recipe) -> Domain:
     log = text.startswith("log:")
     bare = text.removeprefix("log:")
-    ends = re.fullmatch(r"(.+?)\.\.(.+)", bare)
+    # A text, such as a path, may have dots in it and is no range.
+    ends = re.fullmatch(r"(.+?)\.\.(.+)", bare) if is_number(field_of(recipe, field)) else None
     if ends is None:
         if log:
             raise UserError(f"--space {field}={text}: log: needs a range, log:low..high")
         values = tuple(dict.fromkeys(_value(recipe, field, part.strip()) for part in bare.split(",") if part.strip()))
+        if field in PATHS:
+            values = tuple(value if value is None else absolute_path(value) for value in values)
         if not values:
             raise UserError(f"--space {field}: empty; give values with commas between, or low..high")
         return Domain(field, values)
-    whole = field_of(recipe, field).annotation is int
+    whole = is_whole(field_of(recipe, field))
     try:
         low, high = (int(end) if whole else float(end) for end in ends.groups())
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
-from acr_ray.training.run import Workers
+from acr_ray.training.named_files import Contents
+from acr_ray.training.workers import Workers
+from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.leases import Claims
 from acr_ray.tuning.objectives import Objective, failed, measure
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trunks import Trunks, passes_of
-from acr_ray.tuning.validation import ValidationSettings, held_out, validate
+from acr_ray.tuning.validation import ValidationSettings, held_out, validate, write_images
 
 TRIALS, PROGRESS = "trials", "trial.json"
 STOPS = (TrainingStopped, BrokenModelError, UserError)  # would happen again if the trial were tried again
@@ -46,6 +48,7 @@ class Work:
         rungs: epochs after which unfinished trials are measured, for a scheduler to compare.
         checkpoint_every: epochs between a trial's checkpoints.
         fingerprint: of the training images, as the driver sees them.
+        contents: of what recipes name by path or module, see `check_named`.
     """
 
     recipe: Recipe
@@ -60,6 +63,21 @@ class Work:
     rungs: tuple[int, ...]
     checkpoint_every: int
     fingerprint: str
+    contents: Contents = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> Point | None:
+        """The changes that make plain Gaussian training of the recipe; None where it is that already.
+
+        At the last E_t that trials fork at, so that their trunk is most of it.
+        """
+        if self.recipe.method.name == "gaussian" and not self.recipe.adapts:
+            return None
+        point: Point = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
+        point |= {"training.replacement": False} if self.recipe.training.replacement else {}
+        if self.recipe.method.name != "gaussian":
+            return point | {"method.name": "gaussian"}
+        return point | ({"training.e_t": max(self.forks)} if self.forks else {})
 
     @property
     def asked(self) -> tuple[Objective, ...]:
@@ -80,14 +98,14 @@ class Work:
     def trial_id(self, point: Point) -> str:
         """A trial's name: what decides its weights and how it is measured, so equal trials have the same."""
         recipe = self.recipe.change(point, self.recipe.name)
-        return digest(recipe.identity() | self.surroundings | self.validation.flat())[:12]
+        return digest(recipe.identity(self.contents) | self.surroundings | self.validation.flat())[:12]
 
     def trunks_for(self, claims: Claims) -> Trunks:
-        return Trunks(Folder(self.out), self.forks, claims, self.surroundings, self.checkpoint_every)
+        return Trunks(Folder(self.out), self.forks, claims, self.surroundings, self.checkpoint_every, self.contents)
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
-        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train")
+        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train", self.recipe.data.class_map)
         if images.fingerprint() != self.fingerprint:
             raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
         return held_out(images, self.validation, self.seed)
@@ -109,15 +127,18 @@ class TrialRun:
         self.work, self.point, self.group = work, point, group
         self.trial_id = work.trial_id(point)
         self.training, self.validation = images
-        self.trainer = Trainer(work.recipe.change(point, work.recipe.name), self.training, work.seed, group, device)
+        recipe = work.recipe.change(point, work.recipe.name)
+        self.trainer = Trainer(recipe, self.training, work.seed, group, device, work.contents)
         # What goes with a checkpoint: the trunk, seconds so far, draws of all validations, the last measurement.
         self.said: dict[str, Any] = {"trunk": "", "seconds": 0.0, "validation_passes": 0, "metrics": {}}
-        self._reason = ""
+        self._reason, self._tally = "", None
 
     @property
     def forked(self) -> bool:
-        """Whether the trial starts from a trunk. Where nothing acts from E_t on there is nothing to share."""
-        return self.work.trunks and self.trainer.recipe.adapts
+        """Whether the trial starts from a trunk. Where nothing acts from E_t on there is nothing to share, but for
+        the baseline, which goes on where the others' trunk ends."""
+        shares = self.trainer.recipe.adapts or (self.point == self.work.baseline and "training.e_t" in self.point)
+        return self.work.trunks and shares
 
     def begin(self, claims: Claims) -> None:
         """Start a trial that has no checkpoint of its own."""
@@ -138,7 +159,7 @@ class TrialRun:
     def finished(self) -> dict[str, Any] | None:
         """The report of this trial where it, or an equal one, has been finished before."""
         folder, name = Folder(self.work.out) / TRIALS, f"{self.trial_id}.json"
-        return folder.read_json(name) if folder.is_file(name) else None
+        return read_report(folder, name) if folder.is_file(name) else None
 
     def advance(self) -> dict[str, Any]:
         """Train to the next checkpoint, rung or the end, and report. All workers call it and get the same report.
@@ -173,6 +194,7 @@ class TrialRun:
         self.trainer.passes.take()  # draws of a validation are no cost of the next epoch
         self.said["validation_passes"] += tally.evaluations
         self.said["metrics"] = measure(tally, self.work.objectives)
+        self._tally = tally
 
     def _report(self, stop: int, reason: str, measured: bool) -> dict[str, Any]:
         progress, recipe = self.trainer.progress, self.trainer.recipe
@@ -209,4 +231,6 @@ class TrialRun:
             report["model_sha256"] = save_checkpoint(
                 folder / self.trial_id / "checkpoint", self.trainer.module, card
             ).sha256
+            if self._tally is not None:
+                write_images(folder / self.trial_id, self._tally)
         folder.write_json(f"{self.trial_id}.json", report)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,23 @@ from safetensors import numpy as safe_numpy
 from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
+from acr_ray.training.named_files import Contents
 from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE
+from acr_ray.tuning.kept_files import read_entry
 from acr_ray.tuning.leases import Claims, kept, new_owner
 
 TRUNKS = "trunks"
 FILES = (MODEL, OPTIMIZER, SAMPLES, STATE)
-LATER = ("training.e_t", "training.epochs", "discard.", "reweigh.", "attack.")  # without effect before E_t
+# Without effect before E_t.
+LATER = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
 WAITING, MINE, DONE = range(3)
 WAIT = 0.3  # seconds between looks for what another trial is making
 
 
-def trunk_identity(recipe: Recipe, surroundings: dict[str, Any]) -> dict[str, Any]:
+def trunk_identity(recipe: Recipe, surroundings: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """What decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
-    early = {name: value for name, value in recipe.identity().items() if not name.startswith(LATER)}
+    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(LATER)}
     return early | surroundings
 
 
@@ -79,13 +82,13 @@ class TrunkFiles:
     def checkpoints(self) -> dict[int, dict[str, Any]]:
         """The checkpoints by epoch, ascending."""
         names = [name for name in self.folder.names(".json") if name.startswith("epoch_")]
-        found = [self.folder.read_json(name) for name in names]
+        found = [read_entry(self.folder, name) for name in names]
         return {entry["epoch"]: entry for entry in sorted(found, key=lambda entry: entry["epoch"])}
 
     def at(self, epoch: int) -> dict[str, Any] | None:
         """The checkpoint that trials fork from at this epoch, if there is one."""
         name = _pointer(epoch)
-        entry = self.folder.read_json(name) if self.folder.is_file(name) else None
+        entry = read_entry(self.folder, name) if self.folder.is_file(name) else None
         return entry if entry and entry["kept"] else None
 
     def add(self, trainer: Trainer, kept: bool, seconds: float) -> None:
@@ -128,7 +131,7 @@ class TrunkFiles:
     def passes(self) -> Passes:
         """What the trunk cost: its epochs up to the last fork, and its p_A estimates."""
         names = [n for n in self.folder.names(".json") if n.startswith(("epoch_", "p_a_"))]
-        entries = [self.folder.read_json(name) for name in names]
+        entries = [read_entry(self.folder, name) for name in names]
         return passes_of([entry for entry in entries if entry.get("kept", True)])
 
 
@@ -141,6 +144,7 @@ class Trunks:
         forks: the E_t values that are known to be wanted; a trunk that passes one keeps a checkpoint of it.
         claims: sees to it that of several trials that need the same thing one makes it.
         surroundings: seed, images and hardware; part of every trunk's identity.
+        contents: of what recipes name by path or module, see `check_named`.
         checkpoint_every: epochs after which a trunk that is killed need not be repeated.
     """
 
@@ -149,9 +153,10 @@ class Trunks:
     claims: Claims
     surroundings: dict[str, Any]
     checkpoint_every: int = 10
+    contents: Contents = field(default_factory=dict)
 
     def files(self, recipe: Recipe) -> TrunkFiles:
-        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.surroundings)))
+        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.surroundings, self.contents)))
 
     def fork(self, trainer: Trainer) -> str:
         """Bring a new trial's trainer to its epoch E_t, with the p_A estimate it discards by. All workers call it.
@@ -166,12 +171,12 @@ class Trunks:
         self._once(trainer.group, files.sha, lambda: files.at(e_t) is not None, lambda: self._grow(files, trainer))
         files.load(e_t, trainer)
         if recipe.discard.enabled:
-            key = estimate_key(recipe)
+            key = estimate_key(recipe, self.contents)
             found = f"{files.sha}/{key}"
             self._once(
                 trainer.group, found, lambda: files.estimate(key) is not None, lambda: _estimate(files, key, trainer)
             )
-            trainer.progress.p_a["discard"] = files.estimate(key)
+            trainer.selection.preset(files.estimate(key))
         return files.sha
 
     def _once(self, group: Group, name: str, there: Callable[[], bool], make: Callable[[], None]) -> None:
@@ -200,16 +205,17 @@ class Trunks:
     def _grow(self, files: TrunkFiles, trial: Trainer) -> None:
         """Train the trunk from its last checkpoint before the trial's E_t to E_t."""
         e_t, group, started = trial.recipe.training.e_t, trial.group, time.monotonic()
-        trunk = Trainer(trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device)
-        trunk.identity = files.sha
+        trunk = Trainer(
+            trunk_recipe(trial.recipe), trial.images, trial.seed, group, trial.device, self.contents, files.sha
+        )
         begin = max((epoch for epoch in files.checkpoints() if epoch <= e_t), default=None)
         begin = int(group.sum(np.array([-1 if begin is None else begin]))[0]) // group.world
         if begin >= 0:
             files.load(begin, trunk)
         if group.rank == 0:
-            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings))
+            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings, self.contents))
 
-        def after_epoch(trunk: Trainer) -> None:
+        def after_epoch() -> None:
             epoch = trunk.progress.epoch
             if group.rank == 0 and epoch != e_t:
                 if epoch in self.forks:
@@ -217,16 +223,17 @@ class Trunks:
                 elif epoch % self.checkpoint_every == 0:
                     files.add(trunk, False, time.monotonic() - started)
 
-        trunk.run(after_epoch, until=e_t)
+        trunk.run(Hooks(after_epoch=after_epoch), until=e_t)
         if group.rank == 0:
             files.add(trunk, True, time.monotonic() - started)
 
 
-def estimate_key(recipe: Recipe) -> str:
+def estimate_key(recipe: Recipe, contents: Contents | None = None) -> str:
     """Name of the p_A estimate that a trial discards by: the same for every p_t."""
-    d = recipe.discard
-    what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": d.checkpoint}
-    what |= {} if d.p_a_file is None else {"p_a_file": d.p_a_file}
+    d, known = recipe.discard, contents or {}
+    checkpoint = known.get(d.checkpoint, d.checkpoint)
+    what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": checkpoint}
+    what |= {} if d.p_a_file is None else {"p_a_file": known.get(d.p_a_file, d.p_a_file)}
     return f"{recipe.training.e_t:05d}_{digest(what)[:12]}"
 
 

@@ -16,9 +16,13 @@ from acr_ray.smoothing.bounds import lower_bound, radius, upper_bound
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.stopping import geometric_looks
+from acr_ray.storage import Folder
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
+from acr_ray.tuning.kept_files import read_image_values
 from acr_ray.tuning.objectives import Tally
+
+IMAGES = "validation.json"  # in a trial's folder
 
 
 class ValidationSettings(Settings):
@@ -39,6 +43,20 @@ class ValidationSettings(Settings):
     def looks(self) -> tuple[int, ...]:
         """Draws after which it is asked whether an image needs more."""
         return (self.n,) if self.stopping == "fixed" else geometric_looks(self.n, 50, 1.35)
+
+
+def write_images(folder: Folder, tally: Tally) -> None:
+    """Leave what each validation image counted, in the order of the held-out images; all trials have the same."""
+    hard = (tally.right / tally.draws < 0.5).astype(int).tolist()
+    folder.write_json(IMAGES, {"schema_version": 1, "radii": tally.radii.tolist(), "hard": hard})
+
+
+def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None where it left none."""
+    if not folder.is_file(IMAGES):
+        return None
+    values = read_image_values(folder, IMAGES)
+    return np.array(values["radii"], dtype=np.float64), np.array(values["hard"], dtype=np.int64)
 
 
 def held_out(images: ImageSet, settings: ValidationSettings, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -132,7 +132,7 @@ def test_select_by_list(images, tmp_path):
         ("digits/9999\n", "line 1: digits/9999 is not in digits test"),
         ("digits/0003\n\ndigits/0003\n", "line 3: digits/0003 is listed twice"),
         ("# nothing\n", "no image is left"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
         (None, "cannot be read"),
     ],
 )

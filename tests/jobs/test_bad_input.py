@@ -6,13 +6,17 @@ import pickle
 import shutil
 import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
-from jobs import certify, compare, demo, report, train
+from acr_ray.settings import UserError
+from acr_ray.storage import Folder
+from jobs import audit, certify, compare, demo, doctor, pack, report, train
 from jobs._main import entry
+from jobs._run import begin
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.jobs import run
 from tests.fakes.models import write_digits_checkpoint
@@ -113,10 +117,14 @@ def test_certify(arguments, words, checkpoint, tmp_path, refused):
 
 
 def test_more_actors_or_workers_than_the_cluster_holds(checkpoint, tmp_path, head):
-    line = refused_late(head, "certify", checkpoint, "--out", tmp_path / "a", "--actors", 999, "--no-tracking")
+    line = refused_late(head, "certify", checkpoint, "--out", tmp_path / "a", "--actors", 999)
     assert "--actors 999" in line and "room for" in line
-    line = refused_late(head, "train", "digits", "--out", tmp_path / "b", "--workers", 32, "--no-tracking")
-    assert "--workers 32" in line and "CPU" in line
+    for arguments in (["digits", "--workers", 32], ["digits", "--cpus-per-worker", 99]):
+        line = refused_late(
+            head, "train", *arguments, "--out", tmp_path / "b", "--tracking-uri", f"sqlite:///{tmp_path}/m.db"
+        )
+        assert "--workers" in line and "CPU" in line
+    assert list(tmp_path.iterdir()) == [], "something was made for a run that was refused"
 
 
 def refused_late(head, job, *arguments):
@@ -210,3 +218,63 @@ def test_help_tells_every_option(job, capsys):
     assert left.value.code == 0 and "--out" in printed and "default" in printed
     if job is train:
         assert "--discard.p_t" in printed and "0 to 1" in printed
+
+
+@pytest.mark.parametrize(
+    "job, arguments, words",
+    [
+        (certify, ["MODEL", "--out", "s3://"], ["--out s3://", "no bucket"]),
+        (certify, ["MODEL", "--out", "OUT", "--every", "1" + "0" * 25], ["every", "1 to 1000000000"]),
+        (certify, ["MODEL", "--out", "OUT", "--radii", "1e308"], ["radii"]),
+        (certify, ["MODEL", "--out", "OUT", "--gpus-per-actor", "inf"], ["--gpus-per-actor", "inf"]),
+        (audit, ["MODEL", "--out", "OUT", "--rho", "1"], ["--rho", "1: must be a number >= 1e-300 and below 1"]),
+        (audit, ["MODEL", "--out", "OUT", "--alpha", "1"], ["--alpha", "below 1"]),
+        (audit, ["MODEL", "--out", "OUT"], ["no certification run"]),
+        (doctor, ["--seconds", "inf", "--out", "OUT"], ["--seconds", "from 5 to 86400"]),
+        (doctor, ["--seconds", "nan", "--out", "OUT"], ["--seconds", "from 5 to 86400"]),
+        (doctor, ["--out", "/dev/null", "--no-tracking"], ["--out /dev/null", "cannot be written"]),
+        (demo, ["--out", "/dev/null"], ["--out /dev/null", "cannot be written"]),
+        (demo, ["--out", "OUT", "--n", "9" * 12], ["--n", "from 10 to 1000000000"]),
+        (compare, ["--out", "OUT", "--methods", "digits,nonsense"], ["nonsense", "unknown recipe"]),
+        (report, ["/nowhere", "--out", "OUT"], ["/nowhere"]),
+        (report, ["runs:/0123", "--out", "OUT"], ["runs:/0123", "no store"]),
+        (certify, ["runs:/0123", "--out", "OUT"], ["runs:/0123", "no store"]),
+        (pack, ["--data.root", "/nowhere", "--out", "OUT"], ["/nowhere"]),
+        (train, ["digits", "--out", "OUT", "--checkpoint-minutes", "inf"], ["--checkpoint-minutes"]),
+    ],
+    ids=lambda value: value.__name__ if hasattr(value, "__name__") else None,
+)
+def test_refused_options_leave_nothing_behind(job, arguments, words, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(doctor, "connect", lambda verbose: None)
+    places = {"MODEL": str(checkpoint), "OUT": str(tmp_path / "out")}
+    with pytest.raises(UserError) as caught:
+        job.main([places.get(argument, argument) for argument in arguments])
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_of_something_else_is_not_taken_for_a_finished_run(checkpoint, tmp_path):
+    """A copy of another folder's summary, or one that was cut: the run does not say that it is done."""
+    from acr_ray.storage.summaries import read_summary
+
+    out = Folder(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    for file in ("model.json", "model.safetensors"):
+        shutil.copy(checkpoint / file, tmp_path / "checkpoint" / file)
+    sha = json.loads((checkpoint / "model.json").read_text())["sha256"]
+    good = {"schema_version": 1, "recipe": "digits", "model_sha256": sha, "last_epoch": {"epoch": 1}}
+    out.write_json("summary.json", good)
+    assert read_summary(out, "train") == good
+    for bad in ({**good, "model_sha256": "0" * 64}, {"schema_version": 1, "sources": []}, [], {**good, "recipe": 7}, 3):
+        out.write_json("summary.json", bad)
+        with pytest.raises(UserError, match="summary.json.*--overwrite"):
+            read_summary(out, "train")
+    (tmp_path / "summary.json").write_text(json.dumps(good)[:-5])
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_summary(out, "train")
+    out.write_json("run.json", {"schema_version": 1, "job": "train", "identity": {"a": 1}, "tracked": True})
+    options = Namespace(overwrite=False, run_name=None, no_tracking=True, tracking_uri=None)
+    with pytest.raises(UserError, match="not valid JSON"):
+        begin(options, out, "train", {"a": 1}, (), "name")

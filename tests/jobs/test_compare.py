@@ -18,14 +18,15 @@ def calls(monkeypatch):
 
     def train(argv):
         made.append(("train", *argv))
-        record = {"forward_passes": 1_000_000, "backward_passes": 500_000}
+        record = {"epoch": 0, "forward_passes": 1_000_000, "backward_passes": 500_000}
         out(argv).make_writable().write_text("metrics.jsonl", 2 * (json.dumps(record) + "\n"))
 
     def certify(argv):
         made.append(("certify", *argv))
         acr = 0.5 + 0.1 * int(argv[argv.index("--seed") + 1])
         shares = {"0": 0.9, "0.25": 0.7, "0.5": 0.5, "0.75": 0.3, "1": 0.1}
-        summary = {"acr": acr, "certified_accuracy": shares, "hard_share": 0.08}
+        summary = {"schema_version": 1, "acr": acr, "certified_accuracy": shares, "hard_share": 0.08}
+        summary |= {"images": 500, "evaluations": 1, "model_sha256": "0" * 64}
         out(argv).make_writable().write_json("summary.json", summary)
 
     monkeypatch.setattr(compare.train, "main", train)

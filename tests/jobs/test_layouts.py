@@ -24,12 +24,13 @@ def check(folder, architecture, images, epochs):
 
 @pytest.mark.slow
 def test_cifar10_resnet110(head, tmp_path):
-    root = write_cifar10(tmp_path / "data", per_batch=8, test=8)
-    arguments = ["--data.root", root, "--training.batch_size", 32, "--training.epochs", 2, *FEW]
+    """Its paths are relative: the workers have another working directory."""
+    write_cifar10(tmp_path / "data", per_batch=8, test=8)
+    arguments = ["--data.root", "data", "--training.batch_size", 32, "--training.epochs", 2, *FEW]
     ours = ["--training.e_t", 1, "--discard.draws", 4, "--discard.p_t", 0.01, "--reweigh.draws", 4]
-    run("train", "cifar10-0.5", "--out", tmp_path / "train", *arguments, *ours, head=head)
-    run("certify", tmp_path / "train", "--out", tmp_path / "certify", "--n", 20, "--n0", 5, "--block", 20,
-        "--max-images", 3, "--no-tracking", head=head)  # fmt: skip
+    run("train", "cifar10-0.5", "--out", "train", *arguments, *ours, head=head, cwd=tmp_path)
+    run("certify", "train", "--out", "certify", "--data.root", "data", "--n", 20, "--n0", 5, "--block", 20,
+        "--max-images", 3, "--no-tracking", head=head, cwd=tmp_path)  # fmt: skip
     records = check(tmp_path, "cifar_resnet110", 3, epochs=2)
     assert "discard_hard_share" in records[1] and "attack_active" in records[1] and "reweigh_p_a_mean" in records[1]
 

@@ -5,8 +5,9 @@ import copy
 import pytest
 
 from acr_ray.preflight import findings
-from acr_ray.preflight.facts import Questions, facts
+from acr_ray.preflight.facts import Questions, asked_data, facts
 from acr_ray.preflight.findings import FAILED, OK, WARNING
+from tests.fakes.images import SYNSETS, write_imagenet
 
 GIB = 2**30
 VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0", "cuda": "13.0", "acr_ray code": "abc"}
@@ -100,3 +101,15 @@ def test_a_machine_answers_for_itself(tmp_path):
     assert found["data"]["images"] == 500 and found["versions"]["torch"].startswith("2.")
     assert facts(Questions(str(tmp_path), "other"), "n1")["storage"] == {"sees": False}
     assert "no-such" in facts(Questions(dataset="cifar10", root="/no-such"), "n1")["data"]["error"]
+
+
+def test_a_node_decodes_some_of_the_images(tmp_path):
+    root = write_imagenet(tmp_path / "i")
+    asked = Questions(dataset="imagenet", root=str(root), split="train")
+    assert asked_data(asked)["decoded"] == 12
+    (root / "train" / SYNSETS[0] / "notes.txt").write_text("x")
+    said = findings.data("imagenet", str(root), {"a": {"data": asked_data(asked)}}).text
+    assert "12 images on every node, 12 of them decoded" in said and "1 .txt (not an image's ending)" in said
+    broken = sorted((root / "train").rglob("*.JPEG"))[-1]
+    broken.write_bytes(broken.read_bytes()[:-200])
+    assert f"{broken}: broken image file" in asked_data(asked)["error"]

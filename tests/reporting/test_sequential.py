@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -180,12 +181,19 @@ def test_text_of_a_sequential_run_is_refused(tmp_path):
     assert open_source(f"{tmp_path}/certificates.tsv").images == 1
 
 
-@pytest.mark.parametrize("about", [{"n": "many", "radii": "all"}, {"n": None, "radii": ["x", None]}, {"n": 10}])
-def test_a_strange_summary_harms_nothing(tmp_path, about):
+@pytest.mark.parametrize(
+    "about, said",
+    [({"n": 10}, None), ({"n": None}, None), ({"n": "many"}, "n = 'many'"), ({"radii": ["x"]}, "radii.0 = 'x'"),
+     ({"planned_images": 10**30}, "planned_images"), ({"radii": [1e308]}, "radii.0 = 1e+308")],
+)  # fmt: skip
+def test_a_strange_summary_harms_nothing(tmp_path, about, said):
     path, held = stopped(tmp_path / "certificates.parquet", "radii")
-    content = certificates(
-        tmp_path / "strange.parquet", np.ones(300, int), n=1, change=held, summary=about | {"planned_images": 300}
-    )
+    summary = {"planned_images": 300} | about
+    content = certificates(tmp_path / "strange.parquet", np.ones(300, int), n=1, change=held, summary=summary)
+    if said is not None:
+        with pytest.raises(UserError, match=f"strange.parquet: its acr_ray.summary: {re.escape(said)}"):
+            open_source(content)
+        return
     source = open_source(content)
     assert source.n == held["n"].max() and "radii" in source.notes[0]
 

@@ -70,7 +70,7 @@ def test_a_run_without_a_finished_image_is_one_line(tmp_path):
 def test_a_damaged_plan_is_one_line(tmp_path, spoil):
     begin_run(tmp_path)
     (tmp_path / spoil).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"plan\.json"):
+    with pytest.raises(UserError, match=f"/{spoil}: "):
         open_source(str(tmp_path))
 
 

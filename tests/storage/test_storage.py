@@ -108,3 +108,15 @@ def test_results_of_an_unknown_run_are_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
     with pytest.raises(UserError, match="schema_version 99"):
         claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+
+
+def test_proving_that_a_folder_can_be_written_leaves_nothing(tmp_path):
+    Folder(tmp_path / "a" / "b").prove_writable()
+    Folder(f"file://{tmp_path}/c/d").prove_writable()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "held").mkdir()
+    Folder(tmp_path / "held").prove_writable()
+    assert list(tmp_path.iterdir()) == [tmp_path / "held"] and list((tmp_path / "held").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Folder(tmp_path / "file" / "below").prove_writable()

@@ -12,9 +12,11 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.entities import FileInfo
 
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint
+from acr_ray.settings import UserError
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
@@ -209,3 +211,20 @@ def test_the_machines_load_is_logged_while_a_run_works(tmp_path, monkeypatch):
     assert metrics["system/system_memory_usage_megabytes"] > 0 and tracker.ok
     off = Tracker(None)
     with_run(off, lambda: None)
+
+
+@pytest.mark.parametrize(
+    "name, folder",
+    [("../../s", False), ("/tmp/s", False), ("checkpoint/../../s", False), ("other/s", False), ("checkpoint/a", True)],
+)
+def test_an_artefact_listing_stays_inside_and_ends(name, folder, uri, tmp_path, monkeypatch):
+    run_id, fetched = Tracker(uri).start("train", "a stranger's"), []
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **options: fetched.append(options))
+
+    def listing(self, run_id, path=None):
+        return [FileInfo(f"{path}/a" if folder else name, folder, 3)]
+
+    monkeypatch.setattr(mlflow.MlflowClient, "list_artifacts", listing)
+    with pytest.raises(UserError, match=f"runs:/{run_id}: MLflow sqlite"):
+        resolve_checkpoint(f"runs:/{run_id}", uri)
+    assert fetched == []

@@ -16,11 +16,11 @@ class Shaky(Folder):
 
     failing = 0
 
-    def read_bytes(self, name):
+    def read_bytes(self, name, most=None):
         if self.failing:
             self.failing -= 1
             raise OSError("Service Unavailable")
-        return super().read_bytes(name)
+        return super().read_bytes(name, most)
 
 
 def write(out, name, *rows):

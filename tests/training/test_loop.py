@@ -12,7 +12,7 @@ from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.training.estimate import label_counts
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer, TrainingStopped
+from acr_ray.training.loop import Hooks, Trainer, TrainingStopped
 
 SHORT = {"training.epochs": 6, "training.e_t": 2, "training.milestones": (4,), "reweigh.every": 2}
 
@@ -50,13 +50,14 @@ def test_a_resumed_run_is_the_same_run(images, undisturbed, tmp_path, stop):
     class Stop(Exception):
         pass
 
-    def interrupt(trainer):
-        if trainer.progress.epoch == stop:
-            trainer.save(tmp_path)
+    def interrupt():
+        if broken.progress.epoch == stop:
+            broken.save(tmp_path)
             raise Stop
 
+    broken = Trainer(short(), images, 3, Group())
     with pytest.raises(Stop):
-        Trainer(short(), images, 3, Group()).run(interrupt)
+        broken.run(Hooks(after_epoch=interrupt))
     resumed = Trainer(short(), images, 3, Group())
     resumed.load(tmp_path)
     assert resumed.progress.epoch == stop

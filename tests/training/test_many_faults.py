@@ -213,7 +213,7 @@ recipe = load_recipe("digits-gaussian").change({**change, "attack.enabled": True
 trainer = Trainer(recipe, open_images("digits", None, "train").subset(range(640)), 0, Group())
 trainer.module.eval()
 trainer.module.train = lambda mode=True: trainer.module
-losses, inner = [], trainer.method.loss
+losses, inner = [], trainer.step.method.loss
 def told(model, batch):
     found = inner(model, batch)
     total = found.loss.detach().double() * len(batch.images)
@@ -221,7 +221,7 @@ def told(model, batch):
         dist.all_reduce(total)
     losses.append(float(total) / 32)
     return found
-trainer.method.loss = told
+trainer.step.method.loss = told
 trainer.run()
 if rank == 0:
     json.dump(losses, open(out, "w"))

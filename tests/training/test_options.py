@@ -12,7 +12,7 @@ from acr_ray.settings.recipe import LATER, TrainingSettings
 from acr_ray.storage import Folder
 from acr_ray.tracking.runs import scalars
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer, TrainingStopped, check_workers
+from acr_ray.training.loop import Hooks, Trainer, TrainingStopped, check_workers
 from acr_ray.training.optimizer import learning_rate
 from acr_ray.training.profiling import Profile
 from jobs._train_options import parse, workers_of
@@ -136,14 +136,14 @@ def test_warm_up_and_scaling_and_the_papers_schedule():
 def test_a_loss_that_fails_is_named_by_its_step(images):
     recipe = load_recipe("digits-gaussian").change({"training.epochs": 2, "training.milestones": (), "training.e_t": 0})
     trainer = Trainer(recipe, images, 3, Group())
-    inner, calls = trainer.method.loss, []
+    inner, calls = trainer.step.method.loss, []
 
     def failing(model, batch):
         found = inner(model, batch)
         calls.append(batch.progress)
         return found if len(calls) != 3 else type(found)(found.loss * float("inf"), found.logits)
 
-    trainer.method.loss = failing
+    trainer.step.method.loss = failing
     with pytest.raises(TrainingStopped, match=r"the loss is not finite at epoch 0, step 2; the last checkpoint"):
         trainer.run()
 
@@ -158,8 +158,8 @@ def test_records_have_times_beside_what_is_compared(images):
 def test_traces_of_a_few_steps(images, tmp_path):
     recipe = load_recipe("digits").change(SHORT)
     trainer = Trainer(recipe, images, 3, Group())
-    trainer.watched = profile = Profile(trainer, Folder(tmp_path))
-    trainer.run(lambda t: profile.end_epoch(t.progress.epoch - 1))
+    profile = Profile(Folder(tmp_path), 0, {0, 1})
+    trainer.run(Hooks(after_step=profile, after_epoch=lambda: profile.end_epoch(trainer.progress.epoch - 1)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rank0_epoch00000.json", "rank0_epoch00001.json"]
     names = {event.get("name") for event in json.loads((tmp_path / "rank0_epoch00001.json").read_text())["traceEvents"]}
     assert "aten::convolution" in names and any("backward" in str(name).lower() for name in names)

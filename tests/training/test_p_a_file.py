@@ -13,7 +13,7 @@ from acr_ray.reporting.sample_p_a import p_a_histogram
 from acr_ray.settings import UserError, load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.p_a_file import read_counts, write_p_a
 from acr_ray.training.population import radius_weights
 
@@ -31,7 +31,8 @@ def images():
 def run(images, tmp_path_factory):
     folder = Folder(tmp_path_factory.mktemp("run"))
     trainer = Trainer(RECIPE, images, 0, Group())
-    trainer.run(lambda t: write_p_a(folder, images, RECIPE, t.progress, t.progress.history[-1]))
+    progress = trainer.progress
+    trainer.run(Hooks(after_epoch=lambda: write_p_a(folder, images, RECIPE, progress, progress.history[-1])))
     return folder, trainer
 
 
@@ -88,7 +89,7 @@ def test_a_file_that_does_not_fit_is_one_line(run, images, tmp_path):
             read_counts(str(tmp_path / name), images, 100)
     (tmp_path / "junk").write_bytes(b"junk")
     for name in ("junk", "absent"):
-        with pytest.raises(UserError, match="no p_A file"):
+        with pytest.raises(UserError, match=f"discard.p_a_file .*{name}: cannot be read"):
             read_counts(str(tmp_path / name), images, 100)
 
 

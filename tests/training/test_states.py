@@ -12,7 +12,7 @@ from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training import requests
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.pulse import END, LEAVE, SAVE, Pulse
 from acr_ray.training.state import DamagedCheckpoint
 from acr_ray.training.states import Notes, States
@@ -53,16 +53,16 @@ def test_a_run_that_goes_on_within_an_epoch_is_the_same_run(images, tmp_path, at
     undisturbed = Trainer(recipe, images, 3, Group())
     undisturbed.run()
 
-    def save(trainer, asked):
+    def save(asked):
         assert asked == SAVE
-        if (trainer.progress.epoch, trainer.progress.step) == at:
-            trainer.save(tmp_path)
+        if (begun.progress.epoch, begun.progress.step) == at:
+            begun.save(tmp_path)
             raise Enough
 
     begun = Trainer(recipe, images, 3, Group())
     begun.pulse = Everywhere(begun.group, lambda: SAVE)
     with pytest.raises(Enough):
-        begun.run(within_epoch=save)
+        begun.run(Hooks(between_steps=save))
     resumed = Trainer(recipe, images, 3, Group())
     resumed.load(tmp_path)
     assert (resumed.progress.epoch, resumed.progress.step) == at
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_within_an_epoch_is_the_same_run(images, tmp_path, at
 def filled(tmp_path, images, keep=2, epochs=3, best_by="loss"):
     said = []
     states, trainer = States(Folder(tmp_path / "state"), keep, best_by, said.append), trainer_of(images)
-    trainer.run(lambda t: states.add(t.progress.epoch, 0, t.save), until=epochs)
+    trainer.run(Hooks(after_epoch=lambda: states.add(trainer.progress.epoch, 0, trainer.save)), until=epochs)
     return states, trainer, said
 
 

@@ -1,14 +1,22 @@
 """What is said of a search, from reports of known numbers."""
 
 import io
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
-from acr_ray.training.run import Workers
-from acr_ray.tuning.objectives import Objective, logged
+from acr_ray.training.group import Group
+from acr_ray.training.loop import Trainer
+from acr_ray.training.workers import Workers
+from acr_ray.tuning.leases import Leases
+from acr_ray.tuning.objectives import Objective, Tally, logged
 from acr_ray.tuning.page import draw, write_page
 from acr_ray.tuning.results import (
     ACR,
@@ -17,14 +25,14 @@ from acr_ray.tuning.results import (
     best_recipe,
     costs,
     front_of,
-    hidden_by_acr,
     summary_of,
     write_table,
 )
 from acr_ray.tuning.search import at_once
 from acr_ray.tuning.space import parse_space
-from acr_ray.tuning.trial_run import Work
-from acr_ray.tuning.validation import ValidationSettings
+from acr_ray.tuning.trial_run import TrialRun, Work
+from acr_ray.tuning.validation import ValidationSettings, held_out, read_images, write_images
+from acr_ray.tuning.verdict import verdict
 
 HARD = Objective("hard_share")
 RECIPE = load_recipe("digits")
@@ -56,12 +64,112 @@ def test_the_best_is_of_those_trained_to_their_end():
     assert [r["trial"] for r in front_of(REPORTS, (ACR, HARD))] == ["b", "a"]
 
 
-def test_what_a_scheduler_by_acr_stopped_is_not_hidden():
+def test_what_a_scheduler_by_acr_stopped_is_not_hidden(tmp_path):
     assert [r["trial"] for r in acr_front(REPORTS)] == ["b", "d"]
-    said = hidden_by_acr(REPORTS)
+    said = verdict(Folder(tmp_path), REPORTS)
     assert "0.4500 (b), gives up 30.0 %" in said and "(d, stopped at epoch 32) 10.0 % are hard" in said
-    assert "ACR hides nothing" in hidden_by_acr([report("a", 0.5, 0.1), report("b", 0.4, 0.2)])
-    assert hidden_by_acr([]) == "" and draw([]).startswith(b"\x89PNG")
+    assert verdict(Folder(tmp_path), []) == "" and draw([]).startswith(b"\x89PNG")
+
+
+def test_without_a_baseline_nothing_is_said_to_be_hidden_or_not(tmp_path):
+    said = verdict(Folder(tmp_path), [report("a", 0.5, 0.1), report("b", 0.4, 0.2)])
+    assert said.endswith("No other trial has fewer hard images.") and "hides" not in said
+
+
+def with_images(out, trial, hard, radius):
+    """A trial of 100 validation images, the first ``hard`` of which it gives up."""
+    right = np.where(np.arange(100) < hard, 10, 90)
+    radii = np.where(np.arange(100) < hard, 0.0, radius)
+    write_images(out / "trials" / trial, Tally(right, np.full(100, 100), radii, 0))
+    return report(trial, float(radii.mean()), hard / 100)
+
+
+def test_the_best_is_judged_against_plain_gaussian_training(tmp_path):
+    out = Folder(tmp_path)
+    best, gaussian = with_images(out, "a", 21, 0.6), with_images(out, "g", 6, 0.45)
+    said = verdict(out, [best, report("b", 0.3, 0.4)], gaussian)
+    assert "gives up 21.0 % [13.5, 30.3] of the images" in said  # exact binomial interval of 21 of 100
+    assert "Plain Gaussian training has ACR 0.4230 and gives up 6.0 % [2.2, 12.6]." in said
+    # 15 of 100 differences are 100 points: 15 ± 1.96 · 35.89/√100.
+    assert "+15.0 points of hard images [8.0, 22.0]" in said and "ACR alone would not have said" in said
+    assert "hides nothing" not in said and "No other trial has fewer hard images." in said
+
+
+def test_that_acr_hides_nothing_is_said_only_where_the_baseline_shows_it(tmp_path):
+    out = Folder(tmp_path)
+    best, gaussian = with_images(out, "a", 6, 0.6), with_images(out, "g", 6, 0.45)
+    said = verdict(out, [best], gaussian)
+    assert "+0.0 points of hard images [0.0, 0.0]" in said and "hides nothing here" in said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "forks", "changes"),
+    [
+        ("digits", (10, 30), {"training.e_t": 30}), ("digits", (), {}),
+        ("digits-catrs", (), {"method.name": "gaussian"}),
+    ],
+)  # fmt: skip
+def test_the_baseline_is_the_recipe_without_its_parts(recipe, forks, changes, tmp_path):
+    base = load_recipe(recipe)
+    here = replace(work(tmp_path), recipe=base, forks=forks)
+    found = base.change(here.baseline)
+    off = {"discard.enabled": False, "reweigh.enabled": False, "attack.enabled": False}
+    assert found == base.change(off | changes) and found.method.name == "gaussian" and not found.adapts
+    assert replace(here, recipe=load_recipe("digits-gaussian")).baseline is None
+
+
+def test_the_baseline_goes_on_from_the_trunk_of_the_trials(tmp_path):
+    tiny = RECIPE.change({"training.epochs": 4, "training.milestones": (), "training.e_t": 2})
+    v = ValidationSettings(most=20, n=20)
+    images = open_images("digits", None, "train").subset(range(200))
+    here = replace(
+        work(tmp_path), recipe=tiny, validation=v, forks=(2, 3), fingerprint=images.fingerprint(), trunks=True
+    )
+    split = held_out(images, v, 0)
+    reports = {}
+    for name, point in (("trial", {"training.e_t": 3}), ("baseline", here.baseline)):
+        run = TrialRun(here, point, split, Group())
+        run.begin(Leases())
+        while (report := run.advance())["status"] == "running":
+            pass
+        reports[name] = report
+    assert reports["baseline"]["trunk"] == reports["trial"]["trunk"] != ""
+    alone = Trainer(tiny.change(here.baseline), split[0], 0, Group())
+    alone.run()
+    assert all(torch.equal(v, run.trainer.module.state_dict()[k]) for k, v in alone.module.state_dict().items())
+    assert reports["baseline"]["forward_passes"] == alone.progress.history[3]["forward_passes"], "one epoch of its own"
+    radii, hard = read_images(Folder(tmp_path) / "trials" / reports["baseline"]["trial"])
+    assert len(radii) == 20 and hard.mean() == pytest.approx(reports["baseline"]["hard_share"])
+
+
+def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
+    from acr_ray.tuning.search import BEGUN, _begin
+
+    out = Folder(tmp_path / "second").make_writable()
+    out.write_text(BEGUN, str(tmp_path / "first"))
+    for name in ("tune/state.json", "train/x.json", "trials/a.json", "trunks/b.json"):
+        out.write_text(name, "{}")
+    _begin(out)
+    left = {path.relative_to(out.local_path).as_posix() for path in out.local_path.rglob("*.json")}
+    assert left == {"trials/a.json", "trunks/b.json"}
+    out.write_text("tune/state.json", "{}")
+    _begin(out)
+    assert out.is_file("tune/state.json"), "in its own place it goes on"
+
+
+@pytest.mark.parametrize(("scheduler", "lost", "status"), [("fifo", False, "lost"), ("asha", False, "stopped"),
+                                                           ("asha", True, "lost")])  # fmt: skip
+def test_a_trial_that_did_not_end_is_stopped_only_by_a_scheduler(tmp_path, scheduler, lost, status):
+    from acr_ray.tuning.search import Search, Watcher, _record
+
+    result = SimpleNamespace(path="p", metrics={"status": "running", "epoch": 3}, error=None, config={"training.m": 2})
+    search = Search(parse_space(["training.m=2,4"], RECIPE), "grid", scheduler, 2, None)
+    Watcher.lost.clear()
+    if lost:
+        Watcher.lost["p"] = {"training.m": 2}
+    found = _record(work(tmp_path), search, result)
+    Watcher.lost.clear()
+    assert found["status"] == status and bool(found.get("reason")) == (status == "lost")
 
 
 def test_table_summary_and_page(tmp_path):

@@ -10,7 +10,7 @@ from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.run import Workers
+from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases, kept
 from acr_ray.tuning.objectives import logged
 from acr_ray.tuning.plan import Record, search_passes, validation_passes

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from acr_ray.data.classes import places_of
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError
 from acr_ray.settings.methods import CatrsSettings
@@ -23,9 +24,11 @@ class Catrs:
     probability of y_i). ``δ*``: worst noise near δ, see `worst_noise`; from epoch ``double_from`` on its radius is 2ε.
     ``t_i``: smoothed prediction of the checkpoint ``target``: shares of classes over ``target_draws`` draws at
     ``target_sigma``, on the view of x_i that is trained on. The authors use a Gaussian-trained network at σ = 0.25 and
-    10,000 draws on the plain images, made beforehand. Without a checkpoint t_i is the label.
+    10,000 draws on one augmented view of each image (their training split has its crops and flips), made beforehand.
+    Without a checkpoint t_i is the label.
 
-    The attack comes before the step's first pass in training mode, so all workers attack with the same statistics.
+    As in the released code the attack comes after the pass over the clean draws, with the running statistics that
+    this has left; of several workers each attacks with its own.
     Cost of a step: T + 2 forward and T + 2 backward passes of each noisy copy, and outside the network that is trained
     ``target_draws`` forward passes of each image where there is a target checkpoint.
     """
@@ -33,15 +36,15 @@ class Catrs:
     def __init__(self, settings: CatrsSettings) -> None:
         self.settings = settings
         self._engine: SamplingEngine | None = None
+        self._place: Tensor | None = None
 
     def loss(self, model: nn.Module, batch: Batch) -> MethodLoss:
         s, m = self.settings, batch.m
         target = self._target(batch)
         doubled = s.double_from is not None and batch.epoch >= s.double_from
-        worst = worst_noise(batch, target, s.steps, s.epsilon * (2 if doubled else 1))
-
         x, y = batch.repeated(batch.images), batch.repeated(batch.labels)
         logits = model(x + batch.noise)
+        worst = worst_noise(batch, target, s.steps, s.epsilon * (2 if doubled else 1))
         worst_logits = model(x + worst)
         if s.confidence == "own":
             confidence = (logits.argmax(1) == y).to(logits.dtype).unflatten(0, (-1, m)).mean(dim=1)
@@ -67,6 +70,7 @@ class Catrs:
             return F.one_hot(batch.labels, batch.classes).to(batch.images.dtype)
         self._engine = self._engine or self._load(batch)
         drawn = self._engine.predictions(batch.images, batch.seeds.tolist(), self.settings.target_draws)
+        drawn = drawn if self._place is None else self._place.to(drawn.device)[drawn]
         return F.one_hot(drawn, batch.classes).to(batch.images.dtype).mean(dim=1)
 
     def _load(self, batch: Batch) -> SamplingEngine:
@@ -75,5 +79,8 @@ class Catrs:
             raise UserError(
                 f"method.target {self.settings.target}: has {card.num_classes} classes, the data {batch.classes}"
             )
+        if batch.class_names:  # the target's classes, counted as the data's are
+            places = places_of(card.class_names, batch.class_names, f"method.target {self.settings.target}")
+            self._place = torch.from_numpy(places)
         device = str(batch.images.device)
         return SamplingEngine(model.to(device), card.num_classes, self.settings.target_sigma, device)

@@ -76,13 +76,12 @@ def ddn(f, x, y, draws, steps, gamma, radius):
 
 
 def worst_noise(f, x, target, delta, steps, radius):
-    noise, mean, std = delta, delta.mean(), ((delta - delta.mean()) ** 2).mean().sqrt()
+    noise, mean, size = delta, delta.mean(), (delta**2).mean().sqrt()
     for _ in range(steps):
         noise = noise + 2 * radius / steps * ascent(lambda at: divergence(target, softmax(f, x + at)), noise)
         away = noise - delta
         noise = delta + (away if away.norm() <= radius else away * radius / away.norm())
-        spread = ((noise - noise.mean()) ** 2).mean().sqrt()
-        noise = mean + std * (noise - noise.mean()) / spread
+        noise = mean + size * (noise - noise.mean()) / (noise**2).mean().sqrt()
     return noise
 
 

@@ -11,7 +11,7 @@ from acr_ray.settings.methods import CatrsSettings
 from acr_ray.smoothing.noise import standard_normal
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.methods import Batch, build_method
 from acr_ray.training.methods.catrs import Catrs
 from tests.training.methods.making import batch, network
@@ -54,7 +54,7 @@ def test_the_target_is_the_share_of_draws_of_each_class(images, checkpoint):
 def test_resumes_bit_for_bit_and_costs_the_same(images, checkpoint, tmp_path, confidence):
     settings = recipe("catrs", {"method.target": checkpoint, "method.confidence": confidence})
     whole = Trainer(settings, images, 0, Group())
-    whole.run(lambda trainer: trainer.save(tmp_path) if trainer.progress.epoch == 1 else None)
+    whole.run(Hooks(after_epoch=lambda: whole.save(tmp_path) if whole.progress.epoch == 1 else None))
     resumed = Trainer(settings, images, 0, Group())
     resumed.load(tmp_path)
     resumed.run()

@@ -7,7 +7,7 @@ from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.settings.methods import BUILT_IN
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.methods import build_method
 
 TINY = {"training.epochs": 2, "training.e_t": 1, "training.milestones": (1,)}
@@ -55,7 +55,7 @@ def test_passes_counted_are_the_cost_stated(images, name, change):
 @pytest.mark.parametrize("name, change", RUNS)
 def test_a_resumed_run_is_the_same_run(images, tmp_path, name, change):
     undisturbed = Trainer(recipe(name, change), images, 3, Group())
-    undisturbed.run(lambda trainer: trainer.save(tmp_path) if trainer.progress.epoch == 1 else None)
+    undisturbed.run(Hooks(after_epoch=lambda: undisturbed.save(tmp_path) if undisturbed.progress.epoch == 1 else None))
     resumed = Trainer(recipe(name, change), images, 3, Group())
     resumed.load(tmp_path)
     assert resumed.progress.epoch == 1

@@ -2,9 +2,14 @@
 
 import pytest
 
+from acr_ray.data import open_images
+from acr_ray.data.sampling import draw_epoch
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.base import field_of, parse, range_text, type_text
 from acr_ray.settings.methods import BUILT_IN
+from acr_ray.settings.recipes import unusual_values
+from acr_ray.training.group import Group
+from acr_ray.training.loop import Trainer
 
 # method: fields that the recipe names, in the order of the table
 FROZEN = {
@@ -50,6 +55,8 @@ def test_published_recipes_are_frozen(name):
     same = {k: v for k, v in gaussian.identity().items() if k not in ("method.name", "training.m")}
     if name == "imagenet-catrs-1.0":
         same["training.milestones"] = (30, 60, 85)
+    if method == "macer":
+        same["training.batch_size"] = 64 * recipe.training.m
     assert same.items() <= recipe.identity().items(), "all else is the Gaussian recipe's"
 
 
@@ -119,3 +126,66 @@ def test_every_field_can_be_an_option_with_type_range_and_description():
             assert info.description and type_text(info)
             assert range_text(info) or "number" not in type_text(info)
     assert parse(field_of(Recipe, "method.options"), '{"a": [1, 2]}') == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "macer" in name])
+def test_macer_counts_images_not_draws(name):
+    recipe = load_recipe(name)
+    assert recipe.inputs_per_step == 64 and recipe.training.batch_size == 64 * recipe.training.m
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "macer" not in name])
+def test_all_other_methods_split_256_draws(name):
+    assert load_recipe(name).training.batch_size == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("digits-smoothadv", {"method.epsilon": 64}, "method.epsilon = 64: the named recipes use"),
+        ("digits", {"attack.epsilon": 64}, "attack.epsilon = 64"), ("digits", {"training.sigma": 64}, "training.sigma"),
+        ("digits", {"training.sigma": 0.001}, "training.sigma = 0.001"),
+        ("digits-smoothmix", {"method.step_size": 128}, "128/255 is 0.502"),
+    ],
+)  # fmt: skip
+def test_lengths_in_other_units_are_warned_of(name, changes, said):
+    warned = unusual_values(load_recipe(name).change(changes))
+    assert len(warned) == 1 and said in warned[0]
+
+
+def test_no_named_recipe_is_warned_of():
+    assert {name: found for name in RECIPES if (found := unusual_values(load_recipe(name)))} == {}
+    off = load_recipe("digits").change({"attack.epsilon": 64, "attack.enabled": False})
+    assert unusual_values(off) == []
+
+
+def test_a_schedule_is_scaled_as_a_whole():
+    short = load_recipe("cifar10-0.5").scaled(15)
+    assert (short.training.epochs, short.training.e_t, short.training.milestones) == (15, 7, (5, 10))
+    assert short.reweigh.every == 1
+    assert load_recipe("cifar10-0.5").scaled(150).identity() == load_recipe("cifar10-0.5").identity()
+    assert load_recipe("cifar10-smoothmix-0.5").scaled(30).method.warmup == 2
+    for name in RECIPES:
+        for epochs in (1, 2, 7, 300):
+            assert load_recipe(name).scaled(epochs).training.epochs == epochs
+
+
+def test_all_clashes_are_said_at_once():
+    with pytest.raises(UserError) as caught:
+        load_recipe("digits").change({"training.epochs": 10, "training.m": 3, "training.warmup_epochs": 10})
+    said = str(caught.value)
+    assert all(field in said for field in ("training.e_t = 20", "training.m = 3", "training.warmup_epochs = 10"))
+    assert "--scale-epochs" in said
+
+
+def test_attack_alone_can_draw_with_replacement_as_the_released_code_does():
+    images = open_images("digits", None, "train").subset(range(120))
+    base = {"training.epochs": 2, "training.e_t": 0, "training.milestones": (), "discard.enabled": False,
+            "reweigh.enabled": False}  # fmt: skip
+    for replacement in (False, True):
+        recipe = load_recipe("digits").change(base | {"training.replacement": replacement})
+        trainer = Trainer(recipe, images, 0, Group())
+        trainer.run()
+        assert (trainer.progress.population is not None) == replacement
+        drawn = draw_epoch(0, 0, len(images), trainer.progress.population)
+        assert (len(set(drawn.tolist())) < len(images)) == replacement

@@ -1,0 +1,124 @@
+"""What a recipe names by path or by module: checked before anything starts, and known by its content.
+
+A model may be replaced at its path, a method's file edited, a folder moved: what decides a run is what lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from acr_ray.data import ImageSet
+from acr_ray.data.classes import places_of
+from acr_ray.models import ModelCard, load_checkpoint
+from acr_ray.settings import Recipe, UserError
+from acr_ray.settings.methods import OWN_NAME
+from acr_ray.settings.recipes import unusual_values
+from acr_ray.storage import Folder
+from acr_ray.training.methods.own_source import source_hashes
+from acr_ray.training.p_a_file import read_counts
+
+Contents = Mapping[str, Any]  # path → "sha256:…"; name of an own method → the hashes of its sources
+
+
+def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
+    """Open all that recipes name, as they will when they need it, epochs later.
+
+    Args:
+        recipes: of one run, or of the trials of a search.
+        images: the training set.
+
+    Returns:
+        The contents, for `Recipe.identity`.
+
+    Raises:
+        UserError: something is missing, damaged, or made for other classes or another σ; names field and path.
+    """
+    found: dict[str, Any] = {}
+    for recipe in recipes:
+        discard, target = recipe.discard, getattr(recipe.method, "target", None)
+        if discard.enabled and discard.p_a_file is not None and discard.p_a_file not in found:
+            read_counts(discard.p_a_file, images, discard.draws, _sigma(recipe))
+            found[discard.p_a_file] = file_hash(discard.p_a_file)
+        elif discard.enabled and discard.checkpoint is not None and discard.checkpoint not in found:
+            found[discard.checkpoint] = f"sha256:{discarding_model(recipe, images)[1].sha256}"
+        if target is not None and target not in found:
+            found[target] = f"sha256:{_target(target, images).sha256}"
+        if re.fullmatch(OWN_NAME, recipe.method.name) and recipe.method.name not in found:
+            found[recipe.method.name] = source_hashes(recipe.method.name.partition(":")[0])
+    return found
+
+
+def warnings_of(recipe: Recipe) -> list[str]:
+    """What is allowed and may not be meant."""
+    found, target = unusual_values(recipe), getattr(recipe.method, "target", None)
+    if target is None:
+        return found
+    trained, used = load_checkpoint(target)[1].sigma, recipe.method.target_sigma
+    if trained is not None and trained != used:
+        found.append(f"method.target {target} was trained at sigma {trained}; its answers are taken at {used}")
+    return found
+
+
+def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) -> tuple[Any, ModelCard]:  # noqa: B006
+    """The model of ``discard.checkpoint`` and what it is.
+
+    Raises:
+        UserError: it cannot be loaded, has other classes, was trained at another σ, or is not the one of
+            ``contents``.
+    """
+    path = recipe.discard.checkpoint
+    option = f"discard.checkpoint {path}"
+    model, card = load_checkpoint(path)
+    if card.num_classes != len(images.class_names):
+        raise UserError(f"{option}: has {card.num_classes} classes, the data {len(images.class_names)}")
+    places_of(images.class_names, card.class_names, option)
+    sigma = _sigma(recipe)
+    if sigma is not None and card.sigma is not None and card.sigma != sigma:
+        raise UserError(
+            f"{option}: was trained at sigma {card.sigma}, training.sigma is {sigma}; allowed: a model of the same "
+            "sigma, or --discard.any_sigma true"
+        )
+    expected = contents.get(path, f"sha256:{card.sha256}")
+    if expected != f"sha256:{card.sha256}":
+        raise UserError(
+            f"{option}: another model lies there than when the run began ({card.sha256[:12]}, was "
+            f"{expected.removeprefix('sha256:')[:12]}); put the first one back, or start anew with --overwrite"
+        )
+    return model, card
+
+
+def check_own_source(recipe: Recipe, contents: Contents) -> None:
+    """Raises UserError where this process has another source of a user's own method than the driver."""
+    expected = contents.get(recipe.method.name)
+    if expected is None:
+        return
+    here = source_hashes(recipe.method.name.partition(":")[0])
+    differing = sorted(file for file in {**expected, **here} if expected.get(file) != here.get(file))
+    if differing:
+        raise UserError(
+            f"method.name = {recipe.method.name}: {differing[0]} is another file on worker {socket.gethostname()} than "
+            "where the job was started; give all nodes the same (ray job submit --working-dir .)"
+        )
+
+
+def file_hash(path: str) -> str:
+    """``sha256:…`` of a file's bytes, local or behind a URI."""
+    head, _, name = path.rpartition("/")
+    return f"sha256:{hashlib.sha256(Folder(head or '.', option=path).read_bytes(name)).hexdigest()}"
+
+
+def _target(path: str, images: ImageSet) -> ModelCard:
+    card = load_checkpoint(path)[1]
+    if card.num_classes != len(images.class_names):
+        raise UserError(f"method.target {path}: has {card.num_classes} classes, the data {len(images.class_names)}")
+    places_of(images.class_names, card.class_names, f"method.target {path}")
+    return card
+
+
+def _sigma(recipe: Recipe) -> float | None:
+    """What the σ of a model or file that discards must be; None: any."""
+    return None if recipe.discard.any_sigma else recipe.training.sigma
