@@ -7,7 +7,8 @@ from jobs._main import Parser, number, whole
 from jobs._run import add_run_options
 
 OPTIONS = {
-    "dataset": "dataset", "root": "data.root", "split": "split", "max_images": "max-images", "every": "every",
+    "dataset": "dataset", "root": "data.root", "class_map": "data.class_map",
+    "split": "split", "max_images": "max-images", "every": "every",
     "image_list": "image-list", "n": "n", "n0": "n0", "alpha": "alpha", "radii": "radii", "sigma": "sigma",
     "seed": "seed", "block": "block", "stopping": "stopping", "tolerance": "tolerance",
     "stop_when_wrong": "stop-when-wrong", "bound": "bound", "dtype": "dtype", "compile": "compile",

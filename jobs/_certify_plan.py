@@ -30,7 +30,7 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
         before = card.data_root
         hint = f"; the checkpoint was trained on images in {before}" if before else ""
         raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
-    images = open_data(settings.dataset, settings.root, settings.split)
+    images = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
     choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
     total, images = len(images), select(images, **choice)
     options.chosen = told(images, total, **choice)
@@ -39,6 +39,10 @@ def settings_for(card: ModelCard, options: argparse.Namespace) -> tuple[CertifyS
             f"CHECKPOINT {options.checkpoint}: has {card.num_classes} classes, {settings.dataset} "
             f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
         )
+    before = images.class_names
+    images = images.in_order_of(card.class_names, f"CHECKPOINT {options.checkpoint}")
+    if images.class_names != before:
+        print("classes are in another order than the model's; they are taken by name", flush=True)
     if images.shape != tuple(card.shape):
         raise UserError(
             f"CHECKPOINT {options.checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}"
@@ -52,5 +56,6 @@ def plan_of(settings: CertifySettings, images: ImageSet, card: ModelCard, model:
     arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
     return RunPlan(
         settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=card.num_classes,
+        class_names=card.class_names,
         model_sha256=card.sha256, arithmetic=arithmetic, data=images.fingerprint(),
     )  # fmt: skip

@@ -16,7 +16,9 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.plan import SELECT, Phase
 
 
-def drawer(run: Audited, checkpoint: str, root: str | None) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
+def drawer(
+    run: Audited, checkpoint: str, root: str | None, class_map: str | None = None
+) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
     """Draws blocks as the run's samplers did. Raises UserError where model or images are not the run's."""
     model, card = load_checkpoint(checkpoint)
     if card.sha256 != run.plan.model_sha256:
@@ -25,7 +27,9 @@ def drawer(run: Audited, checkpoint: str, root: str | None) -> Callable[[str, Ph
     if root is None and s.dataset != "digits":
         # The run's file names a place; it is shown, never opened: somebody else may have written it.
         raise UserError(f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root")
-    images = open_images(s.dataset, root, s.split)
+    images = open_images(s.dataset, root, s.split, class_map).in_order_of(
+        card.class_names, f"--checkpoint {checkpoint}"
+    )
     place = {name: i for i, name in enumerate(images.names)}
     absent = [name for name in run.plan.names if name not in place]
     if absent:

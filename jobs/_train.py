@@ -25,7 +25,7 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
     if not options.dry_run:
         recipe.check_complete()
         out = out_folder(options)
-    images = open_data(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     contents = check_recipe(recipe, images)
     if options.dry_run:
         from jobs._dry_run import dry_run

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from acr_ray.storage import Folder
+from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import RUNNING, TRIALS, Work
 from jobs._progress import SECONDS, Waiting, clock
@@ -20,7 +21,7 @@ class TrialLines:
         # Of an earlier process: trials that came to their end. Those that were stopped early are not counted again.
         done = Folder(work.out) / TRIALS
         self._ended: dict[str, float] = {
-            name.removesuffix(".json"): float(done.read_json(name).get(self._objective.name, float("nan")))
+            name.removesuffix(".json"): float(read_report(done, name).get(self._objective.name) or "nan")
             for name in done.names(".json")
         }
         self._before = len(self._ended)

@@ -26,7 +26,7 @@ def run(asked: Asked) -> None:
     options, recipe = asked.options, asked.recipe.with_absolute_paths()
     recipe.check_complete()
     out = out_folder(options)
-    images = open_data(recipe.data.dataset, recipe.data.root, "train")
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     training, validation = held_out(images, asked.validation, options.seed)
     contents = check_recipe(recipe, images, asked.space.recipes_naming(recipe))
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.

@@ -38,6 +38,9 @@ def parser() -> Parser:
     found.add_argument("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [0]")
     found.add_argument("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
     found.add_argument("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
+    found.add_argument(
+        "--data.class_map", dest="class_map", metavar="FILE", help="names of class folders, for --redraw"
+    )
     return found
 
 
@@ -90,7 +93,13 @@ def _numbers(run: Audited, rho: float) -> dict[str, Any]:
 def _redraw(run: Audited, folder: Folder, options: Any) -> int:
     from jobs._redraw import drawer
 
-    found = redraw(run, folder, options.redraw, options.redraw_seed, drawer(run, options.checkpoint, options.root))
+    found = redraw(
+        run,
+        folder,
+        options.redraw,
+        options.redraw_seed,
+        drawer(run, options.checkpoint, options.root, options.class_map),
+    )
     for each in found:
         said = "agrees" if each.agrees else f"DIFFERS: written {each.written}, drawn {each.drawn}"
         print(f"{each.image} {each.span.phase} blocks {each.span.first} to {each.span.stop - 1}: {said}", flush=True)

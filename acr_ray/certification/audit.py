@@ -134,6 +134,10 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
 
 
 def _check_alike(first: Audited, other: Audited) -> None:
+    ours, theirs = first.plan.class_names, other.plan.class_names
+    if ours and theirs and list(ours) != list(theirs):
+        shown = [", ".join(names[:12]) for names in (ours, theirs)]
+        raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):
         s = run.plan.settings
         if s.stopping != "fixed" or s.stop_when_wrong or run.tally.course.rule.name != PLAIN:

@@ -37,6 +37,7 @@ class _PlanFile(BaseModel):
     model_sha256: Annotated[str, Field(max_length=200)]
     arithmetic: Annotated[str, Field(max_length=1000)]
     data: Annotated[str, Field(max_length=200)]
+    class_names: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class RunPlan:
         model_sha256: of the model's weights.
         arithmetic: how they are computed with, in words; a part of what is certified.
         data: fingerprint of the images.
+        class_names: of the model, in its order; none in runs of earlier versions.
     """
 
     settings: CertifySettings
@@ -60,6 +62,7 @@ class RunPlan:
     model_sha256: str
     arithmetic: str
     data: str
+    class_names: Sequence[str] = ()
 
     def identity(self) -> dict[str, object]:
         """What must be the same for counts to be the same."""
@@ -72,6 +75,7 @@ class RunPlan:
         pq.write_table(table, stream)
         folder.write_bytes(IMAGES, stream.getvalue())
         about = {"num_classes": self.num_classes, "model_sha256": self.model_sha256, "arithmetic": self.arithmetic}
+        about["class_names"] = list(self.class_names)
         settings = self.settings.model_dump(mode="json")
         # Last, and whole: where it is, the images are too.
         folder.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "settings": settings, "data": self.data, **about})
@@ -87,6 +91,8 @@ class RunPlan:
             content = folder.read_bytes(IMAGES, MOST_BYTES)
         except OSError as error:
             raise UserError(f"{folder}: its {PLAN} or {IMAGES} cannot be read ({error})") from error
+        if len(found.class_names) not in (0, found.num_classes):
+            raise UserError(f"{where}: has {len(found.class_names)} class_names for {found.num_classes} classes")
         settings = CertifySettings.build(found.settings, where)
         table = read_table(content, {"image": "text", "idx": "whole", "label": "whole"}, images, what="list of images")
         names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
@@ -95,7 +101,7 @@ class RunPlan:
         wrong = next((row for row, label in enumerate(labels) if not 0 <= label < found.num_classes), None)
         if wrong is not None:
             raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {found.num_classes - 1}")
-        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data")}
+        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data", "class_names")}
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, Tally]:

@@ -6,6 +6,7 @@ from acr_ray.data.choosing import select
 from acr_ray.data.cifar10 import FILES as CIFAR10_FILES
 from acr_ray.data.cifar10 import FOLDER as CIFAR10
 from acr_ray.data.cifar10 import open_cifar10
+from acr_ray.data.classes import renamed
 from acr_ray.data.digits import open_digits
 from acr_ray.data.fetching import fetched, is_remote
 from acr_ray.data.image_set import ImageSet
@@ -18,7 +19,7 @@ from acr_ray.settings.recipe import DATASETS
 __all__ = ["DATASETS", "ImageSet", "batches", "open_images", "select"]
 
 
-def open_images(dataset: str, root: str | None = None, split: str = "test") -> ImageSet:
+def open_images(dataset: str, root: str | None = None, split: str = "test", class_map: str | None = None) -> ImageSet:
     """The images of a split. Nothing is downloaded.
 
     Args:
@@ -26,10 +27,16 @@ def open_images(dataset: str, root: str | None = None, split: str = "test") -> I
         root: folder that holds ``cifar-10-batches-py``, or ``train/`` and ``val/`` class folders, or what jobs.pack
             has made of those; or a URI of one, such as ``s3://…``, which each machine fetches once. Digits need none.
         split: ``train`` or ``test`` (ImageNet's ``val/``).
+        class_map: a file that names class folders, see `acr_ray.data.classes.renamed`.
 
     Raises:
         UserError: unknown name, or data that are missing or damaged; says what was expected where.
     """
+    images = _open(dataset, root, split)
+    return images if class_map is None else images.named(renamed(images.class_names, class_map))
+
+
+def _open(dataset: str, root: str | None, split: str) -> ImageSet:
     if dataset not in DATASETS:
         raise UserError(f"data.dataset = {dataset}: unknown; allowed: {', '.join(DATASETS)}")
     if split not in ("train", "test"):

@@ -136,7 +136,10 @@ def _newest(parts: Path, prefix: str) -> tuple[Path, Listing]:
     if not versions:
         return parts, {}
     newest = max(versions, key=lambda part: _record(part).stat().st_mtime_ns)
-    return newest, {name: tuple(about) for name, about in json.loads(_record(newest).read_text()).items()}
+    try:
+        return newest, {name: tuple(about) for name, about in json.loads(_record(newest).read_text()).items()}
+    except (ValueError, TypeError, AttributeError):  # a damaged record: all is fetched anew
+        return parts, {}
 
 
 def _view(views: Path, parts: dict[str, Path]) -> Path:

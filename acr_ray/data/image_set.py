@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from acr_ray.data.classes import places_of
+
 
 class ImageSet(ABC):
     """Labelled images of one split; item i is the i-th of this set.
@@ -100,6 +102,28 @@ class ImageSet(ABC):
         chosen.names = tuple(self.names[i] for i in items)
         chosen._fingerprint = None
         return chosen
+
+    def named(self, class_names: Sequence[str]) -> Self:
+        """The same images with other names for their classes, in the same order."""
+        found = copy.copy(self)
+        found.class_names, found._fingerprint = tuple(class_names), None
+        return found
+
+    def in_order_of(self, class_names: Sequence[str], where: str) -> Self:
+        """The same images, their labels counted in the order of a model's classes.
+
+        Args:
+            class_names: the model's.
+            where: the model, for messages.
+
+        Raises:
+            UserError: these are not the classes of the images; shows both lists.
+        """
+        if tuple(class_names) == self.class_names:
+            return self
+        found = self.named(class_names)
+        found.labels = places_of(self.class_names, class_names, where)[self.labels]
+        return found
 
     @abstractmethod
     def _evaluation_view(self, rows: np.ndarray) -> np.ndarray:

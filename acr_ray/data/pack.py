@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
@@ -92,11 +93,12 @@ def write_pack(
     Raises:
         UserError: a file is missing or broken, or ``out`` cannot be written.
     """
+    check_names(images.names, "the images")  # a pack with others would not be read
+    aside = out / f"{BINARY}.tmp"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / ABOUT).unlink(missing_ok=True)
         sizes = np.array([os.path.getsize(images.path_of(row)) for row in range(len(images))], dtype="<i8")
-        offsets, aside = np.zeros(len(images) + 1, dtype="<i8"), out / f"{BINARY}.tmp"
+        offsets = np.zeros(len(images) + 1, dtype="<i8")
         with aside.open("wb") as stream:
             for row, content in enumerate(_encoded(images, side, quality, processes)):
                 stream.write(content)
@@ -104,6 +106,7 @@ def write_pack(
                 on_progress(row + 1, len(images))
             stream.flush()
             os.fsync(stream.fileno())
+        (out / ABOUT).unlink(missing_ok=True)  # only now: a pack that was there stays until there is another
         os.replace(aside, out / BINARY)
         np.save(out / OFFSETS, offsets, allow_pickle=False)
         about = {
@@ -115,6 +118,10 @@ def write_pack(
         os.replace(out / f"{ABOUT}.tmp", out / ABOUT)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+            out.rmdir()  # does nothing where there is something in it
 
 
 class PackedImages(ImageFolders):

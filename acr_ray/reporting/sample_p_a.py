@@ -6,11 +6,10 @@ import io
 
 import matplotlib
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from acr_ray.reporting.figures import COLOURS
+from acr_ray.storage.tables import read_table
 
 BINS = 50
 
@@ -25,8 +24,8 @@ def p_a_histogram(content: bytes, title: str) -> bytes:
     Returns:
         a PNG.
     """
-    table = pq.read_table(pa.BufferReader(content), columns=["p_a", "purpose", "kept"])
-    p_a, kept = table["p_a"].to_numpy(), table["kept"].to_numpy(zero_copy_only=False)
+    table = read_table(content, {"p_a": "number", "purpose": "text", "kept": "flag"}, title, what="p_A file")
+    p_a, kept = table["p_a"].to_numpy(), table["kept"].to_numpy()
     purpose = np.asarray(table["purpose"].to_pylist())
     shown = [name for name in ("discard", "reweigh") if (purpose == name).any()]
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):

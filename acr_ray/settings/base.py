@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
+from acr_ray.settings.documents import parse_json
 from acr_ray.settings.errors import UserError
 
 
@@ -141,9 +142,11 @@ def parse(info: FieldInfo, text: str) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if any(get_origin(o) is dict for o in options):
         try:
-            return json.loads(text)
-        except ValueError:
-            return text
+            return parse_json(text, text[:60])
+        except UserError as error:
+            if "stands twice" in str(error):
+                raise
+            return text  # pydantic says what is wrong with it
     return text
 
 

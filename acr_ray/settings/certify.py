@@ -28,6 +28,7 @@ class CertifySettings(Settings):
     block: int = Field(500, ge=1, le=1_000_000, description="draws of one seed and one forward pass; auto: as measured")
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
     root: str | None = Field(None, description="folder of the data set")
+    class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
     max_images: int | None = Field(
         None, ge=1, le=10**9, description="only K images: a random choice, the same in every run"
@@ -59,7 +60,7 @@ class CertifySettings(Settings):
         What came later and has its default is left out, so that runs of earlier versions go on.
         """
         later = ("stopping", "stop_when_wrong", "bound", "dtype", "compile")
-        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "tolerance", *later)}
+        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance", *later)}
         chosen |= {k: getattr(self, k) for k in later if getattr(self, k) != type(self).model_fields[k].default}
         deciding = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
         return chosen | deciding.get(self.stopping, {})

@@ -93,7 +93,12 @@ def parse_json(text: str, where: object, most_levels: int = MOST_LEVELS) -> Any:
     return found
 
 
-def parse_yaml(text: str, where: object) -> Any:
+def parse_names(text: str, where: object) -> Any:
+    """The same of YAML in which every value is text: ``01`` and ``no`` are names there, no number and no truth."""
+    return parse_yaml(text, where, _TextLoader)
+
+
+def parse_yaml(text: str, where: object, loader: type | None = None) -> Any:
     """A YAML document of plain values.
 
     Raises:
@@ -101,7 +106,7 @@ def parse_yaml(text: str, where: object) -> Any:
             deep, or anchors that multiply.
     """
     try:
-        found = yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
+        found = yaml.load(text, loader or _StrictLoader)  # noqa: S506 - a SafeLoader
     except _Twice as error:
         raise UserError(f"{where}: {error}") from None
     except RecursionError:
@@ -166,8 +171,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Plain values only, and no key twice."""
+class _NoKeyTwice:
+    """What both loaders add to PyYAML's."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -180,6 +185,14 @@ class _StrictLoader(yaml.SafeLoader):
                     raise _Twice(f"line {line}: {key.value[:80]!r} stands twice (before on line {before}); keep one")
                 seen[key.tag, key.value] = line
         return node
+
+
+class _StrictLoader(_NoKeyTwice, yaml.SafeLoader):
+    """Plain values only, and no key twice."""
+
+
+class _TextLoader(_NoKeyTwice, yaml.BaseLoader):
+    """Text only, and no key twice."""
 
 
 def _check_text(value: Any, where: object) -> None:

@@ -24,6 +24,7 @@ class DataSettings(Settings):
     root: str | None = Field(
         None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders"
     )
+    class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
 
 
@@ -114,7 +115,8 @@ LATER = (
 
 
 # Fields that are paths or URIs.
-PATHS = ("data.root", "discard.checkpoint", "discard.p_a_file", "method.target")
+NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")  # what the map says is in the data's hash
+PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file", "method.target")
 
 
 def absolute_path(location: str) -> str:
@@ -152,7 +154,7 @@ class Recipe(Settings):
                 user's own method ``{name: {file: "sha256:…"}}``.
         """
         known = contents or {}
-        chosen = {k: v for k, v in self.flat().items() if k not in ("name", "data.root", "data.loader_workers")}
+        chosen = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING}
         found = {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
         found |= {k: known[v] for k, v in found.items() if k in PATHS and v in known}
         return found | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}

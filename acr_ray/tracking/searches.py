@@ -7,8 +7,11 @@ import math
 import time
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acr_ray.settings import UserError
+from acr_ray.settings.documents import check
 from acr_ray.storage import Folder
 from acr_ray.tracking.backlog import AGAIN
 from acr_ray.tracking.tracker import Tracker
@@ -32,7 +35,7 @@ class SearchLog:
 
     def __init__(self, tracker: Tracker, out: Folder, metrics: list[str]) -> None:
         self._tracker, self._out, self._metrics, self._finishing = tracker, out, metrics, False
-        self._known: dict[str, str] = out.read_json(TRACKED) if tracker.uri and out.is_file(TRACKED) else {}
+        self._known: dict[str, str] = _known(out) if tracker.uri and out.is_file(TRACKED) else {}
         self._again = 0.0  # MLflow is not asked before, after it has failed
 
     def __call__(self, point: dict[str, Any], report: dict[str, Any]) -> None:
@@ -45,9 +48,12 @@ class SearchLog:
         self._finishing = True
         if not self._tracker.ok or not self._out.is_file(table):
             return
-        rows = pq.read_table(io.BytesIO(self._out.read_bytes(table)))
-        names = rows.column_names
-        fields = names[names.index("reason") + 1 : names.index(self._metrics[0])]
+        try:
+            rows = pq.read_table(io.BytesIO(self._out.read_bytes(table)))
+            names = rows.column_names
+            fields = names[names.index("reason") + 1 : names.index(self._metrics[0])]
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise UserError(f"{self._out}/{table}: cannot be read ({error}); --overwrite starts anew") from None
         for row in rows.to_pylist():
             self._trial(row["trial"], row["status"], {f: row[f] for f in fields}, row)
         self._best()
@@ -102,3 +108,8 @@ class SearchLog:
         self._again = time.monotonic() + AGAIN
         if self._finishing:
             self._tracker.complete = False
+
+
+def _known(out: Folder) -> dict[str, str]:
+    """What MLflow has already, by trial or trunk. Raises UserError where the file is damaged."""
+    return check(dict[str, str], out.read_json(TRACKED), f"{out}/{TRACKED}")

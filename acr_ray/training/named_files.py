@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from acr_ray.data import ImageSet
+from acr_ray.data.classes import places_of
 from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.methods import OWN_NAME
@@ -74,6 +75,7 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
     model, card = load_checkpoint(path)
     if card.num_classes != len(images.class_names):
         raise UserError(f"{option}: has {card.num_classes} classes, the data {len(images.class_names)}")
+    places_of(images.class_names, card.class_names, option)
     sigma = _sigma(recipe)
     if sigma is not None and card.sigma is not None and card.sigma != sigma:
         raise UserError(
@@ -113,6 +115,7 @@ def _target(path: str, images: ImageSet) -> ModelCard:
     card = load_checkpoint(path)[1]
     if card.num_classes != len(images.class_names):
         raise UserError(f"method.target {path}: has {card.num_classes} classes, the data {len(images.class_names)}")
+    places_of(images.class_names, card.class_names, f"method.target {path}")
     return card
 
 

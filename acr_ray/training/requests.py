@@ -33,7 +33,7 @@ def steering(out: Folder) -> str:
     """What the file says; `STARTING` where there is none or it cannot be read at the moment."""
     try:
         return out.read_json(STEERING)["state"] if out.is_file(STEERING) else STARTING
-    except (OSError, KeyError, UserError):
+    except (OSError, KeyError, TypeError, UserError):
         return STARTING
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from acr_ray.settings import Recipe, UserError
+from acr_ray.settings.documents import check
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
 from acr_ray.training.following import Follower
@@ -139,10 +140,11 @@ def _ask_to_stop(out: Folder) -> None:
 
 def _raise_problem(out: Folder) -> None:
     if out.is_file(PROBLEM):
-        problem = out.read_json(PROBLEM)
+        problem = check(dict[str, str], out.read_json(PROBLEM), f"{out}/{PROBLEM}")
         out.delete(PROBLEM)
         _raise(problem)
 
 
 def _raise(problem: dict[str, str]) -> NoReturn:
-    raise (UserError if problem["kind"] == "user" else TrainingStopped)(problem["text"])
+    kind = UserError if problem.get("kind") == "user" else TrainingStopped
+    raise kind(problem.get("text", "the workers stopped, and the reason they left is damaged"))

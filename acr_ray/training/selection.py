@@ -93,7 +93,7 @@ class SampleSelection:
             record |= _describe("discard", counts, discard.draws)
         if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
             kept = population.kept
-            counts = self._counts(self.engine, kept, reweigh.draws, f"reweigh/{epoch}", reweigh.view)
+            counts = self._counts(self.engine, self.images, kept, reweigh.draws, f"reweigh/{epoch}", reweigh.view)
             weights = radius_weights(counts[kept], reweigh.draws, reweigh.p_min, reweigh.alpha)
             if not weights.any():
                 raise TrainingStopped(
@@ -116,22 +116,24 @@ class SampleSelection:
                     "or start anew with --overwrite"
                 )
             return read_counts(discard.p_a_file, self.images, discard.draws)
-        engine = self.engine if discard.checkpoint is None else self._engine_of_checkpoint()
+        engine, images = (self.engine, self.images) if discard.checkpoint is None else self._of_checkpoint()
         everything = np.arange(len(self.images), dtype=np.int64)
-        return self._counts(engine, everything, discard.draws, f"discard/{epoch}", discard.view)
+        return self._counts(engine, images, everything, discard.draws, f"discard/{epoch}", discard.view)
 
-    def _engine_of_checkpoint(self) -> SamplingEngine:
+    def _of_checkpoint(self) -> tuple[SamplingEngine, ImageSet]:
+        """The model that estimates p_A, and the images with their labels counted as its classes are."""
         t, device = self.recipe.training, self.networks.device
         model, card = discarding_model(self.recipe, self.images, self.contents)
         model = model.to(device=device, memory_format=self.networks.memory_format)
-        return SamplingEngine(in_precision(model, t.precision, device), card.num_classes, t.sigma, device)
+        images = self.images.in_order_of(card.class_names, f"discard.checkpoint {self.recipe.discard.checkpoint}")
+        return SamplingEngine(in_precision(model, t.precision, device), card.num_classes, t.sigma, device), images
 
     def _counts(
-        self, engine: SamplingEngine, items: NDArray[np.int64], draws: int, purpose: str, view: str
+        self, engine: SamplingEngine, images: ImageSet, items: NDArray[np.int64], draws: int, purpose: str, view: str
     ) -> NDArray[np.int64]:
         with self.timers("p_a"):
             return label_counts(
-                engine, self.images, items, draws, purpose=purpose, seed=self.seed, augmented=view == "training",
+                engine, images, items, draws, purpose=purpose, seed=self.seed, augmented=view == "training",
                 group=self.group, loader_workers=self.recipe.data.loader_workers,
             )  # fmt: skip
 

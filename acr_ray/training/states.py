@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class States:
     def entries(self) -> list[Entry]:
         """The checkpoints, oldest first."""
         names = [name.removesuffix(f".{STATE}") for name in self.folder.names(f".{STATE}")]
+        names = [name for name in names if re.fullmatch(r"\d{1,9}_\d{1,12}_\w+", name)]
         return sorted(Entry(int(n.split("_")[0]), int(n.split("_")[1]), n) for n in names)
 
     def add(self, epoch: int, step: int, write: Callable[[Path], None]) -> bool:

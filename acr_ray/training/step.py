@@ -73,7 +73,7 @@ class TrainStep:
     ) -> None:  # fmt: skip
         self.recipe, self.networks, self.method, self.seed = recipe, networks, method, seed
         self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
-        self.shape, self.classes = images.shape, len(images.class_names)
+        self.shape, self.class_names = images.shape, images.class_names
 
     def __call__(self, given: StepInput, sums: Sums) -> None:
         """One optimizer step; ``sums`` gets what the epoch's record needs."""
@@ -124,4 +124,5 @@ class TrainStep:
             noise = training_noise(self.seed, given.epoch, positions, t.m, self.shape, device).mul_(t.sigma)
         seeds = view_seeds(self.seed, given.epoch, positions, "method")
         progress = given.epoch + given.number / given.steps
-        return Batch(x, y, noise, t.m, t.sigma, progress, self.networks.network, seeds, self.classes)
+        names = self.class_names
+        return Batch(x, y, noise, t.m, t.sigma, progress, self.networks.network, seeds, len(names), names)

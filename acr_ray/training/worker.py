@@ -82,7 +82,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
     if problem := shared_text(group, premises_problem(out, STEERING) or ""):
         return {"problem": {"kind": "user", "text": problem}}
-    images = open_images(recipe.data.dataset, recipe.data.root, "train")
+    images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     check_own_source(recipe, config["contents"])

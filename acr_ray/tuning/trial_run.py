@@ -18,6 +18,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
 from acr_ray.training.named_files import Contents
 from acr_ray.training.workers import Workers
+from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.leases import Claims
 from acr_ray.tuning.objectives import Objective, failed, measure
 from acr_ray.tuning.space import Point
@@ -104,7 +105,7 @@ class Work:
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
-        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train")
+        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train", self.recipe.data.class_map)
         if images.fingerprint() != self.fingerprint:
             raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
         return held_out(images, self.validation, self.seed)
@@ -158,7 +159,7 @@ class TrialRun:
     def finished(self) -> dict[str, Any] | None:
         """The report of this trial where it, or an equal one, has been finished before."""
         folder, name = Folder(self.work.out) / TRIALS, f"{self.trial_id}.json"
-        return folder.read_json(name) if folder.is_file(name) else None
+        return read_report(folder, name) if folder.is_file(name) else None
 
     def advance(self) -> dict[str, Any]:
         """Train to the next checkpoint, rung or the end, and report. All workers call it and get the same report.

@@ -26,6 +26,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.named_files import Contents
 from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE
+from acr_ray.tuning.kept_files import read_entry
 from acr_ray.tuning.leases import Claims, kept, new_owner
 
 TRUNKS = "trunks"
@@ -81,13 +82,13 @@ class TrunkFiles:
     def checkpoints(self) -> dict[int, dict[str, Any]]:
         """The checkpoints by epoch, ascending."""
         names = [name for name in self.folder.names(".json") if name.startswith("epoch_")]
-        found = [self.folder.read_json(name) for name in names]
+        found = [read_entry(self.folder, name) for name in names]
         return {entry["epoch"]: entry for entry in sorted(found, key=lambda entry: entry["epoch"])}
 
     def at(self, epoch: int) -> dict[str, Any] | None:
         """The checkpoint that trials fork from at this epoch, if there is one."""
         name = _pointer(epoch)
-        entry = self.folder.read_json(name) if self.folder.is_file(name) else None
+        entry = read_entry(self.folder, name) if self.folder.is_file(name) else None
         return entry if entry and entry["kept"] else None
 
     def add(self, trainer: Trainer, kept: bool, seconds: float) -> None:
@@ -130,7 +131,7 @@ class TrunkFiles:
     def passes(self) -> Passes:
         """What the trunk cost: its epochs up to the last fork, and its p_A estimates."""
         names = [n for n in self.folder.names(".json") if n.startswith(("epoch_", "p_a_"))]
-        entries = [self.folder.read_json(name) for name in names]
+        entries = [read_entry(self.folder, name) for name in names]
         return passes_of([entry for entry in entries if entry.get("kept", True)])
 
 

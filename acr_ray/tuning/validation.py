@@ -16,6 +16,7 @@ from acr_ray.storage import Folder
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
 from acr_ray.tuning.asked import ValidationSettings
+from acr_ray.tuning.kept_files import read_image_values
 from acr_ray.tuning.objectives import Tally
 
 IMAGES = "validation.json"  # in a trial's folder
@@ -31,7 +32,7 @@ def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]]
     """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None where it left none."""
     if not folder.is_file(IMAGES):
         return None
-    values = folder.read_json(IMAGES)
+    values = read_image_values(folder, IMAGES)
     return np.array(values["radii"], dtype=np.float64), np.array(values["hard"], dtype=np.int64)
 
 

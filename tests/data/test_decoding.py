@@ -121,8 +121,17 @@ def test_an_image_that_only_looks_whole_is_found_when_it_is_packed(tmp_path):
     broken.write_bytes(content[: len(content) // 2])
     with Image.open(broken) as image:
         image.verify()  # pillow finds nothing wrong with it
+    argv = ["--data.root", str(root), "--out", str(tmp_path / "pack"), "--split", "train"]
     with pytest.raises(UserError, match=f"{broken}: broken image file"):
-        pack.main(["--data.root", str(root), "--out", str(tmp_path / "pack"), "--split", "train"])
+        pack.main(argv)
+    assert not (tmp_path / "pack" / "train").exists()
+    broken.write_bytes(content)
+    pack.main(argv)
+    before = open_images("imagenet", str(tmp_path / "pack"), "train").fingerprint()
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="broken image file"):
+        pack.main([*argv, "--overwrite"])
+    assert open_images("imagenet", str(tmp_path / "pack"), "train").fingerprint() == before, "the old pack is lost"
 
 
 def test_a_pipe_among_the_images_is_not_waited_for(tmp_path):

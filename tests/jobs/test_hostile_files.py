@@ -25,6 +25,7 @@ from acr_ray.storage import Folder, claim, tables
 from acr_ray.storage.summaries import read_summary
 from acr_ray.training.following import METRICS, records
 from acr_ray.training.p_a_file import read_counts
+from acr_ray.tuning.kept_files import read_entry, read_report
 from jobs import pack
 from jobs.audit import _numbers
 from tests.fakes.images import write_cifar10, write_imagenet
@@ -115,6 +116,12 @@ def places(tmp_path_factory):
         add(name, None, lambda p: audit_of(p.parent), spoil, folder / name)
     add("ledger", "".join(json.dumps(line) + "\n" for line in lines), lambda p: audit_of(p.parent.parent), spoil_json,
         folder / "ledger" / "00000000.jsonl")  # fmt: skip
+    # A search's small files.
+    counted = {"epoch": 3, "forward_passes": 10, "backward_passes": 5}
+    add("entry.json", json.dumps({**counted, "folder": "x", "kept": True}),
+        lambda p: read_entry(Folder(p.parent), p.name), spoil_json)  # fmt: skip
+    add("trial.json", json.dumps({**counted, "trial": "a", "status": "finished"}),
+        lambda p: read_report(Folder(p.parent), p.name), spoil_json)  # fmt: skip
     # Sources of reports.
     about = {"planned_images": 4, "incomplete": True, "n": 1000}
     certificates(home / "source" / "certificates.parquet", [990, 500, 800], summary=about)
@@ -176,9 +183,10 @@ def answer(read, path):
 KINDS = (
     "recipe.json", "recipe.yaml", "run.json", "summary.json", METRICS, "plan.json", "images.parquet", "ledger",
     "certificates.parquet", "summary beside", "noise_0.25.tsv", "a_0.25.csv", "model.json", "weights", "pack.json",
-    "offsets.npy", "images.bin", "cifar", "p_a.parquet", "names.txt", "i.jpg", "i.png", "i.gif", "i.tif",
+    "offsets.npy", "images.bin", "entry.json", "trial.json", "cifar", "p_a.parquet", "names.txt",
+    "i.jpg", "i.png", "i.gif", "i.tif",
 )  # fmt: skip
-EACH = 100  # 2,400 in all
+EACH = 100  # 2,600 in all
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,6 +29,7 @@ class Batch:
         seeds: int64 ``(B,)``, one for each image and step, whoever trains on it: all that a method leaves to chance
             comes from them, so that it is the same for any number of workers and after a resume.
         classes: K, the number of classes.
+        class_names: name of each; empty where nobody says it.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class Batch:
     network: nn.Module
     seeds: NDArray[np.int64]
     classes: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def epoch(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from acr_ray.data.classes import places_of
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError
 from acr_ray.settings.methods import CatrsSettings
@@ -35,6 +36,7 @@ class Catrs:
     def __init__(self, settings: CatrsSettings) -> None:
         self.settings = settings
         self._engine: SamplingEngine | None = None
+        self._place: Tensor | None = None
 
     def loss(self, model: nn.Module, batch: Batch) -> MethodLoss:
         s, m = self.settings, batch.m
@@ -68,6 +70,7 @@ class Catrs:
             return F.one_hot(batch.labels, batch.classes).to(batch.images.dtype)
         self._engine = self._engine or self._load(batch)
         drawn = self._engine.predictions(batch.images, batch.seeds.tolist(), self.settings.target_draws)
+        drawn = drawn if self._place is None else self._place.to(drawn.device)[drawn]
         return F.one_hot(drawn, batch.classes).to(batch.images.dtype).mean(dim=1)
 
     def _load(self, batch: Batch) -> SamplingEngine:
@@ -76,5 +79,8 @@ class Catrs:
             raise UserError(
                 f"method.target {self.settings.target}: has {card.num_classes} classes, the data {batch.classes}"
             )
+        if batch.class_names:  # the target's classes, counted as the data's are
+            places = places_of(card.class_names, batch.class_names, f"method.target {self.settings.target}")
+            self._place = torch.from_numpy(places)
         device = str(batch.images.device)
         return SamplingEngine(model.to(device), card.num_classes, self.settings.target_sigma, device)
