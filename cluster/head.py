@@ -35,10 +35,12 @@ class PrivateHead:
     Args:
         cpus: logical CPUs of the node; all of the machine's where not given.
         seconds: how long to wait for the head.
+        alone: no other node will join it: all of Ray listens on loopback only. Else Ray puts the machine's own address
+            in place of 127.0.0.1, and its control store, raylet and workers listen on all addresses (with the token).
     """
 
-    def __init__(self, cpus: int | None = None, seconds: float = 120) -> None:
-        self._cpus, self._seconds = cpus, seconds
+    def __init__(self, cpus: int | None = None, seconds: float = 120, alone: bool = False) -> None:
+        self._cpus, self._seconds, self._alone = cpus, seconds, alone
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0  # of ``ray start``: all of the head's processes are below it
         # Ray puts sockets there, and their paths may have 107 bytes at most.
@@ -61,6 +63,9 @@ class PrivateHead:
             "RAY_JOB_STOP_WAIT_TIME_S": "30",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
+        if self._alone:
+            # Ray's own switch for machines that form no cluster.
+            self.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
             f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=true",

@@ -20,6 +20,7 @@ from acr_ray.storage.claim import look
 from acr_ray.storage.premises import shared_memory_problem
 from acr_ray.storage.summaries import SUMMARY, read_summary
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
+from jobs._private_ray import alone
 
 
 def add_result_options(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +128,7 @@ def connect(verbose: bool = False) -> None:
         except (ConnectionError, RuntimeError) as error:
             raise explained(address, error) from error
     else:
-        ray.init(address="local", include_dashboard=False, **options)
+        with alone():
+            ray.init(address="local", include_dashboard=False, **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     own(Folder(out), "demo", taken)  # a demo of an earlier version, without run.json, goes on
     print("starting a private Ray head on 127.0.0.1 with token authentication", flush=True)
     try:
-        with PrivateHead(cpus=2) as head, code_folder() as code_alone:
+        with PrivateHead(cpus=2, alone=True) as head, code_folder() as code_alone:
             inside = ["--inside", "--out", str(out), "--seed", str(options.seed), "--n", str(options.n)]
             command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(code_alone)]
             command += ["--", "python", "-m", "jobs.demo", *inside]

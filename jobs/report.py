@@ -34,6 +34,9 @@ def main(argv: list[str]) -> None:
     )
     log_comparison(options, out)
     print(comparison_table(report))
+    for source in report.sources:
+        if "sigma" in source.assumed:
+            print(f"{source.name}: {source.notes[0]}")
     for comparison, verdict in zip(report.comparisons, report.verdicts, strict=True):
         print(f"\n{comparison.name}: {verdict}")
     print(f"\nreport: {out}/report.html")

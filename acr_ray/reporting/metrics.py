@@ -16,7 +16,7 @@ from acr_ray.smoothing.bounds import max_radius
 def acr(source: Source) -> float:
     """Average certified radius: the mean over all images of the radius where correct, else 0, in input units.
 
-    Of an ECDF file, which holds no radii, it is derived from p_A and is a lower end: see `budget.at_budget`.
+    Of an ECDF file, which holds no radii, it is an estimate from p_A: see `read_ecdf` and `budget.at_budget`.
     """
     if source.rows is None:
         return at_budget(source.distribution, source.sigma, source.n, source.alpha).acr

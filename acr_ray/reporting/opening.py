@@ -14,6 +14,7 @@ from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
 from acr_ray.reporting.said import MOST_DRAWS, MOST_SIGMA, said_of
+from acr_ray.reporting.sigma_names import is_formality
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.stopping import PLAIN
@@ -127,8 +128,11 @@ def split_name(text: str) -> tuple[str, str]:
 def default_name(location: str) -> str:
     """What to call a source: its folder where the file's own name is a formality, else the file."""
     path = PurePosixPath(location.rstrip("/"))
-    formality = path.name in CERTIFICATE_FILES or re.match(r"noise_\d", path.name)
-    chosen = path.parent.name if formality and path.parent.name else path.name
+    chosen = path.name
+    for part in (path, *path.parents):
+        if part.name and part.name not in CERTIFICATE_FILES and not is_formality(part.name):
+            chosen = part.name
+            break
     return re.sub(r"\.(tsv|csv|parquet|txt)$", "", chosen) or location
 
 

@@ -106,6 +106,7 @@ def _values(rows: Sequence[Row]) -> list[list[Cell]]:
     texts = [
         [f"{row.acr:.3f}", *map(percent_text, row.certified_accuracy), percent_text(row.hard_share)] for row in rows
     ]
+    curve = [row.acr_between is not None for row in rows]
     is_lower = [[row.acr_is_lower, *row.lower_at, False] for row in rows]
     best: list[set[int]] = []
     for k, column in enumerate(zip(*texts, strict=True)):
@@ -115,7 +116,10 @@ def _values(rows: Sequence[Row]) -> list[list[Cell]]:
         best.append({i for i, value in exact.items() if value == top and len(rows) > 1})
     best[0] &= best[-1]
     return [
-        [Cell(lower(t, low), i in b) for t, low, b in zip(line, lows, best, strict=True)]
+        [
+            Cell(lower(t, low, curve[i] and b is not best[-1]), i in b)
+            for t, low, b in zip(line, lows, best, strict=True)
+        ]
         for i, (line, lows) in enumerate(zip(texts, is_lower, strict=True))
     ]
 

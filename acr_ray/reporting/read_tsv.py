@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePosixPath
-
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from acr_ray.reporting.counts import counts_from_radius
 from acr_ray.reporting.distribution import Distribution
-from acr_ray.reporting.said import MOST_CLASSES, MOST_RADIUS, MOST_SIGMA
+from acr_ray.reporting.said import MOST_CLASSES, MOST_RADIUS
+from acr_ray.reporting.sigma_names import sigma_in
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.settings.errors import UserError
 
@@ -27,10 +25,10 @@ def read_tsv(
 ) -> Source:
     """The certificates in a file of the field.
 
-    Such files hold radii, not counts, and say nothing of sigma, n or alpha. sigma is taken from a file name
-    such as ``noise_0.25`` where it is not given; n and alpha default to the field's 100 000 and 0.001.
-    p_A of correctly certified images is recovered by inverting the radius; of the others it is only
-    known that p_A was not certified to exceed 1/2.
+    Such files hold radii, not counts, and say nothing of sigma, n or alpha. sigma is taken from the name where it is
+    not given (`sigma_names.sigma_in`: ``noise_0.25``, ``sigma_0.25``, …); n and alpha default to the field's 100 000
+    and 0.001. p_A of correctly certified images is recovered by inverting the radius; of the others it is only known
+    that p_A was not certified to exceed 1/2.
 
     Args:
         content: the whole file.
@@ -41,10 +39,11 @@ def read_tsv(
     Raises:
         UserError: names the file and the first line (from 1) that cannot be read or is out of range.
     """
-    assumed = []
+    assumed, notes = [], ()
     if sigma is None:
-        sigma = _sigma_in(where)
+        sigma, piece = sigma_in(where)
         assumed.append("sigma")
+        notes = (f"sigma = {sigma:g}, as its name says ({piece})",)
     assumed += [option for option, value in (("n", n), ("alpha", alpha)) if value is None]
     n, alpha = n or DEFAULT_N, alpha or DEFAULT_ALPHA
 
@@ -57,15 +56,7 @@ def read_tsv(
     p_a[is_correct] = count / n
     rows = Rows(idx, label, np.where(predict < 0, ABSTAINED, predict), radius, p_a)
     distribution = Distribution.of_images(p_a, known_from=0.5)
-    return Source(name, "tsv", where, sigma, n, alpha, distribution, rows, _planned(idx), (), tuple(assumed))
-
-
-def _sigma_in(where: str) -> float:
-    """The noise level in a file name such as ``noise_0.25.tsv``, the field's habit."""
-    found = re.search(r"noise_(\d+(?:\.\d+)?)", PurePosixPath(where).name)
-    if found is None or not 0 < float(found[1]) <= MOST_SIGMA:
-        raise UserError(f"{where}: neither the file nor its name says which sigma this is; give --sigma")
-    return float(found[1])
+    return Source(name, "tsv", where, sigma, n, alpha, distribution, rows, _planned(idx), False, notes, tuple(assumed))
 
 
 def _planned(idx: np.ndarray) -> int | None:

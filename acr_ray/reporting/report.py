@@ -14,6 +14,7 @@ from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
 from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.errors import UserError
+from acr_ray.smoothing.bounds import round_down
 
 CONSTANT = "constant class"
 
@@ -25,7 +26,8 @@ class Row:
     Attributes:
         name: the method; ``shown_name`` also says where a run is incomplete.
         acr_interval: 95 % bootstrap interval over images; ``None`` where the source has none.
-        acr_is_lower: the ACR is a lower value: of a curve, or of a run that stopped early.
+        acr_is_lower: the ACR is a lower value: of a run that stopped early.
+        acr_between: of a curve, whose ACR is an estimate, the least and the most that its points allow.
         common_acr: ACR at the report's common budget, derived from p_A; ``None`` where all budgets agree, and of
             sources that stopped early, of which none can be derived.
         lower_at: whether each certified accuracy is a lower value.
@@ -49,6 +51,7 @@ class Row:
     notes: tuple[str, ...] = ()
     acr_is_lower: bool = False
     lower_at: tuple[bool, ...] = ()
+    acr_between: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,13 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
         notes=tuple(source.notes) + _known_only(source),
         acr_is_lower=source.acr_is_lower,
         lower_at=tuple(source.is_lower_at(r) for r in radii),
+        acr_between=None if source.between is None else _between(source),
     )
+
+
+def _between(source: Source) -> tuple[float, float]:
+    low, high = (at_budget(d, source.sigma, source.n, source.alpha).acr for d in source.between)
+    return low, high
 
 
 def _derived(source: Source, budget: tuple[int, float]) -> float:
@@ -189,7 +198,11 @@ def _known_only(source: Source) -> tuple[str, ...]:
             f" {open_share * 100:.1f} % of the images only that it is not certified above 0.5"
         )
     if source.kind == "ecdf":
-        found.append("a curve without images: ACR and certified accuracy are derived from it, as lower ends")
+        low, high = _between(source)
+        found.append(
+            "a curve without images: ACR and certified accuracy are estimates from it; its points allow an ACR from"
+            f" {round_down(low, 4)} to {-float(round_down(-high, 4)):.4f}"
+        )
     return tuple(found)
 
 

@@ -78,6 +78,7 @@ class Source:
         grid: of a run that stopped once the answers at some radii were known, these radii, ascending: each certified
             radius is the largest of them that is certified. Empty for all others.
         model: SHA-256 of the model's weights; "" where the source does not say.
+        between: of a curve the least and the most that its points allow; ``distribution`` lies between.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Source:
     bound: str = PLAIN
     grid: tuple[float, ...] = ()
     model: str = ""
+    between: tuple[Distribution, Distribution] | None = None
 
     @property
     def sequential(self) -> bool:
@@ -109,12 +111,10 @@ class Source:
     @property
     def acr_is_lower(self) -> bool:
         """Whether the ACR is a lower value of what the same draws, all made, would give."""
-        return self.sequential or self.kind == "ecdf"
+        return self.sequential
 
     def is_lower_at(self, radius: float) -> bool:
-        """Whether certified accuracy at ``radius`` is a lower value: of a curve, and off the grid of a run's radii."""
-        if self.kind == "ecdf":
-            return True
+        """Whether certified accuracy at ``radius`` is a lower value: off the grid of a run's radii."""
         return self.bound == RADII and not any(abs(radius - r) < SAME_RADIUS for r in self.grid)
 
     @property

@@ -46,6 +46,7 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "alpha": row.alpha,
         "acr": row.acr,
         "acr_is_lower": row.acr_is_lower,
+        "acr_between": None if row.acr_between is None else list(row.acr_between),
         "acr_interval": None if row.acr_interval is None else list(row.acr_interval),
         "acr_at_common_budget": row.common_acr,
         "certified_accuracy": {radius_key(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},

@@ -16,6 +16,7 @@ NOT_DERIVED = "–"
 LOWER_TOLD = "≥: a lower value, which is not ranked against exact ones"
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "≥": r"$\geq$",
+    "≈": r"$\approx$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
@@ -27,9 +28,9 @@ def acr_text(value: float) -> str:
     return round_down(value, ACR_DIGITS)
 
 
-def lower(text: str, is_lower: bool = True) -> str:
-    """A number as text that says where it is a lower value."""
-    return f"≥ {text}" if is_lower else text
+def lower(text: str, is_lower: bool = True, is_estimate: bool = False) -> str:
+    """A number as text that says where it is a lower value, or an estimate from a curve."""
+    return f"≥ {text}" if is_lower else f"≈ {text}" if is_estimate else text
 
 
 def percent_text(share: float) -> str:
@@ -49,16 +50,17 @@ def radius_text(radius: float) -> str:
 def header(report: Report) -> list[str]:
     """Column titles, as plain words."""
     common = [] if report.common_budget is None else ["ACR at N = {}, alpha = {:g}".format(*report.common_budget)]
-    accuracy = [f"{radius_text(r)} (%)" for r in report.radii]
+    accuracy = [f"r = {radius_text(r)} (%)" for r in report.radii]
     return ["method", "ACR", *common, *accuracy, "hard, p_A < 0.5 (%)"]
 
 
 def cells(row: Row, common_budget: tuple[int, float] | None) -> list[str]:
     """One row's cells as text, in the order of `header`; ``common_budget`` is the report's."""
-    shares = [lower(percent_text(s), low) for s, low in zip(row.certified_accuracy, row.lower_at, strict=True)]
+    curve = row.acr_between is not None
+    shares = [lower(percent_text(s), low, curve) for s, low in zip(row.certified_accuracy, row.lower_at, strict=True)]
     return [
         row.shown_name,
-        lower(acr_text(row.acr), row.acr_is_lower),
+        lower(acr_text(row.acr), row.acr_is_lower, curve),
         *([] if common_budget is None else [NOT_DERIVED if row.common_acr is None else acr_text(row.common_acr)]),
         *shares,
         percent_text(row.hard_share),

@@ -22,13 +22,20 @@ _BEST, _FRONT, _OTHER, _BASE = "#c2571a", "#2563a8", "#8a8a8a", "#3b7d3b"
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }} img {{ max-width: 100%; height: auto }}
+<meta name="color-scheme" content="light dark"><title>{title}</title><style>
+:root {{ --paper: #fff; --ink: #1c1c1c; --line: #e4e4e4; --rule: #888; --front: #eef4fb; --best: #fdf1e7 }}
+@media (prefers-color-scheme: dark) {{
+:root {{ --paper: #161719; --ink: #e9e7e1; --line: #303236; --rule: #8f8e88; --front: #1c2c3d; --best: #3a2a1c }} }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 90rem;
+margin: 2rem auto; padding: 0 1rem }} p {{ max-width: 46rem }}
+h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
+img {{ max-width: 100%; height: auto; background: #fff }}
 .scroll {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 13px }}
-th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }}
-th {{ text-align: right; border-bottom: 1px solid #888 }} td:first-child, th:first-child {{ text-align: left }}
-tr.front td {{ background: #eef4fb }} tr.best td {{ background: #fdf1e7; font-weight: 600 }}
+th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }}
+th {{ border-bottom: 1px solid var(--rule); vertical-align: bottom; white-space: normal; overflow-wrap: anywhere;
+min-width: 3.5rem }} td:first-child, th:first-child {{ text-align: left }}
+tr.front td {{ background: var(--front) }} tr.best td {{ background: var(--best); font-weight: 600 }}
+@media print {{ .scroll {{ overflow: visible }} table {{ font-size: 7pt }} th, td {{ padding: .15rem }} }}
 </style></head><body>
 """
 

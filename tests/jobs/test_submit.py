@@ -117,7 +117,7 @@ def test_the_demo_uploads_the_code_alone(monkeypatch, tmp_path):
     class Head:
         dashboard, environment = "http://127.0.0.1:1", {}
 
-        def __init__(self, cpus):
+        def __init__(self, cpus, alone):
             pass
 
         def __enter__(self):

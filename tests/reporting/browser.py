@@ -42,10 +42,11 @@ def rendered(page: Path, tmp_path: Path, before: str = "") -> str:
             os.killpg(started.pid, signal.SIGKILL)
 
 
-def framed(page: Path, tmp_path: Path, width: int) -> Path:
+def framed(page: Path, tmp_path: Path, width: int, probe: str = "0") -> Path:
     """A page with ``page`` in a frame of a phone's width: headless windows are never that narrow.
 
-    Once loaded, the outer page's ``data-overflow`` tells by how many pixels the inner one is too wide.
+    Once loaded, the outer page's ``data-overflow`` tells by how many pixels the inner one is too wide, and
+    ``data-probe`` the value of a JavaScript expression of the inner ``doc``.
     """
     outer = tmp_path / f"framed-{width}.html"
     outer.write_text(
@@ -53,6 +54,7 @@ def framed(page: Path, tmp_path: Path, width: int) -> Path:
         f'srcdoc="{escape(page.read_text(), quote=True)}"></iframe><script>f.onload = () => setTimeout(() => {{'
         "const inner = f.contentDocument.documentElement;"
         "document.documentElement.dataset.overflow = inner.scrollWidth - inner.clientWidth;"
+        f"const doc = f.contentDocument; document.documentElement.dataset.probe = {probe};"
         "}, 500)</script></body></html>"
     )
     return outer

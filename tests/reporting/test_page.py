@@ -196,6 +196,40 @@ def test_controls_change_the_table_to_what_python_computes(made, tmp_path):
         assert f"<small>{interval}</small>" in dom
 
 
+PRINTED = """(() => { const sheet = doc.styleSheets[0], added = [];
+  for (const rule of sheet.cssRules) if (rule.media?.mediaText === "print") added.push(...rule.cssRules);
+  for (const rule of added) sheet.insertRule(rule.cssText, sheet.cssRules.length); return 0; })(),"""
+RIGHT = "Math.max(...[...doc.querySelectorAll('{}')].map((e) => e.getBoundingClientRect().right))"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "width, cells, before",
+    [
+        (1400, "#numbers td, #numbers th", ""),
+        (390, "#numbers [data-field=hard], #numbers [data-column=hard]", ""),
+        (718, "#numbers td, #numbers th", PRINTED),  # A4 less its margins
+    ],
+)
+def test_the_hard_column_is_seen_beside_seven_radii(tmp_path, width, cells, before):
+    paths = [(n, certificates(tmp_path / f"{n}.parquet", [900, 400, 1000] * 9)) for n in ("digits-gaussian", "digits")]
+    write_report(paths, Folder(tmp_path / "out"), radii=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5))
+    outer = framed(tmp_path / "out" / "report.html", tmp_path, width, f"({before}{RIGHT.format(cells)})")
+    right = float(re.search(r'data-probe="([\d.]+)"', rendered(outer, tmp_path))[1])
+    assert 100 < right <= width
+
+
+def test_the_heads_of_tables_say_what_they_are(made):
+    page = page_of(made[1])
+    heads = re.findall(r"<th scope=\"col\"[^>]*>(.*?)</th>", page)
+    plain = [re.sub(r"<.*?>", "", h).strip() for h in heads]
+    assert "r = 0.25 (%)" in plain and "≥ 0.25" in plain
+    assert not [h for h in plain if re.fullmatch(r"[\d.]+( \(%\))?", h)]
+    assert "ACR from images with p<sub>A</sub>" in page
+    first = next(iter(Cells(page).rows.values()))
+    assert [cell[0] for cell in first[:3]] == ["acr", "hard", "accuracy"]
+
+
 @pytest.mark.browser
 def test_the_page_does_not_scroll_sideways_on_a_phone(made, tmp_path):
     outer = framed(made[1] / "report.html", tmp_path, 360)

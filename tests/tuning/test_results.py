@@ -186,6 +186,8 @@ def test_table_summary_and_page(tmp_path):
     assert summary["passes"] == costs(out, REPORTS)
     assert summary["passes"]["total"] == 6 * 157, "equal trials count once"
     write_page(out, here, REPORTS, summary | {"validation_images": 9})
+    style = out.read_text("report.html")
+    assert "prefers-color-scheme: dark" in style and "overflow-x: auto" in style and "white-space: normal" in style
     page = out.read_text("report.html")
     assert "diverged &lt;b&gt;" in page and "diverged <b>" not in page
     assert best_recipe(here, REPORTS[1]).change({"name": "digits"}) == RECIPE.change({"discard.p_t": 0.4})

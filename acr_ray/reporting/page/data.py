@@ -42,6 +42,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "ecdf": _ecdf(report),
         "budgets": [_budgets(s, row, grid, ns, alphas) for s, row in zip(report.sources, report.rows, strict=True)]
         + _constant(report, grid, ns, alphas),
+        "curves": [s.between is not None for s in report.sources],
         "lower": [[k for k, r in enumerate(grid) if s.is_lower_at(r)] for s in report.sources],
         "sensitivity": _sensitivity(report),
     }
@@ -81,8 +82,8 @@ def _tenths_or_none(shares: np.ndarray) -> list[int | None]:
 
 def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas: list[float]) -> dict[str, Any]:
     """Its own budget, and all others where they can be derived; an interval wherever there are images."""
-    is_lower = source.acr_is_lower
-    budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid), is_lower, row.acr_interval)}
+    mark = {"is_lower": source.acr_is_lower, "is_estimate": source.between is not None}
+    budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid), row.acr_interval, **mark)}
     if source.sequential:
         return budgets
     pairs = [(n, alpha) for n in ns for alpha in alphas]
@@ -92,7 +93,7 @@ def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas:
         intervals = list(mean_intervals([radii_at_budget(p_a, sigma, n, alpha) for n, alpha in pairs]))
     for (n, alpha), interval in zip(pairs, intervals, strict=True):
         at = at_budget(source.distribution, source.sigma, n, alpha)
-        budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid), is_lower, interval)
+        budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid), interval, **mark)
     return budgets
 
 
@@ -102,7 +103,7 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
     row = report.constant
     share, images = report.constant_share, row.images
     own = Constant(share, row.sigma, row.n, row.alpha, images)
-    found = {OWN: _entry(row.acr, own.certified_accuracy(grid), row.acr_is_lower)}
+    found = {OWN: _entry(row.acr, own.certified_accuracy(grid), is_lower=row.acr_is_lower)}
     for n in ns:
         for alpha in alphas:
             at = Constant(share, row.sigma, n, alpha, images)
@@ -111,13 +112,13 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
 
 
 def _entry(
-    acr_value: float, shares: list[float], is_lower: bool = False, interval: tuple[float, float] | None = None
+    acr_value: float, shares: list[float], interval: tuple[float, float] | None = None, **mark: bool
 ) -> dict[str, Any]:
     """``v`` is drawn, ``t`` is shown with the interval ``i``, ``c`` is the curve without its trailing zeros."""
     held = [tenths(s) for s in shares]
     while held and held[-1] == 0:
         held.pop()
-    entry = {"v": round(acr_value, 6), "t": lower(acr_text(acr_value), is_lower), "c": held}
+    entry = {"v": round(acr_value, 6), "t": lower(acr_text(acr_value), **({"is_lower": False} | mark)), "c": held}
     return entry if interval is None else entry | {"i": interval_text(interval)}
 
 

@@ -73,36 +73,39 @@ def name_cell(row: Row) -> str:
 def table(report: Report) -> str:
     """The comparison table; the script only changes what is chosen, not how it is read."""
     common = report.common_budget
+    # Hard images stand right behind ACR, where no width of screen or paper cuts them off.
+    hard = "hard, p<sub>A</sub> &lt; 0.5 (%)"
     heads = ['<th scope="col"><button type="button">method</button></th>', _head("ACR")]
+    heads.append(f'<th scope="col" data-column="hard"><button type="button">{hard}</button></th>')
     if common is not None:
         heads.append(_head(f"ACR at N = {common[0]}, α = {common[1]:g}"))
-    heads += [_head(f"{radius_text(r)} (%)", f' data-radius="{r!r}"') for r in report.radii]
-    hard = "hard, p<sub>A</sub> &lt; 0.5 (%)"
-    heads.append(f'<th scope="col" data-column="hard"><button type="button">{hard}</button></th>')
+    heads += [_head(f"r = {radius_text(r)} (%)", f' data-radius="{r!r}"') for r in report.radii]
     body = "".join(_table_row(k, row, report) for k, row in enumerate(report.all_rows))
     return wide(
-        f'<table id="numbers" data-sortable><caption>ACR, certified accuracy and hard share</caption>'
+        '<table id="numbers" data-sortable><caption>ACR, share of hard images, certified accuracy at each radius r'
+        "</caption>"
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>",
         "Comparison table",
     )
 
 
 def _table_row(k: int, row: Row, report: Report) -> str:
-    shown = lower(acr_text(row.acr), row.acr_is_lower)
+    curve = row.acr_between is not None
+    shown = lower(acr_text(row.acr), row.acr_is_lower, curve)
     interval = "" if row.acr_interval is None else f"<small>{interval_text(row.acr_interval)}</small>"
     exact = f'data-own="{shown}" data-exact="{row.acr!r}" data-value="{row.acr!r}"'
     cells = [
         f'<th scope="row"><span class="key" style="{row_colour(k, row)}"></span> {name_cell(row)}</th>',
         f'<td data-field="acr" {exact}>{shown}{interval}</td>',
+        f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>',
     ]
     if row.common_acr is not None:
         cells.append(f'<td data-field="common" data-value="{row.common_acr!r}">{acr_text(row.common_acr)}</td>')
     elif report.common_budget is not None:
         cells.append(f'<td data-field="common" data-value="-1">{NOT_DERIVED}</td>')
     for r, share, low in zip(report.radii, row.certified_accuracy, row.lower_at, strict=True):
-        told = lower(percent_text(share), low)
+        told = lower(percent_text(share), low, curve)
         cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{told}</td>')
-    cells.append(f'<td data-field="hard" data-value="{row.hard_share!r}">{percent_text(row.hard_share)}</td>')
     kind = ' class="constant"' if row.kind == "constant" else ""
     return f'<tr data-row="{k}" data-name="{text(row.name)}"{kind}>{"".join(cells)}</tr>'
 
@@ -114,7 +117,7 @@ def p_a_table(report: Report) -> str:
         shares = source.distribution.at_least(TABLE_P_A)
         cells = "".join(f"<td>{'unknown' if share != share else percent_text(share)}</td>" for share in shares)
         rows.append(f'<tr><th scope="row">{name_cell(row)}</th>{cells}</tr>')
-    heads = "".join(f'<th scope="col">{p:g}</th>' for p in TABLE_P_A)
+    heads = "".join(f'<th scope="col">≥ {p:g}</th>' for p in TABLE_P_A)
     return "<details><summary>The same as a table</summary>" + (
         wide(
             "<table><caption>% of images with at least this p<sub>A</sub></caption>"
@@ -147,7 +150,9 @@ def acr_by_bin_table(report: Report) -> str:
     heads = "".join(f'<th scope="col">{name.replace(" to ", "–")}</th>' for name in BIN_NAMES)
     return f'<ul class="keys" aria-hidden="true">{keys}</ul>' + wide(
         "<table><caption>ACR by p<sub>A</sub>, and % of images</caption>"
-        f'<thead><tr><th scope="col">method</th><th scope="col"></th>{heads}</tr></thead>'
+        f'<thead><tr><td colspan="2"></td><th scope="colgroup" colspan="{len(BIN_NAMES)}">ACR from images with'
+        " p<sub>A</sub></th></tr>"
+        f'<tr><th scope="col">method</th><th scope="col"></th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>",
         "ACR by p_A",
     )

@@ -83,11 +83,11 @@ function drawTable() {
   const table = byId("numbers");
   const own = state.n === "own";
   for (const head of table.querySelectorAll("thead [data-radius]")) head.remove();
-  const before = table.querySelector("thead [data-column=hard]");
+  const titles = table.tHead.rows[0];
   for (const i of state.chosen) {
     const head = make("th", { scope: "col", "data-radius": data.radii[i] });
-    make("button", { type: "button" }, head, `${data.radius_texts[i]} (%)`);
-    before.before(head);
+    make("button", { type: "button" }, head, `r = ${data.radius_texts[i]} (%)`);
+    titles.append(head);
   }
   for (const row of table.tBodies[0].rows) {
     const k = Number(row.dataset.row), now = entry(k);
@@ -99,13 +99,12 @@ function drawTable() {
       extra.textContent = now?.i ?? "";
     }
     for (const old of row.querySelectorAll("[data-field=accuracy]")) old.remove();
-    const end = row.querySelector("[data-field=hard]");
     for (const i of state.chosen) {
       const tenths = now ? now.c[i] ?? 0 : -1;
-      const low = data.lower[k]?.includes(i) ? "≥ " : "";
+      const low = data.lower[k]?.includes(i) ? "≥ " : data.curves[k] ? "≈ " : "";
       const td = cell(row, "accuracy", now ? low + (tenths / 10).toFixed(1) : "–", tenths);
       td.dataset.radius = data.radii[i];
-      end.before(td);
+      row.append(td);
     }
   }
   wireSorting(table);
