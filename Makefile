@@ -16,7 +16,7 @@ extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet -
   --constraint constraints.txt --editable ".[dev,$(1)]" && touch $(VENV)/.ready-$(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-slow test-endurance test-browser static-test services-test images-test compose-test \
+.PHONY: help setup demo bench test test-ray test-slow test-endurance test-browser static-test services-test images-test compose-test \
   cluster-test ray-up-test slurm-test sbom audit lint format clean
 
 help: ## this list
@@ -37,8 +37,11 @@ demo: $(READY) ## train two ways on real digits, certify both, compare (about 3 
 bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
 	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
-test: $(READY) ## the tests (about 15 minutes on two cores)
-	$(PYTEST) -m "not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
+test: $(READY) ## the tests, and one whole path through real jobs on Ray
+	$(PYTEST) -m "(smoke or not ray) and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
+
+test-ray: $(READY) ## tests that start Ray clusters, kill what runs on them, and wait
+	$(PYTEST) -m "ray and not smoke and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-slow: $(READY) ## longer faults and statistics (about 22 minutes)
 	$(PYTEST) -m "slow and not gpu"

@@ -7,10 +7,7 @@ from typing import Any
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
-from acr_ray.tuning.objectives import ALLOWED, Objective, logged, parse_objectives
-from acr_ray.tuning.rungs import Rungs, place
-from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
-from acr_ray.tuning.validation import ValidationSettings
+from acr_ray.tuning.asked import ALLOWED, ValidationSettings
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 from jobs._train_options import add_schedule_option, method_in, scaled_epochs
@@ -31,6 +28,10 @@ class Asked:
     """
 
     def __init__(self, recipe: Recipe, options: argparse.Namespace) -> None:
+        from acr_ray.tuning.objectives import Objective, logged, parse_objectives
+        from acr_ray.tuning.rungs import Rungs, place
+        from acr_ray.tuning.space import Space, default_space, parse_space, trial_list
+
         self.options, self.recipe = options, recipe
         own = {k.removeprefix("validation:"): v for k, v in vars(options).items() if k.startswith("validation:")}
         values = {name: value for name, value in own.items() if value is not None}

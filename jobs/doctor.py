@@ -11,12 +11,11 @@ import uuid
 from typing import Any
 
 from acr_ray import __version__
-from acr_ray.data import DATASETS
 from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
-from acr_ray.settings.recipe import absolute_path
+from acr_ray.settings.recipe import DATASETS, absolute_path
 from acr_ray.storage import Folder, check_own, own
 from acr_ray.tracking import default_uri, quieten
 from jobs._main import JobFailed, Parser, entry, number, whole

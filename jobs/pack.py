@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from acr_ray.data.imagenet import SIZE, open_imagenet
-from acr_ray.data.pack import check_own_split, is_pack, write_pack
 from acr_ray.settings import UserError
 from jobs._main import Parser, entry, whole
 from jobs._progress import SECONDS, clock
+
+SIZE = 224  # as acr_ray.data.imagenet has it; importing that here would load torch for --help
 
 
 def parser() -> Parser:
@@ -35,6 +35,9 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
+    from acr_ray.data.imagenet import open_imagenet
+    from acr_ray.data.pack import check_own_split, is_pack, write_pack
+
     for option, value in (("--data.root", options.root), ("--out", options.out)):
         if not value:
             raise UserError(f"{option}: missing (see python -m jobs.pack --help)")

@@ -11,6 +11,13 @@ from cluster.head import PrivateHead
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the head starts a Ray, so that ``make test`` can leave it to ``make test-ray``."""
+    for item in items:
+        if "head" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session")
 def head():
     """A Ray of our own with four logical CPUs; other Rays on the machine are not touched."""

@@ -101,7 +101,8 @@ class RunPlan:
         wrong = next((row for row, label in enumerate(labels) if not 0 <= label < found.num_classes), None)
         if wrong is not None:
             raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {found.num_classes - 1}")
-        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data", "class_names")}
+        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data")}
+        own["class_names"] = tuple(found.class_names)
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, Tally]:

@@ -14,10 +14,9 @@ from acr_ray.data.imagenet import FOLDERS, open_imagenet
 from acr_ray.data.loading import batches
 from acr_ray.data.pack import PackedImages, is_pack
 from acr_ray.settings import UserError
+from acr_ray.settings.recipe import DATASETS
 
 __all__ = ["DATASETS", "ImageSet", "batches", "open_images", "select"]
-
-DATASETS = ("digits", "cifar10", "imagenet")
 
 
 def open_images(dataset: str, root: str | None = None, split: str = "test", class_map: str | None = None) -> ImageSet:

@@ -38,7 +38,7 @@ def read_ecdf(
         UserError: names the file and the line that cannot be read, is out of range or out of order.
     """
     lines = content.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip().splitlines()
-    split = "\t" if "\t" in lines[0] else ","
+    split = "\t" if lines and "\t" in lines[0] else ","
     if len(lines) < 2:
         raise UserError(f"{where} line 1: a header and no points below it")
     points = [_point(line, number, split, where) for number, line in enumerate(lines[1:], start=2)]

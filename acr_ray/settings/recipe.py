@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from acr_ray.settings.errors import UserError
 from acr_ray.settings.methods import GaussianSettings, MethodSettings
 
 Dataset = Literal["digits", "cifar10", "imagenet"]
+DATASETS = get_args(Dataset)
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

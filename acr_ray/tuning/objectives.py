@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import max_radius
+from acr_ray.tuning.asked import ALLOWED
 
 KINDS = ("acr", "certified_accuracy", "hard_share", "p_a_quantile")
-ALLOWED = "acr, certified_accuracy@RADIUS, hard_share, p_a_quantile@Q; several with commas between"
 QUANTILES = (0.1, 0.25, 0.5)  # of p_A, logged by every trial
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0)  # in units of σ, certified accuracies logged by every trial
 

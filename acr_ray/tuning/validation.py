@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import special, stats
 
 from acr_ray.data import ImageSet, batches
-from acr_ray.settings import Settings, UserError, derive_seed
+from acr_ray.settings import UserError, derive_seed
 from acr_ray.smoothing.bounds import lower_bound, radius, upper_bound
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
-from acr_ray.smoothing.stopping import geometric_looks
 from acr_ray.storage import Folder
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
+from acr_ray.tuning.asked import ValidationSettings
 from acr_ray.tuning.kept_files import read_image_values
 from acr_ray.tuning.objectives import Tally
 
 IMAGES = "validation.json"  # in a trial's folder
-
-
-class ValidationSettings(Settings):
-    """How trials are measured. The test set has no part in it."""
-
-    share: float = Field(0.2, gt=0, lt=1, description="share of the training images held out for validation")
-    most: int = Field(1000, ge=1, le=1_000_000, description="at most so many of them")
-    n: int = Field(2000, ge=10, le=1_000_000, description="most draws of an image")
-    alpha: float = Field(0.001, gt=0, lt=1, description="error probability of the bounds")
-    stopping: Literal["rank", "fixed"] = Field(
-        "rank", description="rank: an image stops once its radius is known to the tolerance; fixed: n draws an image"
-    )
-    tolerance: float = Field(
-        0.1, gt=0, le=100, description="rank: standard error of an image's radius at which it stops, in units of σ"
-    )
-
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """Draws after which it is asked whether an image needs more."""
-        return (self.n,) if self.stopping == "fixed" else geometric_looks(self.n, 50, 1.35)
 
 
 def write_images(folder: Folder, tally: Tally) -> None:

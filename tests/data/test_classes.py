@@ -189,7 +189,7 @@ def test_runs_whose_classes_differ_are_not_merged(tmp_path):
                  for p in ("select", "estimate")]  # fmt: skip
         (folder / "ledger").write_text("00000000.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     runs = [read_run(Folder(tmp_path / name)) for name in "abc"]
-    assert runs[0].plan.class_names == ["x", "y"]
+    assert runs[0].plan.class_names == ("x", "y")
     with pytest.raises(UserError, match="its classes are y, x, but x, y in"):
         merge(runs[:2])
     assert merge([runs[0], runs[2]]).tally.finished[0].n == 20  # of an earlier version: it does not say them
