@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import get_args
 
-from acr_ray.reporting.paper import LAYOUTS
 from acr_ray.settings.errors import UserError
-from acr_ray.settings.recipe import Dataset
+from acr_ray.settings.recipe import DATASETS
 from jobs._main import Parser
 from jobs._run import add_result_options
 
-DATASETS = get_args(Dataset)
+LAYOUTS = ("comparison", "paper", "ablation")  # as acr_ray.reporting.paper has them; that would load matplotlib
 
 
 def parse(argv: list[str], about: str) -> argparse.Namespace:

@@ -113,4 +113,5 @@ def run(asked: Asked) -> None:
 
 
 def _reasons(reports: list) -> str:
-    return "; ".join(dict.fromkeys(r.get("reason") or r["status"] for r in reports))[:300]
+    text = "; ".join(dict.fromkeys(r.get("reason") or r["status"] for r in reports))
+    return text if len(text) <= 300 else f"{text[:299]}…"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from acr_ray.reporting import Assumptions, comparison_table, write_report
-from acr_ray.tracking.runs import download
 from jobs._main import entry
-from jobs._page import log_comparison
 from jobs._report_options import parse, per_source
-from jobs._run import out_folder, tracking_uri
-from jobs._thumbnails import thumbnails_for
 
 
 def main(argv: list[str]) -> None:
     """Reads the sources, leaves the report in ``--out`` and prints its table."""
     options = parse(argv, __doc__)
+    # Here, so that --help and a mistake need not wait for them.
+    from acr_ray.reporting import Assumptions, comparison_table, write_report
+    from acr_ray.tracking.runs import download
+    from jobs._page import log_comparison
+    from jobs._run import out_folder, tracking_uri
+    from jobs._thumbnails import thumbnails_for
+
     out = out_folder(options)
     uri = tracking_uri(options, out)
     report = write_report(

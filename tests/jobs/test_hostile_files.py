@@ -27,7 +27,7 @@ from acr_ray.training.following import METRICS, records
 from acr_ray.training.p_a_file import read_counts
 from acr_ray.tuning.kept_files import read_entry, read_report
 from jobs import pack
-from jobs.audit import _numbers
+from jobs._audit import _numbers
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.models import write_digits_checkpoint
 from tests.fakes.mutations import spoil_bytes, spoil_json, spoil_table

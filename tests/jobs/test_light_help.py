@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from acr_ray.data.imagenet import SIZE
-from jobs import pack
+from acr_ray.reporting.paper import LAYOUTS
+from acr_ray.training.states import BEST
+from jobs import _report_options, _train_options, pack
 from jobs.__main__ import listed
 
 LARGE = {"torch", "torchvision", "matplotlib", "ray", "mlflow", "scipy", "pandas", "sklearn"}
@@ -46,4 +48,5 @@ def test_a_mistake_loads_nothing_large(job, arguments):
 
 
 def test_what_is_written_again_is_the_same():
-    assert pack.SIZE == SIZE
+    assert pack.SIZE == SIZE and _report_options.LAYOUTS == LAYOUTS
+    assert set(_train_options.BEST) == set(BEST)
