@@ -20,7 +20,8 @@ from acr_ray.training.loop import Trainer
 from acr_ray.training.methods import Batch, build_method
 from acr_ray.training.named_files import check_named
 from jobs import certify
-from jobs._certify_options import parser, settings_for
+from jobs._certify_options import parser
+from jobs._certify_plan import settings_for
 
 WNIDS = tuple(f"n{1440764 + 1000 * k:08d}" for k in range(11))
 NUMBERS = tuple(map(str, range(11)))
