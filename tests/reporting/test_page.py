@@ -141,7 +141,11 @@ def test_one_source_alone_has_a_report(tmp_path):
     report = write_report([f"only={path}"], Folder(tmp_path / "out"), formats=("png", "svg", "pdf"))
     assert report.comparisons == () and 'id="paired"' not in page_of(tmp_path / "out")
     assert (tmp_path / "out" / "p_a.svg").read_bytes()[:5] == b"<?xml"
-    assert (tmp_path / "out" / "p_a.pdf").read_bytes()[:4] == b"%PDF"
+    for picture in (tmp_path / "out").glob("*.pdf"):
+        content = picture.read_bytes()
+        assert content[:4] == b"%PDF" and b"/Type0" in content
+        assert b"/Type3" not in content, "journals refuse bitmap-like Type 3 fonts"
+    assert (tmp_path / "out" / "p_a.pdf").is_file()
 
 
 def test_nothing_certified_anywhere_is_no_error(tmp_path):
