@@ -90,7 +90,7 @@ def write_page(
     parts.append(
         f"<h2>Cost</h2><p>{passes['total']:,} rows through the network: {passes['trials']:,} in the trials, "
         f"{passes['trunks']:,} in {len(summary['trunks'])} trunks that they share, "
-        f"{passes['validation']:,} in validation.</p></body></html>\n"
+        f"{passes['validation']:,} in validation, {passes['baseline']:,} in the Gaussian baseline.</p></body></html>\n"
     )
     out.write_text(PAGE, "\n".join(parts))
 

@@ -52,19 +52,24 @@ def trunk_files(out: Folder, reports: list[Report]) -> list[TrunkFiles]:
     return [TrunkFiles(out, sha) for sha in dict.fromkeys(r.get("trunk", "") for r in reports) if sha]
 
 
-def costs(out: Folder, reports: list[Report]) -> dict[str, int]:
+def costs(out: Folder, reports: list[Report], baseline: Report | None = None) -> dict[str, int]:
     """Rows through the network that the results took; what faults had repeated is not in them.
 
     ``trials`` (their own epochs), ``trunks`` (with the p_A estimates that trials share), both forward and backward,
-    ``validation`` (forward), and their sum. Equal trials count once.
+    ``validation`` (forward), ``baseline`` (its own epochs and its validation), and their sum. Equal trials count once.
     """
+    if baseline is not None and "forward_passes" in baseline:
+        found, both = costs(out, reports), costs(out, [*reports, baseline])
+        return both | {name: found[name] for name in ("trials", "validation")} | {
+            "baseline": both["trials"] + both["validation"] - found["trials"] - found["validation"]
+        }  # fmt: skip
     rows = {r["trial"]: r for r in reports if "forward_passes" in r}.values()
     trials = sum((Passes(r["forward_passes"], r["backward_passes"]) for r in rows), Passes())
     trunks = sum((files.passes() for files in trunk_files(out, reports)), Passes())
     validation = sum(r["validation_passes"] for r in rows)
     found = {"trials": trials.total, "trunks": trunks.total, "validation": validation}
     found |= {"forward": trials.forward + trunks.forward + validation, "backward": trials.backward + trunks.backward}
-    return found | {"total": trials.total + trunks.total + validation}
+    return found | {"baseline": 0, "total": trials.total + trunks.total + validation}
 
 
 def best_recipe(work: Work, report: Report) -> Recipe:
@@ -106,7 +111,7 @@ def summary_of(
         found["pareto"] = [about(work, r) for r in front_of(reports, work.asked)]
     found["acr_against_hard_share"] = [about(work, r) for r in acr_front(reports)]
     every = reports if baseline is None else [*reports, baseline]
-    found["passes"] = costs(out, every)
+    found["passes"] = costs(out, reports, baseline)
     found["trunks"] = [files.sha for files in trunk_files(out, every)]
     return found
 

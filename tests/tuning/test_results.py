@@ -185,6 +185,9 @@ def test_table_summary_and_page(tmp_path):
     assert "model" not in summary["acr_against_hard_share"][1]
     assert summary["passes"] == costs(out, REPORTS)
     assert summary["passes"]["total"] == 6 * 157, "equal trials count once"
+    with_baseline = costs(out, REPORTS, report("g", 0.4, 0.1))
+    assert with_baseline["baseline"] == 157 and with_baseline["total"] == 7 * 157
+    assert with_baseline["trials"] == summary["passes"]["trials"] == 6 * 150
     write_page(out, here, REPORTS, summary | {"validation_images": 9})
     style = out.read_text("report.html")
     assert "prefers-color-scheme: dark" in style and "overflow-x: auto" in style and "white-space: normal" in style
