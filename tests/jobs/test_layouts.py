@@ -44,6 +44,7 @@ def test_imagenet_resnet50_with_a_gaussian_model_that_discards(head, tmp_path):
     ours = ["--discard.checkpoint", tmp_path / "gaussian", "--discard.draws", 4, "--discard.p_t", 0.1]
     run("train", "imagenet-0.5", "--out", tmp_path / "train", *arguments, *ours, "--data.loader_workers", 0, head=head)
     options = ["--n", 10, "--n0", 2, "--block", 10, "--no-tracking", "--split", "test"]
-    run("certify", tmp_path / "train", "--out", tmp_path / "certify", "--every", 4, *options, head=head)
+    where = ("--data.root", root, "--out", tmp_path / "certify")
+    run("certify", tmp_path / "train", *where, "--every", 4, *options, head=head)
     records = check(tmp_path, "resnet50", 2, epochs=1)
     assert "discard_hard_share" in records[0] and "attack_active" in records[0]
