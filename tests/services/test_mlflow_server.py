@@ -105,7 +105,7 @@ def test_a_certification_from_the_server_is_there_in_whole_too(trained, head, se
         f.path
         for f in client.list_artifacts(
             client.search_runs(
-                [client.get_experiment_by_name("acr-ray").experiment_id], "tags.`acr_ray.job` = 'compare'"
+                [client.get_experiment_by_name("acr-ray").experiment_id], "tags.`acr_ray.job` = 'report'"
             )[0].info.run_id
         )
     }
