@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
@@ -42,17 +44,17 @@ def mean_interval(
 
 
 def mean_intervals(
-    values: ArrayLike, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    values: Iterable[ArrayLike], images: int, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> list[tuple[float, float]]:
     """`mean_interval` of several values of the same images at once, each as if it were alone.
 
     Args:
-        values: shape (k, images): k values of each image.
+        values: k arrays of shape (images,); of many images they are taken one after the other.
+        images: how many there are.
     """
-    values = np.asarray(values, dtype=np.float64)
-    images = values.shape[1]
     if images > MOST_RESAMPLED or not images:
         return [mean_interval(v, confidence, resamples, seed) for v in values]
+    values = np.asarray(list(values), dtype=np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, len(values)))
     for k in range(resamples):

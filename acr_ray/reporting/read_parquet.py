@@ -125,12 +125,13 @@ def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
 
 def _model(table: pa.Table) -> str:
     """The one model behind all rows; "" where that is not said."""
-    found = pc.unique(table[MODEL].cast(pa.string())).to_pylist() if MODEL in table.column_names else []
+    found = pc.unique(table[MODEL]).to_pylist() if MODEL in table.column_names else []
     return str(found[0]) if len(found) == 1 and found[0] else ""
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    table = read_table(content, COLUMNS, where, optional={P_LOWER: "number", MODEL: "text"}, what="certificates file")
+    optional, repeated = {P_LOWER: "number", MODEL: "text"}, ("outcome", "bound", MODEL)
+    table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
     metadata = table.schema.metadata or {}
     version = decoded(metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()), where)
     _check(version == SCHEMA_VERSION, f"{where}: schema version {version[:40]}, this release reads {SCHEMA_VERSION}")
@@ -173,7 +174,7 @@ def _check_rows(columns: dict[str, np.ndarray], where: str) -> None:
 
 
 def _bound(table: pa.Table, where: str) -> str:
-    bounds = sorted(map(str, pc.unique(table["bound"].cast(pa.string())).to_pylist()))
+    bounds = sorted(map(str, pc.unique(table["bound"]).to_pylist()))
     if len(bounds) > 1:
         raise UserError(f"{where}: bounds of {len(bounds)} kinds ({', '.join(bounds)}); one source has one bound")
     if bounds[0] not in BOUNDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +29,7 @@ def read_table(
     *,
     optional: Mapping[str, str] | None = None,
     what: str = "table",
+    repeated: Collection[str] = (),
 ) -> pa.Table:
     """Some columns of a Parquet file, without empty values, as int64, float64, string or bool.
 
@@ -38,6 +39,7 @@ def read_table(
         where: the file, for messages.
         optional: columns that are read where they are there.
         what: the file should be, for messages.
+        repeated: text columns with few values, which stay dictionaries of them.
 
     Returns:
         The columns in their order, with the file's metadata; lists and other columns are never read.
@@ -71,7 +73,7 @@ def read_table(
         for name in text:
             if _text_bytes(table[name]) > MOST_BYTES:
                 raise UserError(f"{where}: the text in column {name} takes more than {MOST_BYTES:,} bytes")
-        arrays = [_plain(table[name], name, kind, where) for name, kind in kinds.items()]
+        arrays = [_plain(table[name], name, kind, where, name in repeated) for name, kind in kinds.items()]
     except UserError:
         raise
     # Whatever a broken file makes of the library's insides, the file is what is wrong.
@@ -81,11 +83,11 @@ def read_table(
     return pa.table(dict(zip(kinds, arrays, strict=True))).replace_schema_metadata(schema.metadata or {})
 
 
-def _plain(values: pa.ChunkedArray, name: str, kind: str, where: object) -> pa.ChunkedArray:
+def _plain(values: pa.ChunkedArray, name: str, kind: str, where: object, stays: bool) -> pa.ChunkedArray:
     if values.null_count:
         raise UserError(f"{where} row {pc.index(pc.is_null(values), True).as_py()}: {name} is empty")
     try:
-        return values.cast(_TYPES[kind])
+        return values if stays and pa.types.is_dictionary(values.type) else values.cast(_TYPES[kind])
     except pa.ArrowInvalid as error:
         raise UserError(f"{where}: column {name} holds something other than {_words(kind)} ({error})") from None
 

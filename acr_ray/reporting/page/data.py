@@ -90,7 +90,7 @@ def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas:
     intervals: list[tuple[float, float] | None] = [None] * len(pairs)
     if source.rows is not None:
         p_a, sigma = source.rows.p_a, source.sigma
-        intervals = list(mean_intervals([radii_at_budget(p_a, sigma, n, alpha) for n, alpha in pairs]))
+        intervals = list(mean_intervals((radii_at_budget(p_a, sigma, n, alpha) for n, alpha in pairs), len(p_a)))
     for (n, alpha), interval in zip(pairs, intervals, strict=True):
         at = at_budget(source.distribution, source.sigma, n, alpha)
         budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid), interval, **mark)
