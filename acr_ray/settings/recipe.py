@@ -114,8 +114,9 @@ LATER = (
 )  # fmt: skip
 
 
+# Fields without a say in the trained weights; what the class map says is in the data's hash.
+NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")
 # Fields that are paths or URIs.
-NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")  # what the map says is in the data's hash
 PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file", "method.target")
 
 
