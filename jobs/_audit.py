@@ -7,12 +7,12 @@ from typing import Any
 
 from acr_ray.certification import certificates
 from acr_ray.certification.audit import Audited, merge, read_run, redraw
-from acr_ray.certification.course import CERTIFIED
+from acr_ray.certification.procedure import CERTIFIED
 from acr_ray.certification.statement import statements
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, claim
-from acr_ray.storage.claim import look
+from acr_ray.storage.run_record import look
 from jobs._main import JobFailed
 from jobs._run import out_folder
 
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--out {out}: is one of the RUNs; an audit goes to a folder of its own")
     runs = [read_run(folder, options.alpha, options.bound) for folder in folders]
     whole_run = merge(runs) if len(runs) > 1 else runs[0]
-    if not whole_run.tally.finished:
+    if not whole_run.store.finished:
         raise UserError(f"RUN {whole_run.where}: not one image is finished")
     identity = {"runs": [run.plan.identity() for run in runs], "alpha": options.alpha, "bound": options.bound}
     look(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     summary = {"schema_version": SCHEMA_VERSION, **_numbers(whole_run, options.rho)}
     if options.redraw:
         summary["redrawn"] = {"lines": options.redraw, "differing": differing}
-    certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.tally))
+    certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.store))
     out.write_json("summary.json", summary)
     for text in summary["statements"]:
         print(text)
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _numbers(run: Audited, rho: float) -> dict[str, Any]:
     """What is certified, and what all certificates say together. Images without a certificate count as not robust."""
-    settings, finished = run.plan.settings, run.tally.finished
+    settings, finished = run.plan.settings, run.store.finished
     radii = [0.0] * len(run.plan.names)
     correct = [False] * len(run.plan.names)
     for position, verdict in finished.items():
@@ -61,7 +61,7 @@ def _numbers(run: Audited, rho: float) -> dict[str, Any]:
     share = {f"{s.radius:g}": sum(r >= s.radius for r, _ in right) / len(radii) for s in said}
     given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping")}
     images = {"images": len(finished), "planned_images": len(radii), "incomplete": len(finished) < len(radii)}
-    bound = {"bound": run.tally.course.rule.name, "evaluations": run.tally.evaluations}
+    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.evaluations}
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": [str(s) for s in said]}
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
-from acr_ray.storage.claim import RUN, read_run
+from acr_ray.storage.run_record import RUN, read_run
 from jobs._main import JobFailed
 from jobs._run import connect
 
@@ -29,8 +29,8 @@ def with_block(
     import ray
     from ray.exceptions import GetTimeoutError
 
-    from acr_ray.certification.crew import Actors, sampler_class
     from acr_ray.certification.sampler import Arithmetic
+    from acr_ray.certification.sampler_pool import Actors, sampler_class
 
     connect(options.verbose)
     actors = Actors.fitting((1, 1), options.gpus_per_actor)

@@ -12,7 +12,7 @@ from acr_ray.reporting.summary import certify_numbers
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage.summaries import read_summary
-from acr_ray.telemetry.watching import StandingMeters
+from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 from jobs._block import with_block
 from jobs._certify_plan import plan_of, settings_for
@@ -48,13 +48,13 @@ def run(options: argparse.Namespace) -> None:
     def work() -> None:
         if run.done:
             return
-        from acr_ray.certification.coordinator import Coordinator, SamplersLost, Standing, StorageLost
-        from acr_ray.certification.crew import Actors, RayCrew
+        from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
         from acr_ray.certification.sampler import Arithmetic
+        from acr_ray.certification.sampler_pool import Actors, RaySamplerPool
 
         plan.save(out)
-        ledger, tally = plan.open(out)
-        started, before = time.monotonic(), tally.evaluations
+        ledger, store = plan.open(out)
+        started, before = time.monotonic(), store.evaluations
         if settings.sigma != card.sigma:
             print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
         rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> None:
         label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
         arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
-        crew = RayCrew(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
-        lines, meters = CertifyLines(), StandingMeters(label, before)
-        coordinator = Coordinator(ledger, tally, images, crew, actors.low, actors.high, settings.block)
+        pool = RaySamplerPool(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
+        lines, meters = CertifyLines(), CertificationMeters(label, before)
+        coordinator = Coordinator(ledger, store, images, pool, actors.low, actors.high, settings.block)
         waiting.begin(f"starting {count(actors.high, 'actor')}")
 
-        def told(standing: Standing) -> None:
+        def told(standing: CertificationProgress) -> None:
             if standing.rate:
                 waiting.end()
             lines(standing)
@@ -82,14 +82,14 @@ def run(options: argparse.Namespace) -> None:
             coordinator.run(told)
         except (SamplersLost, StorageLost, BrokenModelError) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
-        certificates.write(out, certificates.certificate_table(plan, tally))
+        certificates.write(out, certificates.certificate_table(plan, store))
         row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
         given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
-        spent = {"evaluations": tally.evaluations, "evaluations_this_time": tally.evaluations - before}
+        spent = {"evaluations": store.evaluations, "evaluations_this_time": store.evaluations - before}
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
         summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
         summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
-        summary |= {"chosen": options.chosen, "bound": tally.course.rule.name, "arithmetic": plan.arithmetic}
+        summary |= {"chosen": options.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
         out.write_json("summary.json", summary | {"mlflow_run_id": run.tracker.run_id, "training_run_id": training_run})
 
     with Waiting() as waiting:

@@ -10,7 +10,7 @@ from typing import Any
 from acr_ray.reporting import write_report
 from acr_ray.reporting.sample_p_a import p_a_histogram
 from acr_ray.storage import Folder, amend
-from acr_ray.storage.claim import RUN
+from acr_ray.storage.run_record import RUN
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
 from acr_ray.tracking.view import NOTE

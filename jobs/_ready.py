@@ -10,7 +10,7 @@ from jobs._run import connect
 
 def actors_fit(options: argparse.Namespace) -> None:
     """Raises UserError where the samplers asked for would never start."""
-    from acr_ray.certification.crew import Actors
+    from acr_ray.certification.sampler_pool import Actors
 
     _connected(options.verbose)
     Actors.fitting(options.actors, options.gpus_per_actor)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.certification.audit import Audited
-from acr_ray.certification.sampler import Arithmetic, Draw, Sampler
-from acr_ray.certification.tasks import group_of
+from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
+from acr_ray.certification.work_items import group_of
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.settings import UserError
@@ -46,7 +46,7 @@ def drawer(
         # Selection draws of neighbours share a forward pass, and its shape may touch a logit's last bit.
         group = group_of(at, len(names), phase, s.block) if phase.name == SELECT else [at]
         pixels = here.load(group, None).numpy()
-        ((counts, _),) = sampler.draw([Draw(tuple(names[i] for i in group), pixels, phase, first, stop)])
+        ((counts, _),) = sampler.draw([SampleRequest(tuple(names[i] for i in group), pixels, phase, first, stop)])
         return counts[list(group).index(at)]
 
     return draw

@@ -16,8 +16,8 @@ from typing import Any
 from acr_ray.preflight.reach import check_reachable, explained
 from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, amend, claim
-from acr_ray.storage.claim import look
-from acr_ray.storage.premises import shared_memory_problem
+from acr_ray.storage.node_checks import shared_memory_problem
+from acr_ray.storage.run_record import look
 from acr_ray.storage.summaries import SUMMARY, read_summary
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 from jobs._private_ray import alone

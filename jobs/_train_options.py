@@ -10,7 +10,10 @@ from acr_ray.training.workers import CheckpointPolicy, Workers
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 
-BEST = ("loss", "accuracy")  # as acr_ray.training.states has it; importing that here would load torch for --help
+BEST = (
+    "loss",
+    "accuracy",
+)  # as acr_ray.training.checkpoint_store has it; importing that here would load torch for --help
 
 
 def parse(argv: list[str], about: str) -> tuple[Recipe, argparse.Namespace] | None:

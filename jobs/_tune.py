@@ -19,10 +19,10 @@ from jobs._progress import Waiting
 from jobs._ready import workers_fit
 from jobs._run import begin, out_folder
 from jobs._trial_lines import TrialLines
-from jobs._tune_options import Asked
+from jobs._tune_options import TuneArguments
 
 
-def run(asked: Asked) -> None:
+def run(asked: TuneArguments) -> None:
     options, recipe = asked.options, asked.recipe.with_absolute_paths()
     recipe.check_complete()
     out = out_folder(options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
-from acr_ray.tuning.asked import ALLOWED, ValidationSettings
+from acr_ray.tuning.validation_settings import ALLOWED, ValidationSettings
 from jobs._main import Parser, given, number, whole
 from jobs._run import add_run_options
 from jobs._train_options import add_schedule_option, method_in, scaled_epochs
@@ -19,7 +19,7 @@ VALIDATION = {
 }  # fmt: skip
 
 
-class Asked:
+class TuneArguments:
     """What the user asked for, checked as far as it goes without data and cluster.
 
     Attributes:
@@ -69,7 +69,7 @@ class Asked:
         }  # fmt: skip
 
 
-def parse(argv: list[str], about: str) -> Asked:
+def parse(argv: list[str], about: str) -> TuneArguments:
     """Raises UserError naming the option or field, and what is allowed."""
     named = parser(load_recipe("digits"), about).first_word(argv)
     recipe = load_recipe(named or "digits")
@@ -82,7 +82,7 @@ def parse(argv: list[str], about: str) -> Asked:
         raise UserError(f"RECIPE: missing; give a .yaml or .json file, or one of {', '.join(RECIPES)}")
     changes = given(recipe, options)
     check_addresses(recipe, changes)
-    return Asked(recipe.change(changes, recipe.name), options)
+    return TuneArguments(recipe.change(changes, recipe.name), options)
 
 
 def parser(recipe: Recipe, about: str) -> Parser:

@@ -43,7 +43,7 @@ RAY = {
     "training/run.py",
     "training/backend.py",
     "training/workers.py",
-    "certification/crew.py",
+    "certification/sampler_pool.py",
     "preflight/nodes.py",
     "telemetry/meters.py",
     "preflight/reach.py",

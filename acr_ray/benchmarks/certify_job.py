@@ -9,19 +9,19 @@ import numpy as np
 import ray
 
 from acr_ray.certification.coordinator import Coordinator
-from acr_ray.certification.course import Course
-from acr_ray.certification.crew import READY, Actors, RayCrew
+from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
+from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.certification.sampler import Arithmetic
-from acr_ray.certification.tally import Tally
+from acr_ray.certification.sampler_pool import READY, Actors, RaySamplerPool
 from acr_ray.data.image_set import MemorySet
 from acr_ray.models import ModelCard, build_model, state_bytes
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
 
 
-class _Ready(RayCrew):
-    """A crew whose actors outlive a run: they are started and ready before it, and kept after it."""
+class _Ready(RaySamplerPool):
+    """A pool whose actors outlive a run: they are started and ready before it, and kept after it."""
 
     def hire(self, count: int) -> None:
         self.hands = [super(_Ready, self).start() for _ in range(count)]
@@ -63,8 +63,8 @@ class Job:
             class_names=self._images.class_names, sigma=0.25, dataset="cifar10",
         )  # fmt: skip
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        self._crew = _Ready(card, state_bytes(model), 0.25, 0, Arithmetic(), Actors(2, 2))
-        self._crew.hire(2)
+        self._pool = _Ready(card, state_bytes(model), 0.25, 0, Arithmetic(), Actors(2, 2))
+        self._pool.hire(2)
 
     def __enter__(self) -> Job:
         return self
@@ -75,9 +75,9 @@ class Job:
     def seconds(self) -> float:
         """Seconds from the first task to the last result in the ledger."""
         with tempfile.TemporaryDirectory() as folder:
-            tally = Tally(Course(self._settings), self._images.names, self._images.labels.tolist())
+            store = CountStore(CertificationProcedure(self._settings), self._images.names, self._images.labels.tolist())
             ledger = Ledger(Folder(folder), self._images.names, 10)
-            coordinator = Coordinator(ledger, tally, self._images, self._crew, 2, 2, self._settings.block)
+            coordinator = Coordinator(ledger, store, self._images, self._pool, 2, 2, self._settings.block)
             started = time.perf_counter()
             coordinator.run()
             return time.perf_counter() - started

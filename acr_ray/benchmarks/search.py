@@ -33,7 +33,7 @@ from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import ACR, best_of, costs
 from acr_ray.tuning.rungs import place
 from acr_ray.tuning.space import Space, parse_space
-from acr_ray.tuning.trial_run import RUNNING, TRIALS, TrialRun, Work
+from acr_ray.tuning.trial_run import RUNNING, TRIALS, SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out
 
 FULL = ("training.m=2,4", "training.e_t=20,30,40", "discard.p_t=0.4,0.5", "attack.steps=1,3")
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return _measure(Path(folder), options.quick)
 
 
-def works(out: Path, quick: bool) -> tuple[dict[str, Work], Space]:
+def works(out: Path, quick: bool) -> tuple[dict[str, SearchContext], Space]:
     """The three searches over the same trials, and their space.
 
     ``scratch``: every trial from the beginning, FIFO, N draws for every validation image. ``trunks``: the same
@@ -74,7 +74,7 @@ def works(out: Path, quick: bool) -> tuple[dict[str, Work], Space]:
     draws = QUICK_VALIDATION if quick else {}
     fixed, rungs = ValidationSettings(stopping="fixed", **draws), place(space.forks(recipe), space.epochs(recipe))
     asked = parse_objectives("acr", recipe.training.sigma, fixed.n, fixed.alpha)
-    scratch = Work(
+    scratch = SearchContext(
         recipe=recipe, seed=0, out=str(out / "scratch"), validation=fixed, workers=Workers(), trunks=False,
         objectives=logged(asked, recipe.training.sigma, fixed.n, fixed.alpha), count=1, forks=space.forks(recipe),
         rungs=(), checkpoint_every=20, fingerprint=open_images("digits", None, "train").fingerprint(),
@@ -110,7 +110,7 @@ def _measure(out: Path, quick: bool) -> dict[str, Any]:
     return given if quick else given | _certify_anew(found, reports)
 
 
-def _run(work: Work, space: Space, quick: bool) -> Reports:
+def _run(work: SearchContext, space: Space, quick: bool) -> Reports:
     # Imported here: planning needs no Ray.
     from acr_ray.tuning.search import Search, run_here, run_search
 
@@ -123,7 +123,7 @@ def _run(work: Work, space: Space, quick: bool) -> Reports:
     return run_search(work, search, _line(work))
 
 
-def _line(work: Work) -> Callable[[Any, dict[str, Any]], None]:
+def _line(work: SearchContext) -> Callable[[Any, dict[str, Any]], None]:
     name, ended = Path(work.out).name, set()
 
     def event(point: Any, report: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ def _line(work: Work) -> Callable[[Any, dict[str, Any]], None]:
     return event
 
 
-def plan(work: Work, reports: Reports) -> int:
+def plan(work: SearchContext, reports: Reports) -> int:
     """Training passes of these trials, planned; a report of a point alone is planned as the most it can cost."""
     recipes = [_recipe(work, report) for report in reports]
     known = all("remaining" in report for report in reports)
@@ -145,17 +145,17 @@ def plan(work: Work, reports: Reports) -> int:
     return search_passes(recipes, images, work.trunks, records, epochs).total
 
 
-def plan_validation(work: Work) -> int:
+def plan_validation(work: SearchContext) -> int:
     """The most that one validation can pass."""
     images = len(held_out(open_images("digits", None, "train"), work.validation, work.seed)[1])
     return validation_passes(images, work.validation.n, work.validation.looks, ROWS)
 
 
-def _recipe(work: Work, report: dict[str, Any]) -> Recipe:
+def _recipe(work: SearchContext, report: dict[str, Any]) -> Recipe:
     return work.recipe.change(report["point"], work.recipe.name)
 
 
-def _certify_anew(found: dict[str, Work], reports: dict[str, Reports]) -> dict[str, Any]:
+def _certify_anew(found: dict[str, SearchContext], reports: dict[str, Reports]) -> dict[str, Any]:
     """ACR on the test images at N of the best trials, and of the from-scratch search's best over seeds."""
     best = {name: best_of(reports[name], ACR) for name in ("scratch", "search")}
     acr = {name: _acr(Path(found[name].out) / TRIALS / best[name]["trial"]) for name in best}
@@ -170,7 +170,7 @@ def _certify_anew(found: dict[str, Work], reports: dict[str, Reports]) -> dict[s
     return {"best": found_points, "acr_over_seeds": figure(over) | {"sd": spread}, "best_within_spread": within}
 
 
-def _again(work: Work, report: dict[str, Any], seed: int) -> float:
+def _again(work: SearchContext, report: dict[str, Any], seed: int) -> float:
     """The ACR of the same trial with another seed."""
     other = replace(work, seed=seed, out=f"{work.out}-seed-{seed}")
     trial = TrialRun(other, report["point"], other.images(), Group())

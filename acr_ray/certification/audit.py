@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acr_ray.certification.course import ABSTAINED, CERTIFIED, Counts, Course, Verdict, added
+from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
+from acr_ray.certification.procedure import ABSTAINED, CERTIFIED, CertificationProcedure, Counts, Verdict, added
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.tally import Tally
-from acr_ray.certification.tasks import Span
+from acr_ray.certification.work_items import BlockRange
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.smoothing.stopping import PLAIN
@@ -30,12 +30,12 @@ class Audited:
     Attributes:
         where: its folder.
         plan: what it set out to do; with another alpha or bound where that was asked for.
-        tally: its counts, judged by that plan.
+        store: its counts, judged by that plan.
     """
 
     where: str
     plan: RunPlan
-    tally: Tally
+    store: CountStore
 
 
 def read_run(folder: Folder, alpha: float | None = None, bound: str | None = None) -> Audited:
@@ -57,8 +57,8 @@ def read_run(folder: Folder, alpha: float | None = None, bound: str | None = Non
             f"{' and '.join(f'--{name}' for name in changes)} can be changed for runs with --stopping fixed only"
         )
     plan = replace(plan, settings=plan.settings.change(changes, str(folder))) if changes else plan
-    _, tally = plan.open(folder)
-    return Audited(str(folder), plan, tally)
+    _, store = plan.open(folder)
+    return Audited(str(folder), plan, store)
 
 
 def merge(runs: Sequence[Audited]) -> Audited:
@@ -78,7 +78,7 @@ def merge(runs: Sequence[Audited]) -> Audited:
         _check_alike(first, other)
     images: dict[str, list[tuple[Audited, int]]] = {}
     for run in runs:
-        for position in run.tally.finished:
+        for position in run.store.finished:
             images.setdefault(run.plan.names[position], []).append((run, position))
     names = sorted(images, key=lambda name: images[name][0][0].plan.idx[images[name][0][1]])
     planned = {name for run in runs for name in run.plan.names}
@@ -93,8 +93,8 @@ def merge(runs: Sequence[Audited]) -> Audited:
             if (int(other.plan.labels[place]), int(other.plan.idx[place])) != (labels[-1], idx[-1]):
                 raise UserError(f"{name}: {run.where} and {other.where} disagree on its label or its place in the data")
         verdicts[at] = _together(name, sources)
-        seconds[at] = sum(r.tally.seconds(p) for r, p in sources)
-    # Images that no run has finished come last: the plan counts them, the tally does not have them.
+        seconds[at] = sum(r.store.seconds(p) for r, p in sources)
+    # Images that no run has finished come last: the plan counts them, the store does not have them.
     for run in runs:
         for name, label, place in zip(run.plan.names, run.plan.labels, run.plan.idx, strict=True):
             if name in missing:
@@ -103,15 +103,15 @@ def merge(runs: Sequence[Audited]) -> Audited:
                 labels.append(int(label))
                 idx.append(int(place))
     plan = replace(first.plan, names=names, idx=idx, labels=labels)
-    tally = Tally(Course(plan.settings), names, labels)
-    tally.restore(verdicts, seconds, sum(run.tally.evaluations for run in runs))
-    return Audited(" + ".join(run.where for run in runs), plan, tally)
+    store = CountStore(CertificationProcedure(plan.settings), names, labels)
+    store.restore(verdicts, seconds, sum(run.store.evaluations for run in runs))
+    return Audited(" + ".join(run.where for run in runs), plan, store)
 
 
 def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     distinct: dict[int, tuple[Audited, Verdict]] = {}
     for run, position in sources:
-        verdict, seed = run.tally.finished[position], run.plan.settings.seed
+        verdict, seed = run.store.finished[position], run.plan.settings.seed
         if seed in distinct:
             known, before = distinct[seed]
             if known.plan.settings.block != run.plan.settings.block:
@@ -125,7 +125,7 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     verdicts = [verdict for _, verdict in distinct.values()]
     if len(verdicts) == 1:
         return verdicts[0]
-    predicted = sources[0][0].tally.finished[sources[0][1]].predicted
+    predicted = sources[0][0].store.finished[sources[0][1]].predicted
     counts: Counts = added([verdict.counts for verdict in verdicts])
     n, alpha = sum(verdict.n for verdict in verdicts), sources[0][0].plan.settings.alpha
     p_lower = float(lower_bound(counts.get(predicted, 0), n, alpha))
@@ -140,7 +140,7 @@ def _check_alike(first: Audited, other: Audited) -> None:
         raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):
         s = run.plan.settings
-        if s.stopping != "fixed" or s.stop_when_wrong or run.tally.course.rule.name != PLAIN:
+        if s.stopping != "fixed" or s.stop_when_wrong or run.store.procedure.rule.name != PLAIN:
             raise UserError(f"{run.where}: only runs with a fixed n and the Clopper-Pearson bound can be merged")
     for what, a, b in [
         ("sigma", first.plan.settings.sigma, other.plan.settings.sigma),
@@ -159,7 +159,7 @@ class Redrawn:
     """A line of a ledger and what came out when its blocks were drawn again."""
 
     image: str
-    span: Span
+    span: BlockRange
     written: Counts
     drawn: Counts
 
@@ -180,12 +180,12 @@ def redraw(
     """
     names = run.plan.names
     ledger = Ledger(folder, names, run.plan.num_classes)
-    lines = [(span, dict(counts)) for _, (span, counts, _) in ledger.lines(run.tally.phases)]
+    lines = [(span, dict(counts)) for _, (span, counts, _) in ledger.lines(run.store.phases)]
     chosen = np.random.default_rng(seed).permutation(len(lines))[:count]
     found = []
     for i in sorted(chosen.tolist()):
         span, written = lines[i]
-        counts = draw(names[span.image], run.tally.phases[span.phase], span.first, span.stop)
+        counts = draw(names[span.image], run.store.phases[span.phase], span.first, span.stop)
         drawn = {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
         found.append(Redrawn(names[span.image], span, written, drawn))
     return found

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acr_ray.certification.course import CERTIFIED
+from acr_ray.certification.count_store import CountStore
+from acr_ray.certification.procedure import CERTIFIED
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.tally import Tally
 from acr_ray.smoothing.bounds import radius, round_down
 from acr_ray.storage import Folder
 
@@ -48,14 +48,14 @@ SCHEMA = pa.schema(
 )
 
 
-def certificate_table(run: RunPlan, tally: Tally) -> pa.Table:
+def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     """One row for each finished image, by position: counts, and the bound where the rule is not a function of them.
 
     The table's metadata say how many images there should be, and whether some are missing.
     """
     settings, rows = run.settings, []
-    for position in sorted(tally.finished):
-        found = tally.finished[position]
+    for position in sorted(store.finished):
+        found = store.finished[position]
         label = int(run.labels[position])
         dense = (
             [found.counts.get(c, 0) for c in range(run.num_classes)] if run.num_classes <= KEEP_COUNTS_UP_TO else None
@@ -75,12 +75,12 @@ def certificate_table(run: RunPlan, tally: Tally) -> pa.Table:
                 "sigma": settings.sigma,
                 "alpha": settings.alpha,
                 "seed": settings.seed,
-                "bound": tally.course.rule.name,
+                "bound": store.procedure.rule.name,
                 "dtype": settings.dtype,
                 "block": settings.block,
                 "model_sha256": run.model_sha256,
                 "settings_sha256": settings.sha256,
-                "seconds": tally.seconds(position),
+                "seconds": store.seconds(position),
                 "p_lower": found.p_lower,
                 "stopping": settings.stopping,
                 "reason": found.reason,

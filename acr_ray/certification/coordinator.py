@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from acr_ray.certification.crew import READY, Crew, Hand, Lost
+from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger, Line
-from acr_ray.certification.sampler import Draw
-from acr_ray.certification.tally import Tally
-from acr_ray.certification.tasks import Piece, Queue
+from acr_ray.certification.sampler import SampleRequest
+from acr_ray.certification.sampler_pool import READY, Lost, SamplerHandle, SamplerPool
+from acr_ray.certification.work_items import Queue, WorkItem
 from acr_ray.data import ImageSet
 from acr_ray.smoothing.plan import SELECT
 
@@ -37,7 +37,7 @@ class StorageLost(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Standing:
+class CertificationProgress:
     """How far a run is: for progress lines."""
 
     images_done: int
@@ -57,7 +57,7 @@ class Standing:
 class _Task:
     """Pieces under way with one sampler."""
 
-    pieces: list[Piece]
+    pieces: list[WorkItem]
     sent: float
     copied: bool = False  # somebody else has it too
 
@@ -71,7 +71,7 @@ class _Worker:
 
 
 class Coordinator:
-    """Draws all that the tally does not have yet.
+    """Draws all that the store does not have yet.
 
     Samplers that die are replaced and their tasks sent again: a span's counts depend on its seed alone, so nothing
     but time is lost. A task that takes far too long is given to an idle sampler as well; whichever answer comes
@@ -79,9 +79,9 @@ class Coordinator:
     again.
 
     Args:
-        ledger, tally: of the run, the tally as read from the ledger.
+        ledger, store: of the run, the store as read from the ledger.
         images: to draw from, by position.
-        crew: starts and talks to samplers.
+        pool: starts and talks to samplers.
         low, high: how many samplers there should be: those that are not there yet are asked for, and what is not
             needed any more at the end is given back, down to ``low``.
         rows: rows of a forward pass, at most.
@@ -89,22 +89,22 @@ class Coordinator:
     """
 
     def __init__(
-        self, ledger: Ledger, tally: Tally, images: ImageSet, crew: Crew, low: int, high: int, rows: int,
+        self, ledger: Ledger, store: CountStore, images: ImageSet, pool: SamplerPool, low: int, high: int, rows: int,
         patience: float = 600.0, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._ledger, self._tally, self._images, self._crew = ledger, tally, images, crew
+        self._ledger, self._store, self._images, self._pool = ledger, store, images, pool
         self._low, self._high, self._patience, self._clock = low, high, patience, clock
-        self._queue = Queue(len(tally), tally.needs, tally.phases, rows, SELECT)
-        self.workers: dict[Hand, _Worker] = {}
+        self._queue = Queue(len(store), store.needs, store.phases, rows, SELECT)
+        self.workers: dict[SamplerHandle, _Worker] = {}
         self.wasted = 0  # evaluations that were drawn more than once
         self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._unwritten: list[Line] = []
         self._written = self._failing = self._clock()
         self._first_size, self._rate = 4 * rows, 0.0  # of tasks while no speed is known
         self._fruitless = 0
-        self._before, self._started = tally.evaluations, None
+        self._before, self._started = store.evaluations, None
 
-    def run(self, on_progress: Callable[[Standing], None] = lambda standing: None) -> None:
+    def run(self, on_progress: Callable[[CertificationProgress], None] = lambda standing: None) -> None:
         """Draw until every image is finished.
 
         Raises:
@@ -118,13 +118,13 @@ class Coordinator:
                     self._hire()
             while not self._all_finished():
                 self._send()
-                for hand, what, answer in self._crew.wait(0.2 if self._unwritten else 1.0):
+                for hand, what, answer in self._pool.wait(0.2 if self._unwritten else 1.0):
                     self._take_in(hand, what, answer)
                 self._flush(force=len(self._unwritten) > 10_000)
                 self._again_where_stuck()
                 on_progress(self._standing())
             while self._unwritten:
-                self._crew.wait(0.5)
+                self._pool.wait(0.5)
                 self._flush(force=True)
         finally:
             self._flush(force=True)  # also on the way out after a stop or a failure
@@ -132,14 +132,14 @@ class Coordinator:
                 self._dismiss(hand)
 
     def _all_finished(self) -> bool:
-        return len(self._tally.finished) == len(self._tally)
+        return len(self._store.finished) == len(self._store)
 
     def _hire(self) -> None:
-        self.workers[self._crew.start()] = _Worker()
+        self.workers[self._pool.start()] = _Worker()
 
-    def _dismiss(self, hand: Hand) -> None:
+    def _dismiss(self, hand: SamplerHandle) -> None:
         self.workers.pop(hand, None)
-        self._crew.release(hand)
+        self._pool.release(hand)
 
     def _send(self) -> None:
         """Give each sampler that is ready up to `AHEAD` tasks, those with the fewest first."""
@@ -159,13 +159,15 @@ class Coordinator:
         seconds = max(TASK_SECONDS, at_work / TASKS_PER_SECOND)
         return self._first_size if not self._rate else max(1, int(self._rate * seconds))
 
-    def _hand_over(self, hand: Hand, pieces: list[Piece]) -> None:
+    def _hand_over(self, hand: SamplerHandle, pieces: list[WorkItem]) -> None:
         draws = [
-            Draw(tuple(self._images.names[i] for i in p.images), self._pixels_of(p.images), p.phase, p.first, p.stop)
+            SampleRequest(
+                tuple(self._images.names[i] for i in p.images), self._pixels_of(p.images), p.phase, p.first, p.stop
+            )
             for p in pieces
         ]
         self.workers[hand].tasks[id(draws)] = _Task(pieces, self._clock())
-        self._crew.draw(hand, draws)  # which keeps the list, so its id stays its own
+        self._pool.draw(hand, draws)  # which keeps the list, so its id stays its own
 
     def _pixels_of(self, images: tuple[int, ...]) -> NDArray[np.float32]:
         absent = [i for i in images if i not in self._pixels]
@@ -186,7 +188,7 @@ class Coordinator:
             for hand in idle[: max(0, len(self.workers) - self._low)]:
                 self._dismiss(hand)
 
-    def _take_in(self, hand: Hand, what: list[Draw] | str, answer: object) -> None:
+    def _take_in(self, hand: SamplerHandle, what: list[SampleRequest] | str, answer: object) -> None:
         worker = self.workers.get(hand)
         if worker is None:  # dismissed or replaced meanwhile
             return
@@ -201,11 +203,11 @@ class Coordinator:
                 self._add(piece, counts, seconds)
             self._adapt(task.pieces, sum(seconds for _, seconds in answer))  # type: ignore[attr-defined]
 
-    def _add(self, piece: Piece, counts: NDArray[np.int64], seconds: float) -> None:
+    def _add(self, piece: WorkItem, counts: NDArray[np.int64], seconds: float) -> None:
         for span, row in zip(piece.spans(), counts, strict=True):
             sparse = {int(c): int(row[c]) for c in np.flatnonzero(row)}
             share = seconds / len(piece.images)
-            if self._tally.add(span, sparse, share):
+            if self._store.add(span, sparse, share):
                 self._unwritten.append((span, sparse, share))
                 if self._phase_is_whole(span.image, span.phase):
                     self._queue.go_on(span.image)
@@ -214,10 +216,10 @@ class Coordinator:
 
     def _phase_is_whole(self, image: int, phase: str) -> bool:
         """Whether an image is done with a phase, so that what it needs next is not under way yet."""
-        needs = self._tally.needs(image)
+        needs = self._store.needs(image)
         return bool(needs) and needs[0].phase != phase
 
-    def _replace(self, hand: Hand, lost: Lost) -> None:
+    def _replace(self, hand: SamplerHandle, lost: Lost) -> None:
         worker = self.workers[hand]
         self._dismiss(hand)
         for task in worker.tasks.values():
@@ -259,24 +261,24 @@ class Coordinator:
         self._unwritten = []
         self._written = self._failing = self._clock()
 
-    def _adapt(self, pieces: list[Piece], seconds: float) -> None:
+    def _adapt(self, pieces: list[WorkItem], seconds: float) -> None:
         """One sampler's speed, by which tasks are sized; counts don't depend on it."""
         rate = sum(piece.evaluations for piece in pieces) / max(seconds, 1e-6)
         # Half way there each time: the first task of an actor is slow, and one odd task should not matter.
         self._rate = rate if not self._rate else (self._rate + min(rate, 4 * self._rate)) / 2
 
-    def _standing(self) -> Standing:
-        drawn, now, done = self._tally.evaluations, self._clock(), len(self._tally.finished)
+    def _standing(self) -> CertificationProgress:
+        drawn, now, done = self._store.evaluations, self._clock(), len(self._store.finished)
         if self._started is None and drawn > self._before:  # from the first result: actors take a while to start
             self._before, self._started = drawn, now
         # Not known at once: the first results are those of the smallest tasks, while the larger are under way.
         known = self._started is not None and now - self._started >= RATE_SECONDS
         rate = (drawn - self._before) / (now - self._started) if known else 0.0
         ready = sum(worker.ready for worker in self.workers.values())
-        return Standing(done, len(self._tally), drawn, self._planned(drawn, done), rate, ready)
+        return CertificationProgress(done, len(self._store), drawn, self._planned(drawn, done), rate, ready)
 
     def _planned(self, drawn: int, done: int) -> int:
-        rule = self._tally.course.rule
-        if len(rule.looks) == 1 and not self._tally.course.stops_when_wrong:
-            return len(self._tally) * sum(p.blocks * p.block for p in self._tally.course.phases)
-        return round(drawn / done * len(self._tally)) if done else 0
+        rule = self._store.procedure.rule
+        if len(rule.looks) == 1 and not self._store.procedure.stops_when_wrong:
+            return len(self._store) * sum(p.blocks * p.block for p in self._store.procedure.phases)
+        return round(drawn / done * len(self._store)) if done else 0

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from acr_ray.certification.tally import Overlap, Tally
-from acr_ray.certification.tasks import Span
+from acr_ray.certification.count_store import CountStore, Overlap
+from acr_ray.certification.work_items import BlockRange
 from acr_ray.settings.documents import check, decoded, parse_json
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.plan import Phase
@@ -20,7 +20,7 @@ COMPACT_AT = 200  # small files in the folder before they become one
 SEALED = 4 * 2**20  # bytes from which a file is left as it is: what is written again and again stays bounded
 MOST_BYTES = 2**30  # of a file of it
 
-Line = tuple[Span, Mapping[int, int], float]
+Line = tuple[BlockRange, Mapping[int, int], float]
 Whole = Annotated[int, Field(ge=0, le=2**62)]
 
 
@@ -41,7 +41,7 @@ _LINE = TypeAdapter(_LineFile)
 
 
 class Ledger:
-    """Remembers on disk what a `Tally` has added up.
+    """Remembers on disk what a `CountStore` has added up.
 
     One JSON line a span: ``{"image", "phase", "first", "stop", "counts": {class: count}, "seconds"}``; counts of
     absent classes are 0. Each call of `append` writes one new file; many small files are merged now and then.
@@ -57,19 +57,19 @@ class Ledger:
         self._sizes: dict[str, int] = {}  # of the small files, in order
         self._last = -1
 
-    def read(self, tally: Tally) -> None:
-        """Add everything on disk to an empty tally.
+    def read(self, store: CountStore) -> None:
+        """Add everything on disk to an empty store.
 
         Raises:
             UserError: a file can't be read, or doesn't belong to this run; names the file and the line.
         """
-        for where, (span, counts, seconds) in self.lines(tally.phases):
+        for where, (span, counts, seconds) in self.lines(store.phases):
             try:
                 # A merge that was cut short leaves the same lines in an old file and the new: added once.
-                tally.add(span, counts, seconds)
+                store.add(span, counts, seconds)
             except Overlap as error:
                 raise UserError(f"{where}: blocks that another line already has ({error})") from error
-        tally.settle()
+        store.settle()
 
     def lines(self, phases: Mapping[str, Phase]) -> Iterator[tuple[str, Line]]:
         """Each line on disk, checked, and where it stands. Raises UserError as `read`."""
@@ -93,7 +93,7 @@ class Ledger:
         if len(self._sizes) >= COMPACT_AT:
             self._compact()
 
-    def _line(self, span: Span, counts: Mapping[int, int], seconds: float) -> str:
+    def _line(self, span: BlockRange, counts: Mapping[int, int], seconds: float) -> str:
         by_class = {str(c): counts[c] for c in sorted(counts)}
         record = {"image": self._names[span.image], "phase": span.phase, "first": span.first, "stop": span.stop}
         return json.dumps(record | {"counts": by_class, "seconds": round(seconds, 6)}) + "\n"
@@ -108,7 +108,7 @@ class Ledger:
             raise UserError(f"{where}: blocks, classes or counts out of range")
         if sum(found.counts.values()) != phase.counted_between(found.first, found.stop):
             raise UserError(f"{where}: the counts don't add up to the draws of these blocks")
-        return Span(at, found.phase, found.first, found.stop), found.counts, found.seconds
+        return BlockRange(at, found.phase, found.first, found.stop), found.counts, found.seconds
 
     def _compact(self) -> None:
         """Join the small files into the last one's name, then delete the others: every line is always somewhere."""

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from acr_ray.certification.course import Course
+from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import FOLDER, Ledger
-from acr_ray.certification.tally import Tally
+from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.documents import check, check_version
 from acr_ray.storage import Folder
@@ -105,12 +105,12 @@ class RunPlan:
         own["class_names"] = tuple(found.class_names)
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
-    def open(self, folder: Folder) -> tuple[Ledger, Tally]:
+    def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
         """The run's ledger and what it holds. Raises UserError where a line does not belong to this run."""
-        tally = Tally(Course(self.settings), self.names, self.labels)
+        store = CountStore(CertificationProcedure(self.settings), self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)
-        ledger.read(tally)
-        return ledger, tally
+        ledger.read(store)
+        return ledger, store
 
 
 def holds_run(folder: Folder) -> bool:

@@ -17,12 +17,12 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
-from acr_ray.storage.premises import shared_memory_problem
+from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleRequest:
     """Blocks of one phase of some images, as an actor needs them: the images themselves and their names."""
 
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ class Sampler:
             found.append(best)
         return found
 
-    def draw(self, draws: list[Draw]) -> list[tuple[NDArray[np.int64], float]]:
+    def draw(self, draws: list[SampleRequest]) -> list[tuple[NDArray[np.int64], float]]:
         """Class counts ``(images, num_classes)`` and seconds for each."""
         found = []
         for draw in draws:

@@ -18,7 +18,7 @@ import numpy as np
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import SHARED_MEMORY
+from acr_ray.storage.node_checks import SHARED_MEMORY
 
 PACKAGES = ("ray", "torch", "torchvision", "numpy", "scipy", "pydantic", "safetensors", "pyarrow")
 DRIVER = "driver"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from acr_ray.storage.premises import LEAST
+from acr_ray.storage.node_checks import LEAST
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 LEAST_TEMPORARY = 2**30  # Ray spills and logs there

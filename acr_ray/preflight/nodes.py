@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from acr_ray.preflight.facts import Questions, clock, facts
 from acr_ray.preflight.findings import FAILED, OK, WARNING, Finding
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import premises_problem
+from acr_ray.storage.node_checks import node_problem
 
 PINGS = 5
 TENSOR = 16 * 2**20  # bytes that are summed over all processes: as much as a small network's gradients
@@ -30,7 +30,7 @@ class Node:
         return clock()
 
     def problem(self, out: str, name: str) -> str | None:
-        return premises_problem(Folder(out), name)
+        return node_problem(Folder(out), name)
 
 
 class Peer:

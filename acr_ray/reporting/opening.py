@@ -166,10 +166,10 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
 def _unfinished(folder: Folder, location: str) -> bytes:
     """What a run's ledger holds so far, as the certificates file that it would leave now."""
     plan = RunPlan.load(folder)
-    _, tally = plan.open(folder)
-    if not tally.finished:
-        raise UserError(f"{location}: this run is not finished, and none of its {len(tally)} images is either")
-    return content(certificate_table(plan, tally))
+    _, store = plan.open(folder)
+    if not store.finished:
+        raise UserError(f"{location}: this run is not finished, and none of its {len(store)} images is either")
+    return content(certificate_table(plan, store))
 
 
 def _run_summary(folder: Folder) -> dict | None:

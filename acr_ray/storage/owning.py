@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from acr_ray.settings.errors import UserError
-from acr_ray.storage.claim import RUN, SCHEMA, read_run
 from acr_ray.storage.folder import Folder
+from acr_ray.storage.run_record import RUN, SCHEMA, read_run
 
 
 def check_own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "") -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from acr_ray.telemetry.meters import Meters
 
 
-class Standing(Protocol):
+class CertificationProgress(Protocol):
     """How far a certification is."""
 
     images_done: int
@@ -41,7 +41,7 @@ class EpochMeters:
         meters.progress()
 
 
-class StandingMeters:
+class CertificationMeters:
     """Takes how far a certification is, as often as its coordinator looks.
 
     Args:
@@ -51,7 +51,7 @@ class StandingMeters:
     def __init__(self, run: str, before: int = 0) -> None:
         self._meters, self._before, self._seen = Meters("certify", run), before, -1
 
-    def __call__(self, standing: Standing) -> None:
+    def __call__(self, standing: CertificationProgress) -> None:
         meters = self._meters
         meters.set("acr_images", standing.images)
         meters.set("acr_images_done", standing.images_done)

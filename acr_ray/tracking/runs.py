@@ -8,8 +8,8 @@ from typing import Any
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
-from acr_ray.storage.claim import RUN, read_run
 from acr_ray.storage.inside import check_name
+from acr_ray.storage.run_record import RUN, read_run
 from acr_ray.tracking.names import fit_key
 from acr_ray.tracking.tracker import Tracker, quieten
 

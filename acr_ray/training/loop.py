@@ -18,6 +18,7 @@ from acr_ray.data.sampling import draw_epoch, share, steps, view_seeds
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.attack import worth_looking
+from acr_ray.training.checkpoint import Partial, Progress, load_state, save_state
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
@@ -25,12 +26,11 @@ from acr_ray.training.named_files import Contents
 from acr_ray.training.networks import build_networks
 from acr_ray.training.optimizer import build_optimizer, learning_rate
 from acr_ray.training.precision import gradient_scaler
-from acr_ray.training.pulse import Pulse
 from acr_ray.training.selection import SampleSelection
-from acr_ray.training.state import Partial, Progress, load_state, save_state
 from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import FIXED, Sums
 from acr_ray.training.timing import Timers
+from acr_ray.training.worker_sync import WorkerSync
 
 __all__ = ["Hooks", "Trainer", "TrainingStopped", "check_workers"]
 
@@ -89,7 +89,7 @@ class Trainer:
 
     def __init__(
         self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu",
-        contents: Contents | None = None, identity: str | None = None, pulse: Pulse | None = None,
+        contents: Contents | None = None, identity: str | None = None, pulse: WorkerSync | None = None,
     ) -> None:  # fmt: skip
         check_workers(recipe, len(images), group.world)
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
@@ -99,7 +99,7 @@ class Trainer:
         self.scaler = gradient_scaler(recipe.training.precision, device)
         self.identity = identity or digest(recipe.identity(contents))
         self.engine = SamplingEngine(self.networks.network, len(images.class_names), recipe.training.sigma, device)
-        self.progress, self.timers, self.pulse = Progress(), Timers(device), pulse or Pulse(group)
+        self.progress, self.timers, self.worker_sync = Progress(), Timers(device), pulse or WorkerSync(group)
         self.step = TrainStep(
             recipe, self.networks, build_method(recipe), self.optimizer, self.scaler, group, self.timers, seed, images
         )
@@ -147,9 +147,9 @@ class Trainer:
         looks = worth_looking(self.progress.history[-1].get("attack_active", ())) if attacks and epoch else ()
         loader = iter(batches(self.images, plan, self.recipe.data.loader_workers, pin_memory=self.device != "cpu"))
         self.module.train()
-        self.pulse.begin(first)
+        self.worker_sync.begin(first)
         for number in range(first, len(cuts)):
-            if self.pulse.due(number):
+            if self.worker_sync.due(number):
                 self._ask(number, record, sums, started, hooks)
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = learning_rate(t, epoch, number, len(cuts))
@@ -174,7 +174,7 @@ class Trainer:
     def _ask(self, number: int, record: dict, sums: Sums, started: float, hooks: Hooks) -> None:
         """Ask the other workers; stop where a loss has failed, and pass requests on."""
         self.timers.drain()
-        requests, bad = self.pulse.ask(number, sums.failed)
+        requests, bad = self.worker_sync.ask(number, sums.failed)
         self._check(bad)
         if requests:
             if not self.finite():
@@ -211,7 +211,7 @@ class Trainer:
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
         names, finite = sums.names, self.finite()
         own = np.array([*sums.values(), *self.passes.take()])
-        self._check(self.pulse.ask(0, sums.failed)[1])
+        self._check(self.worker_sync.ask(0, sums.failed)[1])
         every = [float(value) for value in self.group.sum(own if finite else own * math.nan)]
         inputs, copies = every[2], every[2] * self.recipe.training.m
         if not math.isfinite(every[0]):

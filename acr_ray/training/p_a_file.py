@@ -15,7 +15,7 @@ from acr_ray.data import ImageSet
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.tables import read_table
-from acr_ray.training.state import Progress
+from acr_ray.training.checkpoint import Progress
 
 FOLDER = "p_a"
 PURPOSES = ("discard", "reweigh")

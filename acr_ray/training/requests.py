@@ -10,9 +10,9 @@ from typing import Any
 
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
-from acr_ray.training.pulse import END, LEAVE, SAVE
+from acr_ray.training.worker_sync import END, LEAVE, SAVE
 
-STEERING = "steering.json"  # between driver and workers: {"state": one of the following}
+CONTROL = "control.json"  # between driver and workers: {"state": one of the following}
 STARTING, RUNNING, STOP, STOPPED = "starting", "running", "stop", "stopped"
 GRACE = 30.0  # seconds in which a worker that is told to leave has saved, and a driver waits for it
 
@@ -32,7 +32,7 @@ def listen() -> None:
 def steering(out: Folder) -> str:
     """What the file says; `STARTING` where there is none or it cannot be read at the moment."""
     try:
-        return out.read_json(STEERING)["state"] if out.is_file(STEERING) else STARTING
+        return out.read_json(CONTROL)["state"] if out.is_file(CONTROL) else STARTING
     except (OSError, KeyError, TypeError, UserError):
         return STARTING
 
@@ -40,13 +40,13 @@ def steering(out: Folder) -> str:
 def steer(out: Folder, state: str) -> None:
     """Say it, where there is room to."""
     try:
-        out.write_json(STEERING, {"state": state})
+        out.write_json(CONTROL, {"state": state})
     except OSError as error:
-        print(f"{out}/{STEERING} could not be written ({error})", flush=True)
+        print(f"{out}/{CONTROL} could not be written ({error})", flush=True)
 
 
 class Requests:
-    """One worker's requests, for `Pulse`.
+    """One worker's requests, for `WorkerSync`.
 
     Args:
         out: the run's folder.

@@ -16,13 +16,13 @@ from acr_ray.training.following import Follower
 from acr_ray.training.loop import TrainingStopped, check_workers
 from acr_ray.training.named_files import Contents
 from acr_ray.training.p_a_file import FOLDER as P_A
-from acr_ray.training.requests import GRACE, RUNNING, STARTING, STEERING, STOP, steer, steering
+from acr_ray.training.requests import CONTROL, GRACE, RUNNING, STARTING, STOP, steer, steering
 from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
 RAY_FOLDER = "ray"
 OWNED = (
-    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, STEERING, P_A, "summary.json",
+    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, CONTROL, P_A, "summary.json",
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def run_training(
 
     workers.check_fits()
     check_workers(recipe, images, workers.most or workers.count)
-    for name in (PROBLEM, STEERING):  # deleting works on a full disk, too
+    for name in (PROBLEM, CONTROL):  # deleting works on a full disk, too
         out.delete(name)
     steer(out, STARTING)
     trainer = TorchTrainer(
@@ -109,7 +109,7 @@ def run_training(
             _raise_problem(out)
     if problem:
         _raise(problem)
-    for name in (RAY_FOLDER, STATE_FOLDER, STEERING):
+    for name in (RAY_FOLDER, STATE_FOLDER, CONTROL):
         out.delete(name)
 
 

@@ -19,17 +19,17 @@ from acr_ray.models.state import read_tensors
 from acr_ray.settings import Recipe, UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import premises_problem
+from acr_ray.storage.node_checks import node_problem
 from acr_ray.telemetry.logs import logger
+from acr_ray.training.checkpoint import MODEL, DamagedCheckpoint
+from acr_ray.training.checkpoint_store import CheckpointStore, Entry, EventLog
 from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Hooks, Trainer, TrainingStopped
 from acr_ray.training.named_files import check_own_source
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
-from acr_ray.training.pulse import END, LEAVE, Pulse
-from acr_ray.training.requests import RUNNING, STEERING, STOP, STOPPED, Requests, steer, steering
-from acr_ray.training.state import MODEL, DamagedCheckpoint
-from acr_ray.training.states import Entry, Notes, States
+from acr_ray.training.requests import CONTROL, RUNNING, STOP, STOPPED, Requests, steer, steering
+from acr_ray.training.worker_sync import END, LEAVE, WorkerSync
 
 METRICS, PROBLEM, CHECKPOINT, BEST, STATE_FOLDER = "metrics.jsonl", "problem.json", "checkpoint", "best", "state"
 NOTES, PROFILE = "notes.jsonl", "profile"
@@ -80,18 +80,18 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     device = str(ray.train.torch.get_device())
     group = Group(device)
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
-    if problem := shared_text(group, premises_problem(out, STEERING) or ""):
+    if problem := shared_text(group, node_problem(out, CONTROL) or ""):
         return {"problem": {"kind": "user", "text": problem}}
     images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     if images.fingerprint() != config["fingerprint"]:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     check_own_source(recipe, config["contents"])
     requests = Requests(out, group.rank, config["checkpoint_minutes"], _preempted)
-    pulse = Pulse(group, requests)
-    trainer = Trainer(recipe, images, config["seed"], group, device, config["contents"], pulse=pulse)
+    worker_sync = WorkerSync(group, requests)
+    trainer = Trainer(recipe, images, config["seed"], group, device, config["contents"], worker_sync=worker_sync)
     log = logger(run=config["run"], rank=group.rank)
-    notes = Notes(out, NOTES) if group.rank == 0 else print
-    states = States(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)
+    notes = EventLog(out, NOTES) if group.rank == 0 else print
+    states = CheckpointStore(out / STATE_FOLDER, config["keep_checkpoints"], config["best_by"], notes)
     _resume(trainer, states)
     log.info("at work on %s, %d workers, from epoch %d", device, group.world, trainer.progress.epoch)
     profile, unproven = _profile(trainer, out, config), [group.rank == 0]
@@ -137,7 +137,7 @@ def _train(config: dict[str, Any], out: Folder) -> dict[str, Any]:
     return {"model_sha256": _finish(trainer, states, out, config, notes)}
 
 
-def _resume(trainer: Trainer, states: States) -> None:
+def _resume(trainer: Trainer, states: CheckpointStore) -> None:
     """Go on from the newest checkpoint that verifies; all workers from the same."""
     group = trainer.group
     found = np.full(2, -1, dtype=np.int64)
@@ -194,7 +194,7 @@ def _write_estimates(out: Folder, trainer: Trainer, notes: Any) -> None:
         notes(f"p_A of epoch {progress.epoch - 1} could not be written ({error}); training goes on")
 
 
-def _finish(trainer: Trainer, states: States, out: Folder, config: dict[str, Any], notes: Any) -> str:
+def _finish(trainer: Trainer, states: CheckpointStore, out: Folder, config: dict[str, Any], notes: Any) -> str:
     """Leave the trained model, and the best one where that is another. Returns the trained one's SHA-256."""
     best, card = states.best(), _card(trainer.recipe, trainer.images, config)
     until = time.monotonic() + WRITE_FOR
@@ -217,7 +217,7 @@ def _finish(trainer: Trainer, states: States, out: Folder, config: dict[str, Any
     return sha
 
 
-def _keep_best(states: States, best: Entry, out: Folder, card: ModelCard) -> None:
+def _keep_best(states: CheckpointStore, best: Entry, out: Folder, card: ModelCard) -> None:
     def write(folder: Path) -> None:
         model = card.build()
         model.load_state_dict(read_tensors((folder / MODEL).read_bytes(), MODEL))

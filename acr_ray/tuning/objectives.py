@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import max_radius
-from acr_ray.tuning.asked import ALLOWED
+from acr_ray.tuning.validation_settings import ALLOWED
 
 KINDS = ("acr", "certified_accuracy", "hard_share", "p_a_quantile")
 QUANTILES = (0.1, 0.25, 0.5)  # of p_A, logged by every trial
@@ -49,7 +49,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ValidationCounts:
     """What a validation drew.
 
     Attributes:
@@ -107,9 +107,9 @@ def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> 
     return tuple(dict.fromkeys((*asked, *fixed)))
 
 
-def measure(tally: Tally, objectives: tuple[Objective, ...]) -> dict[str, float]:
+def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict[str, float]:
     """The objectives by name. The label is the class that is certified, so a wrong answer has radius 0."""
-    radii, p_a = tally.radii, tally.right / tally.draws
+    radii, p_a = counts.radii, counts.right / counts.draws
     found = {}
     for objective in objectives:
         if objective.kind == "acr":

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, measured
-from acr_ray.tuning.trial_run import Work
+from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.verdict import verdict
 
 PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
@@ -64,7 +64,7 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
 
 
 def write_page(
-    out: Folder, work: Work, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
+    out: Folder, work: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
 ) -> None:
     """Leaves the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
@@ -95,7 +95,7 @@ def write_page(
     out.write_text(PAGE, "\n".join(parts))
 
 
-def _table(work: Work, reports: list[Report], front: set[str], best: str) -> str:
+def _table(work: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
     fields = list(reports[0]["point"]) if reports else []
     shown = list(dict.fromkeys((*work.asked, ACR, HARD)))
     head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]

@@ -13,7 +13,7 @@ from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
 from acr_ray.tuning.objectives import Objective, pareto_front
 from acr_ray.tuning.space import Space
-from acr_ray.tuning.trial_run import FINISHED, Work
+from acr_ray.tuning.trial_run import FINISHED, SearchContext
 from acr_ray.tuning.trunks import Passes, TrunkFiles
 
 SCHEMA_VERSION = 1
@@ -72,12 +72,12 @@ def costs(out: Folder, reports: list[Report], baseline: Report | None = None) ->
     return found | {"baseline": 0, "total": trials.total + trunks.total + validation}
 
 
-def best_recipe(work: Work, report: Report) -> Recipe:
+def best_recipe(work: SearchContext, report: Report) -> Recipe:
     """The recipe of a trial, under a name of its own, for `jobs.train`."""
     return work.recipe.change({**report["point"], "name": f"{work.recipe.name}-{report['trial']}"}, work.recipe.name)
 
 
-def write_table(out: Folder, work: Work, space: Space, reports: list[Report]) -> None:
+def write_table(out: Folder, work: SearchContext, space: Space, reports: list[Report]) -> None:
     """``trials.parquet``: one row a trial in the order of their creation; metrics of unmeasured trials are null."""
     columns: dict[str, list[Any]] = {
         "number": list(range(len(reports))),
@@ -97,7 +97,7 @@ def write_table(out: Folder, work: Work, space: Space, reports: list[Report]) ->
 
 
 def summary_of(
-    out: Folder, work: Work, space: Space, reports: list[Report], settings: dict[str, Any],
+    out: Folder, work: SearchContext, space: Space, reports: list[Report], settings: dict[str, Any],
     baseline: Report | None = None,
 ) -> Report:  # fmt: skip
     """``summary.json``: what was asked, the best, the Gaussian baseline, the fronts, the costs."""
@@ -116,7 +116,7 @@ def summary_of(
     return found
 
 
-def about(work: Work, report: Report) -> Report:
+def about(work: SearchContext, report: Report) -> Report:
     """A trial in a few numbers."""
     metrics = {o.name: _number(report, o) for o in work.objectives}
     found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}

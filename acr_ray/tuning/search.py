@@ -23,7 +23,7 @@ from acr_ray.tuning.rungs import REDUCTION, Rungs
 from acr_ray.tuning.space import Point, Space, trial_list
 from acr_ray.tuning.suggesting import optuna_search
 from acr_ray.tuning.trial import BEGUN, POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, TrialRun, Work
+from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, SearchContext, TrialRun
 
 TUNE, BASELINE = "tune", "tune-baseline"  # Ray Tune's own folders
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
@@ -88,7 +88,9 @@ def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None)
     return max(1, int(min(fits)) if asked is None else min(int(min(fits)), asked))
 
 
-def run_search(work: Work, search: Search, on_event: Event = lambda point, report: None) -> list[dict[str, Any]]:
+def run_search(
+    work: SearchContext, search: Search, on_event: Event = lambda point, report: None
+) -> list[dict[str, Any]]:
     """Run all trials, or those that are left, and return the last report of each in the order of their creation.
 
     A report also has its ``point``; its status is ``stopped`` where the scheduler ended a trial early, and ``lost``
@@ -104,7 +106,9 @@ def run_search(work: Work, search: Search, on_event: Event = lambda point, repor
     return _run(work, search, TUNE, None, on_event)
 
 
-def run_baseline(work: Work, search: Search, on_event: Event = lambda point, report: None) -> dict[str, Any] | None:
+def run_baseline(
+    work: SearchContext, search: Search, on_event: Event = lambda point, report: None
+) -> dict[str, Any] | None:
     """Run plain Gaussian training as one more trial, after the others: it goes on from their trunk.
 
     Returns:
@@ -116,7 +120,9 @@ def run_baseline(work: Work, search: Search, on_event: Event = lambda point, rep
     return _run(work, alone, BASELINE, [work.baseline], on_event)[0]
 
 
-def _run(work: Work, search: Search, name: str, points: list[Point] | None, on_event: Event) -> list[dict[str, Any]]:
+def _run(
+    work: SearchContext, search: Search, name: str, points: list[Point] | None, on_event: Event
+) -> list[dict[str, Any]]:
     """Ray Tune over these points, or those of the search, in a folder of its own."""
     work.workers.check_fits()
     _begin(Folder(work.out))
@@ -177,7 +183,7 @@ def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
         return None
 
 
-def _record(work: Work, search: Search, result: Any) -> dict[str, Any]:
+def _record(work: SearchContext, search: Search, result: Any) -> dict[str, Any]:
     report = dict(result.metrics or {})
     point = Watcher.lost.get(result.path) or point_of(result.config or {})
     status = report.get("status", "lost")
@@ -191,7 +197,7 @@ def _record(work: Work, search: Search, result: Any) -> dict[str, Any]:
     return {**report, "trial": work.trial_id(point), "point": point, "status": status}
 
 
-def _trainable(work: Work) -> Any:
+def _trainable(work: SearchContext) -> Any:
     """What Tune runs, with what it holds while it runs."""
     shared = {"work": work, "claims": RemoteClaims()}
     if work.workers.count == 1:
@@ -204,7 +210,7 @@ def _trainable(work: Work) -> Any:
     return tune.with_resources(found, held)
 
 
-def scheduler_of(work: Work, search: Search) -> Any:
+def scheduler_of(work: SearchContext, search: Search) -> Any:
     """Tune's scheduler; with several objectives ASHA goes by the first."""
     if search.scheduler == "fifo":
         return FIFOScheduler()
@@ -215,7 +221,7 @@ def scheduler_of(work: Work, search: Search) -> Any:
     )  # fmt: skip
 
 
-def run_here(work: Work, search: Search) -> list[dict[str, Any]]:
+def run_here(work: SearchContext, search: Search) -> list[dict[str, Any]]:
     """The same search without a cluster: trial after trial in this process, with Tune's scheduler deciding.
 
     For lists of points (grid, random). Reports are those of `run_search` with one trial at a time.
@@ -238,7 +244,7 @@ def run_here(work: Work, search: Search) -> list[dict[str, Any]]:
     return found
 
 
-def _tuner(work: Work, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
+def _tuner(work: SearchContext, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
     space, suggesting, samples = {}, None, search.trials
     if points is not None:
         space, samples = {POINT: tune.grid_search(points)}, 1

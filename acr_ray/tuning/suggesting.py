@@ -6,10 +6,10 @@ import warnings
 from typing import Any
 
 from acr_ray.tuning.space import Domain, Space
-from acr_ray.tuning.trial_run import Work
+from acr_ray.tuning.trial_run import SearchContext
 
 
-def optuna_search(work: Work, space: Space, trials: int) -> Any:
+def optuna_search(work: SearchContext, space: Space, trials: int) -> Any:
     """TPE, with the Pareto front in view where there are several objectives; begins with the recipe's own point."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch

@@ -16,20 +16,20 @@ from ray import tune
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
-from acr_ray.storage.premises import premises_problem
+from acr_ray.storage.node_checks import node_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, TrialRun, Work
+from acr_ray.tuning.trial_run import RUNNING, SearchContext, TrialRun
 
 POINT = "point"  # where a list of points stands in Tune's configuration
 BEGUN = "trials.begun"  # the driver leaves it, so that trials know the folder when they see it
 TRAIN = "train"  # Ray Train's own files of trials with several workers
 
 
-def check_premises(work: Work) -> None:
+def check_node(work: SearchContext) -> None:
     """Raises UserError where this machine lacks what a trial needs."""
-    if problem := premises_problem(Folder(work.out), BEGUN):
+    if problem := node_problem(Folder(work.out), BEGUN):
         raise UserError(problem)
 
 
@@ -61,8 +61,8 @@ class OneWorkerTrial(tune.Trainable):
     checkpoints and restarts are Tune's, and the actor is used again for the next trial. The loop is the same one.
     """
 
-    def setup(self, config: dict[str, Any], work: Work, claims: RemoteClaims) -> None:
-        check_premises(work)
+    def setup(self, config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
+        check_node(work)
         torch.set_num_threads(work.workers.cpus)
         self._work, self._claims, self._images = work, claims, work.images()
         self._open(config)
@@ -92,7 +92,7 @@ class OneWorkerTrial(tune.Trainable):
         self._begun = True
 
 
-def group_trial(config: dict[str, Any], work: Work, claims: RemoteClaims) -> None:
+def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
     """A trial with several workers: Ray Train looks after them, this function after Ray Train.
 
     The inner run is named after the trial, so it goes on where it was, whatever was killed.
@@ -130,8 +130,8 @@ def group_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    work: Work = config["work"]
-    check_premises(work)
+    work: SearchContext = config["work"]
+    check_node(work)
     torch.set_num_threads(work.workers.cpus)
     device = str(ray.train.torch.get_device())
     run = TrialRun(work, config["point"], work.images(), Group(device), device)

@@ -32,7 +32,7 @@ SINCE_FORKS = "epochs_since_forks"  # epochs after the last E_t of the space: th
 
 
 @dataclass(frozen=True)
-class Work:
+class SearchContext:
     """What all trials of a search share.
 
     Attributes:
@@ -122,7 +122,7 @@ class TrialRun:
     """
 
     def __init__(
-        self, work: Work, point: Point, images: tuple[ImageSet, ImageSet], group: Group, device: str = "cpu"
+        self, work: SearchContext, point: Point, images: tuple[ImageSet, ImageSet], group: Group, device: str = "cpu"
     ) -> None:
         self.work, self.point, self.group = work, point, group
         self.trial_id = work.trial_id(point)
@@ -131,7 +131,7 @@ class TrialRun:
         self.trainer = Trainer(recipe, self.training, work.seed, group, device, work.contents)
         # What goes with a checkpoint: the trunk, seconds so far, draws of all validations, the last measurement.
         self.said: dict[str, Any] = {"trunk": "", "seconds": 0.0, "validation_passes": 0, "metrics": {}}
-        self._reason, self._tally = "", None
+        self._reason, self._counts = "", None
 
     @property
     def forked(self) -> bool:
@@ -190,11 +190,11 @@ class TrialRun:
         return min([epochs, (at // every + 1) * every, *(rung for rung in self.work.rungs if rung > at)])
 
     def _measure(self) -> None:
-        tally = validate(self.trainer.engine, self.validation, self.work.validation, self.work.seed, self.group)
+        counts = validate(self.trainer.engine, self.validation, self.work.validation, self.work.seed, self.group)
         self.trainer.passes.take()  # draws of a validation are no cost of the next epoch
-        self.said["validation_passes"] += tally.evaluations
-        self.said["metrics"] = measure(tally, self.work.objectives)
-        self._tally = tally
+        self.said["validation_passes"] += counts.evaluations
+        self.said["metrics"] = measure(counts, self.work.objectives)
+        self._counts = counts
 
     def _report(self, stop: int, reason: str, measured: bool) -> dict[str, Any]:
         progress, recipe = self.trainer.progress, self.trainer.recipe
@@ -231,6 +231,6 @@ class TrialRun:
             report["model_sha256"] = save_checkpoint(
                 folder / self.trial_id / "checkpoint", self.trainer.module, card
             ).sha256
-            if self._tally is not None:
-                write_images(folder / self.trial_id, self._tally)
+            if self._counts is not None:
+                write_images(folder / self.trial_id, self._counts)
         folder.write_json(f"{self.trial_id}.json", report)

@@ -22,10 +22,10 @@ from safetensors import numpy as safe_numpy
 
 from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
+from acr_ray.training.checkpoint import MODEL, OPTIMIZER, SAMPLES, STATE
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.named_files import Contents
-from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE
 from acr_ray.tuning.kept_files import read_entry
 from acr_ray.tuning.leases import Claims, kept, new_owner
 

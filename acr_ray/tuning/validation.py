@@ -15,17 +15,17 @@ from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
 from acr_ray.training.estimate import ROWS
 from acr_ray.training.group import Group
-from acr_ray.tuning.asked import ValidationSettings
 from acr_ray.tuning.kept_files import read_image_values
-from acr_ray.tuning.objectives import Tally
+from acr_ray.tuning.objectives import ValidationCounts
+from acr_ray.tuning.validation_settings import ValidationSettings
 
 IMAGES = "validation.json"  # in a trial's folder
 
 
-def write_images(folder: Folder, tally: Tally) -> None:
+def write_images(folder: Folder, counts: ValidationCounts) -> None:
     """Leave what each validation image counted, in the order of the held-out images; all trials have the same."""
-    hard = (tally.right / tally.draws < 0.5).astype(int).tolist()
-    folder.write_json(IMAGES, {"schema_version": 1, "radii": tally.radii.tolist(), "hard": hard})
+    hard = (counts.right / counts.draws < 0.5).astype(int).tolist()
+    folder.write_json(IMAGES, {"schema_version": 1, "radii": counts.radii.tolist(), "hard": hard})
 
 
 def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
@@ -85,16 +85,18 @@ def enough(right: NDArray, draws: NDArray, tolerance: float) -> NDArray[np.bool_
     return (error <= tolerance) | (upper_bound(right, draws, 0.01) < 0.5)
 
 
-def validate(engine: SamplingEngine, images: ImageSet, settings: ValidationSettings, seed: int, group: Group) -> Tally:
+def validate(
+    engine: SamplingEngine, images: ImageSet, settings: ValidationSettings, seed: int, group: Group
+) -> ValidationCounts:
     """Count how often each image gets its label, all images at once, look by look, until `enough`.
 
     A search needs the order of its trials, not their ACR to the last digit. The label is the class that is asked
     about, so no draws go into selecting one. All trials see the same images under the same noise; noise belongs to
-    an image and a look, so the tally does not depend on the number of workers.
+    an image and a look, so the counts does not depend on the number of workers.
 
     Args:
         seed: of the noise.
-        group: the workers; each takes a share of the images, all get the whole tally.
+        group: the workers; each takes a share of the images, all get the whole counts.
     """
     before, looks = engine.evaluations, settings.looks
     right, draws = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
@@ -109,7 +111,7 @@ def validate(engine: SamplingEngine, images: ImageSet, settings: ValidationSetti
     counted = group.sum(np.array([engine.evaluations - before]))
     right, draws = group.sum(right), group.sum(draws)
     radii = expected_radius(right, draws, settings.n, settings.alpha, engine.sigma)
-    return Tally(right, draws, radii, int(counted[0]))
+    return ValidationCounts(right, draws, radii, int(counted[0]))
 
 
 def _count(

@@ -8,7 +8,7 @@ import pytest
 
 from acr_ray.certification.audit import merge, read_run
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.tasks import Span
+from acr_ray.certification.work_items import BlockRange
 from acr_ray.reporting import open_source
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.bounds import lower_bound
@@ -28,16 +28,16 @@ def write_run(path, images, shares, *, finished=None, model="ab", **changes):
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
-    ledger, tally = plan.open(folder)
+    ledger, store = plan.open(folder)
     lines = []
-    estimate = tally.phases["estimate"]
+    estimate = store.phases["estimate"]
     for position, (image, share) in list(enumerate(zip(images, shares, strict=True)))[:finished]:
-        lines.append((Span(position, "select", 0, 1), {image % 3: 90, (image + 1) % 3: 10}, 0.1))
+        lines.append((BlockRange(position, "select", 0, 1), {image % 3: 90, (image + 1) % 3: 10}, 0.1))
         for block in range(estimate.blocks):
             counted = estimate.counted(block)
             top = round(share * counted)
             counts = {image % 3: top, (image + 1) % 3: counted - top}
-            lines.append((Span(position, "estimate", block, block + 1), counts, 0.2))
+            lines.append((BlockRange(position, "estimate", block, block + 1), counts, 0.2))
     ledger.append(lines)
     return str(path)
 
@@ -53,7 +53,7 @@ def test_another_alpha_needs_no_draws(tmp_path, capsys):
     for image, count in (("d/0", 900), ("d/1", 700), ("d/2", 520)):
         assert found[image]["p_lower"] == float(lower_bound(count, 1000, 0.2)) and found[image]["alpha"] == 0.2
     assert found["d/2"]["outcome"] == "certified", "not at alpha = 0.001, but at 0.2"
-    assert read_run(Folder(run)).tally.finished[2].outcome == "abstained"
+    assert read_run(Folder(run)).store.finished[2].outcome == "abstained"
     assert open_source(str(tmp_path / "audit")).alpha == 0.2
     assert "with probability 0.999, at least" in capsys.readouterr().out
 
@@ -62,9 +62,9 @@ def test_a_randomised_bound_is_a_little_higher(tmp_path):
     run = write_run(tmp_path / "run", [0, 1, 2], [0.9, 0.7, 0.6])
     plain, randomized = read_run(Folder(run)), read_run(Folder(run), bound="randomized")
     for i in range(3):
-        low, high = plain.tally.finished[i].p_lower, randomized.tally.finished[i].p_lower
+        low, high = plain.store.finished[i].p_lower, randomized.store.finished[i].p_lower
         assert low <= high <= float(lower_bound([900, 700, 600][i] + 1, 1000, 0.001))
-    assert any(randomized.tally.finished[i].p_lower > plain.tally.finished[i].p_lower for i in range(3))
+    assert any(randomized.store.finished[i].p_lower > plain.store.finished[i].p_lower for i in range(3))
 
 
 def test_merging_adds_draws_of_the_same_image_and_other_images(tmp_path):
@@ -87,7 +87,7 @@ def test_draws_that_two_runs_share_are_counted_once(tmp_path):
     b = write_run(tmp_path / "b", [0], [0.9], seed=1)
     c = write_run(tmp_path / "c", [0], [0.8], seed=3)
     merged = merge([read_run(Folder(run)) for run in (b, a, c)])
-    assert merged.tally.finished[0].n == 3000 and merged.tally.finished[0].counts[0] == 1800 + 800
+    assert merged.store.finished[0].n == 3000 and merged.store.finished[0].counts[0] == 1800 + 800
     d = write_run(tmp_path / "d", [0], [0.9], seed=1, block=250)
     with pytest.raises(UserError, match="share a part of their noise"):
         merge([read_run(Folder(run)) for run in (a, d)])
@@ -143,7 +143,7 @@ def test_a_sequential_run_is_read_with_its_own_alpha_only(tmp_path):
         model_sha256="ab", arithmetic="float32 on cpu", data="x",
     )  # fmt: skip
     plan.save(Folder(tmp_path))
-    assert read_run(Folder(tmp_path)).tally.finished == {}
+    assert read_run(Folder(tmp_path)).store.finished == {}
     assert read_run(Folder(tmp_path), alpha=0.001)
     with pytest.raises(UserError, match="--stopping fixed only"):
         read_run(Folder(tmp_path), alpha=0.01)
@@ -164,13 +164,15 @@ def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
     )  # fmt: skip
     folder = Folder(tmp_path / "run")
     plan.save(folder)
-    ledger, tally = plan.open(folder)
+    ledger, store = plan.open(folder)
     draw = drawer(read_run(folder), str(checkpoint), None)
     lines = []
     for position in range(7):
-        for phase in tally.phases.values():
+        for phase in store.phases.values():
             counts = draw(images.names[position], phase, 0, phase.blocks)
-            lines.append((Span(position, phase.name, 0, phase.blocks), {c: int(n) for c, n in enumerate(counts)}, 0.1))
+            lines.append(
+                (BlockRange(position, phase.name, 0, phase.blocks), {c: int(n) for c, n in enumerate(counts)}, 0.1)
+            )
     ledger.append([(s, {c: n for c, n in counts.items() if n}, t) for s, counts, t in lines])
     arguments = [str(tmp_path / "run"), "--checkpoint", str(checkpoint), "--redraw", "14"]
     audit.main([*arguments, "--out", str(tmp_path / "first")])

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks.simulated_crew import SimulatedCrew
+from acr_ray.benchmarks.simulated_pool import SimulatedSamplerPool
 from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
-from acr_ray.certification.course import Course
+from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
-from acr_ray.certification.tally import Tally
+from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.data.image_set import MemorySet
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
@@ -25,18 +25,21 @@ def image_set(count):
     )  # fmt: skip
 
 
-def certify(folder, crew, settings=SETTINGS, images=12, low=3, high=3, patience=600.0):
-    """Run a certification to its end. Returns its tally and the coordinator."""
+def certify(folder, pool, settings=SETTINGS, images=12, low=3, high=3, patience=600.0):
+    """Run a certification to its end. Returns its store and the coordinator."""
     data = image_set(images)
-    tally, ledger = Tally(Course(settings), data.names, data.labels.tolist()), Ledger(Folder(folder), data.names, 10)
-    ledger.read(tally)
-    coordinator = Coordinator(ledger, tally, data, crew, low, high, settings.block, patience, crew.clock)
+    store, ledger = (
+        CountStore(CertificationProcedure(settings), data.names, data.labels.tolist()),
+        Ledger(Folder(folder), data.names, 10),
+    )
+    ledger.read(store)
+    coordinator = Coordinator(ledger, store, data, pool, low, high, settings.block, patience, pool.clock)
     coordinator.run()
-    assert not coordinator.workers and len(tally.finished) == images
-    again = Tally(Course(settings), data.names, data.labels.tolist())
+    assert not coordinator.workers and len(store.finished) == images
+    again = CountStore(CertificationProcedure(settings), data.names, data.labels.tolist())
     Ledger(Folder(folder), data.names, 10).read(again)
-    assert again.finished == tally.finished, "the ledger holds all that was counted"
-    return tally, coordinator
+    assert again.finished == store.finished, "the ledger holds all that was counted"
+    return store, coordinator
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +48,20 @@ def alone(tmp_path_factory):
     found = {}
     for stopping in ("fixed", "radii", "width"):
         settings = SETTINGS.change({"stopping": stopping})
-        crew = SimulatedCrew()
-        tally, coordinator = certify(tmp_path_factory.mktemp(stopping), crew, settings, low=1, high=1)
+        pool = SimulatedSamplerPool()
+        store, coordinator = certify(tmp_path_factory.mktemp(stopping), pool, settings, low=1, high=1)
         assert coordinator.wasted == 0
-        found[stopping] = tally.finished
+        found[stopping] = store.finished
     return found
 
 
 @pytest.mark.parametrize("stopping", ["fixed", "radii", "width"])
 @pytest.mark.parametrize("hands", [2, 7, 40])
 def test_any_number_of_samplers_gives_the_same(alone, tmp_path, stopping, hands):
-    tally, coordinator = certify(tmp_path, SimulatedCrew(), SETTINGS.change({"stopping": stopping}), low=1, high=hands)
-    assert tally.finished == alone[stopping] and coordinator.wasted == 0
+    store, coordinator = certify(
+        tmp_path, SimulatedSamplerPool(), SETTINGS.change({"stopping": stopping}), low=1, high=hands
+    )
+    assert store.finished == alone[stopping] and coordinator.wasted == 0
 
 
 def test_sequential_rules_spend_less_and_agree_on_what_they_claim(alone):
@@ -70,37 +75,37 @@ def test_sequential_rules_spend_less_and_agree_on_what_they_claim(alone):
 @pytest.mark.parametrize("seed", range(5))
 def test_samplers_lost_at_random_change_nothing(alone, tmp_path, stopping, seed):
     rng = np.random.default_rng(seed)
-    crew = SimulatedCrew(fails=lambda hand, now: rng.random() < 0.2)
-    tally, _ = certify(tmp_path, crew, SETTINGS.change({"stopping": stopping}), high=4)
-    assert tally.finished == alone[stopping]
-    assert crew.started > 4, "the lost ones were replaced"
-    needed = sum(phase.blocks for phase in tally.course.phases) * 12 if stopping == "fixed" else 0
-    assert crew.blocks - needed <= crew.lost_blocks or stopping != "fixed", "only what was in flight is drawn again"
+    pool = SimulatedSamplerPool(fails=lambda hand, now: rng.random() < 0.2)
+    store, _ = certify(tmp_path, pool, SETTINGS.change({"stopping": stopping}), high=4)
+    assert store.finished == alone[stopping]
+    assert pool.started > 4, "the lost ones were replaced"
+    needed = sum(phase.blocks for phase in store.procedure.phases) * 12 if stopping == "fixed" else 0
+    assert pool.blocks - needed <= pool.lost_blocks or stopping != "fixed", "only what was in flight is drawn again"
 
 
 def test_a_sampler_that_hardly_moves_is_overtaken(alone, tmp_path):
     """Its tasks are given to others as well; the run does not wait for it, and its late answers count once."""
-    crew = SimulatedCrew(block_seconds=0.1, slows=lambda hand: 10_000.0 if hand == 0 else 1.0)
-    tally, coordinator = certify(tmp_path, crew)
-    assert tally.finished == alone["fixed"] and crew.now < 1000
+    pool = SimulatedSamplerPool(block_seconds=0.1, slows=lambda hand: 10_000.0 if hand == 0 else 1.0)
+    store, coordinator = certify(tmp_path, pool)
+    assert store.finished == alone["fixed"] and pool.now < 1000
 
 
 def test_pending_samplers_are_not_waited_for(alone, tmp_path):
-    class Scarce(SimulatedCrew):
+    class Scarce(SimulatedSamplerPool):
         """A cluster with room for two; a node for one more comes late."""
 
         def start(self):
             self._start_seconds = 5.0 if self.started < 2 else 30.0 if self.started == 2 else 1e9
             return super().start()
 
-    crew = Scarce()
-    tally, _ = certify(tmp_path, crew, low=1, high=50)
-    assert tally.finished == alone["fixed"] and crew.now < 1000
+    pool = Scarce()
+    store, _ = certify(tmp_path, pool, low=1, high=50)
+    assert store.finished == alone["fixed"] and pool.now < 1000
 
 
 def test_samplers_that_never_answer_end_the_run(tmp_path):
     with pytest.raises(SamplersLost, match="simulated"):
-        certify(tmp_path, SimulatedCrew(fails=lambda hand, now: True))
+        certify(tmp_path, SimulatedSamplerPool(fails=lambda hand, now: True))
 
 
 @pytest.fixture
@@ -120,18 +125,18 @@ def failing_disk(monkeypatch):
 
 
 def test_a_disk_that_is_full_for_a_while_costs_nothing(alone, tmp_path, failing_disk):
-    class Watched(SimulatedCrew):
+    class Watched(SimulatedSamplerPool):
         def wait(self, seconds):
             failing_disk["full"] = 10 < self.now < 60
             return super().wait(seconds)
 
-    tally, coordinator = certify(tmp_path, Watched())
+    store, coordinator = certify(tmp_path, Watched())
     assert failing_disk["refused"] > 5 and coordinator.wasted == 0
-    assert tally.finished == alone["fixed"]
+    assert store.finished == alone["fixed"]
 
 
 def test_a_disk_that_stays_full_ends_the_run_and_what_was_written_is_kept(alone, tmp_path, failing_disk):
-    class Watched(SimulatedCrew):
+    class Watched(SimulatedSamplerPool):
         def wait(self, seconds):
             failing_disk["full"] = self.now > 40
             return super().wait(seconds)
@@ -139,10 +144,10 @@ def test_a_disk_that_stays_full_ends_the_run_and_what_was_written_is_kept(alone,
     with pytest.raises(StorageLost, match="No space left"):
         certify(tmp_path, Watched(), patience=100.0)
     failing_disk["full"] = False
-    crew = SimulatedCrew()
-    tally, _ = certify(tmp_path, crew)
-    assert tally.finished == alone["fixed"]
-    assert crew.blocks < 12 * 31, "what was written is not drawn again"
+    pool = SimulatedSamplerPool()
+    store, _ = certify(tmp_path, pool)
+    assert store.finished == alone["fixed"]
+    assert pool.blocks < 12 * 31, "what was written is not drawn again"
 
 
 @pytest.mark.parametrize("stopping", ["fixed", "radii"])
@@ -153,7 +158,7 @@ def test_a_coordinator_cut_off_at_random_goes_on_where_it_was(alone, tmp_path, s
 
     rng = np.random.default_rng(seed)
 
-    class Cutting(SimulatedCrew):
+    class Cutting(SimulatedSamplerPool):
         def wait(self, seconds):
             if rng.random() < 0.1:
                 raise CutOff
@@ -163,21 +168,21 @@ def test_a_coordinator_cut_off_at_random_goes_on_where_it_was(alone, tmp_path, s
     while True:
         starts += 1
         try:
-            tally, _ = certify(tmp_path, Cutting(), settings)
+            store, _ = certify(tmp_path, Cutting(), settings)
             break
         except CutOff:
             assert starts < 500
-    assert tally.finished == alone[stopping] and starts > 1
+    assert store.finished == alone[stopping] and starts > 1
 
 
 def test_the_coordinator_costs_little(tmp_path):
     """256 samplers, blocks of one second: its own processor time beside the simulated time that the run takes."""
-    crew = SimulatedCrew(block_seconds=1.0)
+    pool = SimulatedSamplerPool(block_seconds=1.0)
     settings = SETTINGS.change({"n": 100 * 100})
     started = time.process_time()
-    _, coordinator = certify(tmp_path, crew, settings, images=500, low=256, high=256)
+    _, coordinator = certify(tmp_path, pool, settings, images=500, low=256, high=256)
     cost = time.process_time() - started
-    assert coordinator.wasted == 0 and crew.blocks == 500 * 101
-    assert crew.now < 1.3 * crew.blocks / 256 + 30, "nobody was idle for long"
-    assert crew.tasks < 40 * crew.now, "tasks grow with the number of samplers"
-    assert cost < 0.05 * crew.now
+    assert coordinator.wasted == 0 and pool.blocks == 500 * 101
+    assert pool.now < 1.3 * pool.blocks / 256 + 30, "nobody was idle for long"
+    assert pool.tasks < 40 * pool.now, "tasks grow with the number of samplers"
+    assert cost < 0.05 * pool.now

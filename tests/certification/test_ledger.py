@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from acr_ray.certification import ledger as ledger_module
-from acr_ray.certification.course import ABSTAINED, CERTIFIED, STOPPED_WRONG, Course
+from acr_ray.certification.count_store import CountStore, Overlap
 from acr_ray.certification.ledger import COMPACT_AT, Ledger
-from acr_ray.certification.tally import Overlap, Tally
-from acr_ray.certification.tasks import Piece, Queue, Span, missing
+from acr_ray.certification.procedure import ABSTAINED, CERTIFIED, STOPPED_WRONG, CertificationProcedure
+from acr_ray.certification.work_items import BlockRange, Queue, WorkItem, missing
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.decide import certify, select_class
 from acr_ray.smoothing.plan import SELECT, staged
@@ -17,7 +17,7 @@ from acr_ray.storage import Folder
 
 NAMES, LABELS = ["a/0", "a/1", "b/0"], [1, 1, 0]
 SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n0=30, n=250, block=100)
-PHASES = Course(SETTINGS).phases  # one block of 30; blocks of 100, 100 and 50 of 100
+PHASES = CertificationProcedure(SETTINGS).phases  # one block of 30; blocks of 100, 100 and 50 of 100
 
 
 def counts_of(span, phase, seed=0):
@@ -27,26 +27,26 @@ def counts_of(span, phase, seed=0):
 
 
 def result(image, phase, first, stop):
-    span = Span(image, phase.name, first, stop)
+    span = BlockRange(image, phase.name, first, stop)
     return span, counts_of(span, phase), 0.25
 
 
-def new_tally(settings=SETTINGS, names=NAMES, labels=LABELS):
-    return Tally(Course(settings), names, labels)
+def new_store(settings=SETTINGS, names=NAMES, labels=LABELS):
+    return CountStore(CertificationProcedure(settings), names, labels)
 
 
-def queue_of(tally, rows=100):
-    return Queue(len(tally), tally.needs, tally.phases, rows, SELECT)
+def queue_of(store, rows=100):
+    return Queue(len(store), store.needs, store.phases, rows, SELECT)
 
 
-def draw_all(tally, size, rows=100, hands=1):
+def draw_all(store, size, rows=100, hands=1):
     """Take tasks and answer them one by one, as one sampler would; yields the lines of each task."""
-    queue = queue_of(tally, rows)
+    queue = queue_of(store, rows)
     while pieces := queue.take(size, hands):
         lines = [(s, counts_of(s, piece.phase), 0.25) for piece in pieces for s in piece.spans()]
         for span, counts, seconds in lines:
-            assert tally.add(span, counts, seconds)
-            needs = tally.needs(span.image)
+            assert store.add(span, counts, seconds)
+            needs = store.needs(span.image)
             if needs and needs[0].phase != span.phase:
                 queue.go_on(span.image)
         yield lines
@@ -69,21 +69,21 @@ def test_missing_equals_a_slow_reference():
 
 @pytest.mark.parametrize("size", [1, 50, 130, 350, 10_000])
 def test_tasks_cover_every_block_once_and_hold_about_what_was_asked(size):
-    tally, taken = new_tally(), []
-    for lines in draw_all(tally, size):
+    store, taken = new_store(), []
+    for lines in draw_all(store, size):
         cost = sum(span.blocks * (30 if span.phase == "select" else 100) for span, *_ in lines)
         assert cost <= size + 100
         taken += [span for span, *_ in lines]
     blocks = [(span.image, span.phase, b) for span in taken for b in range(span.first, span.stop)]
     assert sorted(blocks) == sorted((i, p.name, b) for i in range(3) for p in PHASES for b in range(p.blocks))
-    assert len(tally.finished) == 3 and tally.evaluations == 3 * (30 + 300)
+    assert len(store.finished) == 3 and store.evaluations == 3 * (30 + 300)
 
 
 def test_what_is_left_at_the_end_is_shared_out():
-    tally = new_tally()
+    store = new_store()
     for image in range(3):
-        tally.add(*result(image, PHASES[0], 0, 1))
-    queue = queue_of(tally)
+        store.add(*result(image, PHASES[0], 0, 1))
+    queue = queue_of(store)
     first = queue.take(100_000, hands=1)
     assert sum(piece.evaluations for piece in first) == 900
     queue.put(first)
@@ -92,19 +92,19 @@ def test_what_is_left_at_the_end_is_shared_out():
 
 def test_selection_draws_of_neighbours_share_forward_passes_whatever_is_done_already():
     names = [f"i/{i}" for i in range(8)]
-    tally = new_tally(names=names, labels=[0] * 8)
-    assert [piece.images for piece in queue_of(tally).take(1) + queue_of(tally).take(10_000)][:2] == [(0, 1, 2)] * 2
-    tally.add(*result(1, PHASES[0], 0, 1))
-    pieces = queue_of(tally).take(10_000)
+    store = new_store(names=names, labels=[0] * 8)
+    assert [piece.images for piece in queue_of(store).take(1) + queue_of(store).take(10_000)][:2] == [(0, 1, 2)] * 2
+    store.add(*result(1, PHASES[0], 0, 1))
+    pieces = queue_of(store).take(10_000)
     assert [p.images for p in pieces if p.phase.name == "select"] == [(0, 2), (3, 4, 5), (6, 7)]
 
 
 def test_what_is_done_is_not_cut_again():
-    tally = new_tally()
+    store = new_store()
     for image, phase, first, stop in [(0, 0, 0, 1), (0, 1, 1, 2), (2, 1, 0, 3)]:
-        tally.add(*result(image, PHASES[phase], first, stop))
-    assert tally.needs(0) == [Span(0, "estimate", 0, 1), Span(0, "estimate", 2, 3)]
-    assert tally.needs(1) == [Span(1, "select", 0, 1)] and tally.needs(2) == [Span(2, "select", 0, 1)]
+        store.add(*result(image, PHASES[phase], first, stop))
+    assert store.needs(0) == [BlockRange(0, "estimate", 0, 1), BlockRange(0, "estimate", 2, 3)]
+    assert store.needs(1) == [BlockRange(1, "select", 0, 1)] and store.needs(2) == [BlockRange(2, "select", 0, 1)]
 
 
 def test_planning_a_million_images_takes_no_memory_for_them():
@@ -112,7 +112,7 @@ def test_planning_a_million_images_takes_no_memory_for_them():
 
     phases = {phase.name: phase for phase in PHASES}
     names = range(1_000_000)
-    queue = Queue(len(names), lambda i: [Span(i, "select", 0, 1)], phases, 100, SELECT)
+    queue = Queue(len(names), lambda i: [BlockRange(i, "select", 0, 1)], phases, 100, SELECT)
     queue.take(10_000)
     tracemalloc.start()
     while queue.take(10_000):
@@ -124,14 +124,14 @@ def test_planning_a_million_images_takes_no_memory_for_them():
 @pytest.mark.parametrize("size", [100, 270])
 def test_read_back_equals_what_was_written(tmp_path, size):
     folder = Folder(tmp_path)
-    tally, written = new_tally(), Ledger(folder, NAMES, 3)
+    store, written = new_store(), Ledger(folder, NAMES, 3)
     everything = []
-    for lines in draw_all(tally, size):
+    for lines in draw_all(store, size):
         written.append(lines)
         everything += lines
-    again = new_tally()
+    again = new_store()
     Ledger(folder, NAMES, 3).read(again)
-    for found in (tally, again):
+    for found in (store, again):
         assert found.evaluations == 3 * (30 + 300) and len(found.finished) == 3
         for image in range(3):
             rows = [line for line in everything if line[0].image == image]
@@ -149,35 +149,35 @@ def test_read_back_equals_what_was_written(tmp_path, size):
 
 
 def test_ties_of_the_selection_are_decided_as_everywhere():
-    course = Course(SETTINGS)
+    procedure = CertificationProcedure(SETTINGS)
     for select in ({2: 15, 0: 15}, {1: 10, 2: 20}, {2: 10, 1: 10, 0: 10}):
         dense = [select.get(c, 0) for c in range(3)]
-        verdict = course.verdict([select, {0: 250}], "a/0", 0)
+        verdict = procedure.verdict([select, {0: 250}], "a/0", 0)
         assert verdict.predicted == select_class(dense)
 
 
 def test_an_image_whose_selected_class_is_wrong_ends_where_asked_to():
     settings = SETTINGS.change({"stop_when_wrong": True})
-    verdict = Course(settings).verdict([{1: 20, 2: 10}], "a/0", 2)
+    verdict = CertificationProcedure(settings).verdict([{1: 20, 2: 10}], "a/0", 2)
     assert (verdict.outcome, verdict.n, verdict.counts, verdict.p_lower) == (STOPPED_WRONG, 30, {1: 20, 2: 10}, 0.0)
-    assert Course(settings).verdict([{1: 20, 2: 10}], "a/0", 1) is None
-    assert Course(SETTINGS).verdict([{1: 20, 2: 10}], "a/0", 2) is None
+    assert CertificationProcedure(settings).verdict([{1: 20, 2: 10}], "a/0", 1) is None
+    assert CertificationProcedure(SETTINGS).verdict([{1: 20, 2: 10}], "a/0", 2) is None
 
 
 @pytest.mark.parametrize("stopping", ["radii", "width"])
-def test_a_course_of_looks_asks_for_no_more_than_its_rule_wants(stopping):
+def test_a_procedure_of_looks_asks_for_no_more_than_its_rule_wants(stopping):
     settings = SETTINGS.change({"stopping": stopping, "n": 5000, "radii": (0.0, 0.25), "tolerance": 0.05})
-    course, found, total = Course(settings), [{1: 30}], 0
-    assert [sum(p.draws for p in course.phases[1:i]) for i in range(2, len(course.phases) + 1)] == list(
-        course.rule.looks
+    procedure, found, total = CertificationProcedure(settings), [{1: 30}], 0
+    assert [sum(p.draws for p in procedure.phases[1:i]) for i in range(2, len(procedure.phases) + 1)] == list(
+        procedure.rule.looks
     )
-    while (verdict := course.verdict(found, "a/0", 1)) is None:
-        phase = course.phases[len(found)]
+    while (verdict := procedure.verdict(found, "a/0", 1)) is None:
+        phase = procedure.phases[len(found)]
         found.append({1: phase.draws - phase.draws // 5, 2: phase.draws // 5})
         total += phase.draws
     path = np.cumsum([c[1] for c in found[1:]]).tolist()
-    assert verdict.n == total == course.rule.looks[len(path) - 1] < 5000
-    judged = [course.rule.judge(path[: i + 1], 30, 30) for i in range(len(path))]
+    assert verdict.n == total == procedure.rule.looks[len(path) - 1] < 5000
+    judged = [procedure.rule.judge(path[: i + 1], 30, 30) for i in range(len(path))]
     assert [j.stop for j in judged] == [False] * (len(path) - 1) + [True]
     assert verdict.p_lower == judged[-1].p_lower > 0.5 and verdict.reason == judged[-1].reason
 
@@ -194,10 +194,10 @@ def test_stages_cut_the_draws_between_looks_with_little_surplus():
 
 def test_half_a_ledger_says_what_is_missing(tmp_path):
     ledger = Ledger(Folder(tmp_path), NAMES, 3)
-    for number, lines in enumerate(draw_all(new_tally(), 130)):
+    for number, lines in enumerate(draw_all(new_store(), 130)):
         if number < 4:
             ledger.append(lines)
-    again = new_tally()
+    again = new_store()
     Ledger(Folder(tmp_path), NAMES, 3).read(again)
     assert 0 in again.finished and 2 not in again.finished
     assert again.needs(0) == [] and again.needs(2)
@@ -218,7 +218,7 @@ def test_many_files_become_one_and_a_cut_short_merge_harms_nothing(tmp_path, mon
         assert max(file.stat().st_size for file in files) < 40_000, "what is large enough is not merged again"
     for name, content in list(before.items())[:7]:
         (tmp_path / "ledger" / name).write_bytes(content)
-    again = new_tally(names=names, labels=[0] * len(names))
+    again = new_store(names=names, labels=[0] * len(names))
     Ledger(Folder(tmp_path), names, 3).read(again)
     assert again.evaluations == 30 * len(names)
 
@@ -250,7 +250,7 @@ def test_a_spoilt_ledger_is_refused_by_file_and_line(tmp_path, change):
     file = tmp_path / "ledger" / "00000000.jsonl"
     file.write_text(change(file.read_text()))
     with pytest.raises(UserError, match=r"00000000\.jsonl line \d"):
-        Ledger(Folder(tmp_path), NAMES, 3).read(new_tally())
+        Ledger(Folder(tmp_path), NAMES, 3).read(new_store())
 
 
 def test_overlapping_lines_are_refused(tmp_path):
@@ -258,27 +258,27 @@ def test_overlapping_lines_are_refused(tmp_path):
     ledger.append([result(0, PHASES[1], 0, 2)])
     ledger.append([result(0, PHASES[1], 1, 3)])
     with pytest.raises(UserError, match="another line already has"):
-        Ledger(Folder(tmp_path), NAMES, 3).read(new_tally())
+        Ledger(Folder(tmp_path), NAMES, 3).read(new_store())
 
 
-def test_a_tally_counts_no_block_twice():
+def test_a_store_counts_no_block_twice():
     """Against a slow reference: any order of any spans, duplicates and partial overlaps included."""
     rng = np.random.default_rng(3)
     for _ in range(200):
-        tally, covered = new_tally(), set()
+        store, covered = new_store(), set()
         for _ in range(6):
             first, stop = sorted(rng.choice(4, size=2, replace=False).tolist())
             wanted = set(range(first, stop))
             if wanted & covered and not wanted <= covered:
                 with pytest.raises(Overlap):
-                    tally.add(*result(0, PHASES[1], first, stop))
+                    store.add(*result(0, PHASES[1], first, stop))
             else:
-                assert tally.add(*result(0, PHASES[1], first, stop)) == (not wanted <= covered)
+                assert store.add(*result(0, PHASES[1], first, stop)) == (not wanted <= covered)
                 covered |= wanted
-        assert tally.evaluations == 100 * len(covered)
+        assert store.evaluations == 100 * len(covered)
 
 
 def test_a_piece_knows_its_cost():
-    piece = Piece((0, 2), PHASES[1], 1, 3)
+    piece = WorkItem((0, 2), PHASES[1], 1, 3)
     assert piece.evaluations == 400
-    assert piece.spans() == [Span(0, "estimate", 1, 3), Span(2, "estimate", 1, 3)]
+    assert piece.spans() == [BlockRange(0, "estimate", 1, 3), BlockRange(2, "estimate", 1, 3)]

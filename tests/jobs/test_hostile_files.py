@@ -53,8 +53,8 @@ def report_of(path):
 
 def audit_of(folder):
     run = read_run(Folder(folder))
-    if run.tally.finished:
-        certificate_files.content(certificate_files.certificate_table(run.plan, run.tally))
+    if run.store.finished:
+        certificate_files.content(certificate_files.certificate_table(run.plan, run.store))
         _numbers(run, 0.001)
     redraw(run, Folder(folder), 2, 0, lambda name, phase, first, stop: np.zeros(10, dtype=np.int64))
 

@@ -8,7 +8,7 @@ import pytest
 
 from acr_ray.data.imagenet import SIZE
 from acr_ray.reporting.paper import LAYOUTS
-from acr_ray.training.states import BEST
+from acr_ray.training.checkpoint_store import BEST
 from jobs import _report_options, _train_options, pack
 from jobs.__main__ import listed
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from acr_ray.certification.certificates import certificate_table, write
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.tasks import Span
+from acr_ray.certification.work_items import BlockRange
 from acr_ray.data import open_images
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.storage import Folder
@@ -32,18 +32,20 @@ def certified(path, shares, model="ab"):
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
-    ledger, tally = plan.open(folder)
+    ledger, store = plan.open(folder)
     lines = []
     for i, share in enumerate(shares):
         label = int(images.labels[i])
         other = (label + 1) % 10
-        lines.append((Span(i, "select", 0, 1), {label: 100}, 0.1))
-        lines.append((Span(i, "estimate", 0, 1), {label: round(1000 * share), other: round(1000 * (1 - share))}, 0.1))
+        lines.append((BlockRange(i, "select", 0, 1), {label: 100}, 0.1))
+        lines.append(
+            (BlockRange(i, "estimate", 0, 1), {label: round(1000 * share), other: round(1000 * (1 - share))}, 0.1)
+        )
     ledger.append(lines)
     for line in lines:
-        tally.add(*line)
-    tally.settle()
-    write(folder, certificate_table(plan, tally))
+        store.add(*line)
+    store.settle()
+    write(folder, certificate_table(plan, store))
     return str(path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from acr_ray.certification.certificates import certificate_table, content
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.tasks import Span
+from acr_ray.certification.work_items import BlockRange
 from acr_ray.reporting import open_source
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.storage import Folder
@@ -24,26 +24,26 @@ def begin_run(path, settings=SETTINGS, images=6, finished=4):
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
-    ledger, tally = plan.open(folder)
+    ledger, store = plan.open(folder)
     lines = []
     for image in range(finished + 1):
-        lines.append((Span(image, "select", 0, 1), {image % 3: 90, (image + 1) % 3: 10}, 0.1))
+        lines.append((BlockRange(image, "select", 0, 1), {image % 3: 90, (image + 1) % 3: 10}, 0.1))
         blocks = 2 if image < finished else 1
         top = 400 + 20 * image
         for block in range(blocks):
             counts = {image % 3: top, (image + 1) % 3: 500 - top}
-            lines.append((Span(image, "estimate", block, block + 1), counts, 0.2))
+            lines.append((BlockRange(image, "estimate", block, block + 1), counts, 0.2))
     ledger.append(lines)
     return plan, folder
 
 
 def test_an_unfinished_run_is_read_from_its_ledger(tmp_path):
     plan, folder = begin_run(tmp_path)
-    _, tally = RunPlan.load(folder).open(folder)
+    _, store = RunPlan.load(folder).open(folder)
     found = open_source(str(tmp_path))
     assert found.images == 4 and found.partial and found.planned == 6 and found.incomplete == "incomplete: 4 of 6"
     assert found.rows.idx.tolist() == [0, 10, 20, 30]
-    (tmp_path / "whole.parquet").write_bytes(content(certificate_table(plan, tally)))
+    (tmp_path / "whole.parquet").write_bytes(content(certificate_table(plan, store)))
     again = open_source(str(tmp_path / "whole.parquet"))
     assert np.array_equal(again.rows.radius, found.rows.radius) and again.incomplete == found.incomplete
 

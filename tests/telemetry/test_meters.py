@@ -47,17 +47,17 @@ def test_an_epoch_becomes_numbers(told):
 
 
 def test_a_certification_counts_only_what_this_process_drew(told):
-    class Standing:
+    class CertificationProgress:
         images_done, images, evaluations, rate, actors, seconds_left = 1, 9, 1500, 10.0, 2, float("inf")
 
-    meters = watching.StandingMeters("r", before=1000)
-    meters(Standing)
+    meters = watching.CertificationMeters("r", before=1000)
+    meters(CertificationProgress)
     first = told["acr_last_progress_timestamp_seconds", None]
-    meters(Standing)
+    meters(CertificationProgress)
     assert told["acr_noisy_samples", None] == 500 and ("acr_seconds_left", None) not in told
     assert told["acr_last_progress_timestamp_seconds", None] == first, "nothing new is no progress"
-    Standing.evaluations = 1700
-    meters(Standing)
+    CertificationProgress.evaluations = 1700
+    meters(CertificationProgress)
     assert told["acr_noisy_samples", None] == 700
 
 

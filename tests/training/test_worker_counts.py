@@ -67,7 +67,10 @@ def train_stop_and_resume(rank: int, world: int, out: str) -> None:
             raise Stopped
 
     broken = Trainer(recipe(), data, 0, Group())
-    broken.pulse.wanted, broken.pulse.seconds = lambda: 1, 0.0  # ask before each step, and always for a checkpoint
+    broken.worker_sync.wanted, broken.worker_sync.seconds = (
+        lambda: 1,
+        0.0,
+    )  # ask before each step, and always for a checkpoint
     with pytest.raises(Stopped):
         broken.run(Hooks(between_steps=stop))
     whole.group.sum(np.zeros(1))  # nobody reads before rank 0 has written

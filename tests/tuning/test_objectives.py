@@ -10,7 +10,7 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound, max_radius, radius
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.group import Group
-from acr_ray.tuning.objectives import Tally, failed, logged, measure, pareto_front, parse_objectives
+from acr_ray.tuning.objectives import ValidationCounts, failed, logged, measure, pareto_front, parse_objectives
 from acr_ray.tuning.validation import ValidationSettings, enough, expected_radius, held_out, validate
 
 SIGMA, N, ALPHA = 0.5, 2000, 0.001
@@ -38,8 +38,8 @@ def test_unknown_metrics_are_named(text):
 def test_measure_equals_a_slow_reference():
     rng = np.random.default_rng(0)
     right = rng.integers(0, N + 1, 60)
-    tally = Tally(right, np.full(60, N), expected_radius(right, np.full(60, N), N, ALPHA, SIGMA), 0)
-    found = measure(tally, logged((), SIGMA, N, ALPHA))
+    counts = ValidationCounts(right, np.full(60, N), expected_radius(right, np.full(60, N), N, ALPHA, SIGMA), 0)
+    found = measure(counts, logged((), SIGMA, N, ALPHA))
     radii = [float(radius(lower_bound(k, N, ALPHA), SIGMA)) for k in right]
     assert found["acr"] == pytest.approx(sum(radii) / 60)
     assert found["certified_accuracy@0.5"] == sum(r >= 0.5 for r in radii) / 60

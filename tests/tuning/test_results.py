@@ -16,7 +16,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
-from acr_ray.tuning.objectives import Objective, Tally, logged
+from acr_ray.tuning.objectives import Objective, ValidationCounts, logged
 from acr_ray.tuning.page import draw, write_page
 from acr_ray.tuning.results import (
     ACR,
@@ -30,7 +30,7 @@ from acr_ray.tuning.results import (
 )
 from acr_ray.tuning.search import at_once
 from acr_ray.tuning.space import parse_space
-from acr_ray.tuning.trial_run import TrialRun, Work
+from acr_ray.tuning.trial_run import SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out, read_images, write_images
 from acr_ray.tuning.verdict import verdict
 
@@ -55,7 +55,9 @@ REPORTS = [
 
 def work(out, *asked):
     v = ValidationSettings()
-    return Work(RECIPE, 0, str(out), v, logged(asked, 0.5, v.n, v.alpha), len(asked), Workers(), True, (), (), 5, "x")
+    return SearchContext(
+        RECIPE, 0, str(out), v, logged(asked, 0.5, v.n, v.alpha), len(asked), Workers(), True, (), (), 5, "x"
+    )
 
 
 def test_the_best_is_of_those_trained_to_their_end():
@@ -80,7 +82,7 @@ def with_images(out, trial, hard, radius):
     """A trial of 100 validation images, the first ``hard`` of which it gives up."""
     right = np.where(np.arange(100) < hard, 10, 90)
     radii = np.where(np.arange(100) < hard, 0.0, radius)
-    write_images(out / "trials" / trial, Tally(right, np.full(100, 100), radii, 0))
+    write_images(out / "trials" / trial, ValidationCounts(right, np.full(100, 100), radii, 0))
     return report(trial, float(radii.mean()), hard / 100)
 
 

@@ -16,7 +16,7 @@ from acr_ray.tuning.objectives import logged
 from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import costs
 from acr_ray.tuning.rungs import Rungs, place
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TrialRun, Work
+from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, SearchContext, TrialRun
 from acr_ray.tuning.trunks import trunk_identity, trunk_recipe
 from acr_ray.tuning.validation import ValidationSettings
 
@@ -36,7 +36,7 @@ def images():
 
 def work(out, **more):
     v = ValidationSettings(n=200, tolerance=0.3)
-    base = Work(
+    base = SearchContext(
         recipe=RECIPE, seed=3, out=str(out), validation=v, objectives=logged((), 0.5, v.n, v.alpha), count=1,
         workers=Workers(), trunks=True, forks=(2, 3), rungs=(), checkpoint_every=10, fingerprint="of the test",
     )  # fmt: skip

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from acr_ray.certification.crew import READY, Lost
-from acr_ray.certification.sampler import Draw
+from acr_ray.certification.sampler import SampleRequest
+from acr_ray.certification.sampler_pool import READY, Lost
 from acr_ray.settings.seeds import derive_seed
 
 
-class SimulatedCrew:
-    """A `Crew` in which a block takes ``block_seconds`` of simulated time and nothing of ours.
+class SimulatedSamplerPool:
+    """A `SamplerPool` in which a block takes ``block_seconds`` of simulated time and nothing of ours.
 
     Counts are a function of image, phase and block alone, as real ones are.
 
@@ -53,7 +53,7 @@ class SimulatedCrew:
         self._push(self._busy_until[hand], hand, READY, "simulated")
         return hand
 
-    def draw(self, hand: int, draws: list[Draw]) -> None:
+    def draw(self, hand: int, draws: list[SampleRequest]) -> None:
         self.tasks += 1
         blocks = sum(len(d.names) * (d.stop - d.first) for d in draws)
         self.blocks += blocks
@@ -88,7 +88,7 @@ class SimulatedCrew:
         self._serial += 1
         heapq.heappush(self._events, (at, self._serial, hand, what, answer))
 
-    def _counts(self, draw: Draw) -> np.ndarray:
+    def _counts(self, draw: SampleRequest) -> np.ndarray:
         """Of each image and block: most draws for a class of the image's own, the rest for the next one."""
         found = np.zeros((len(draw.names), self._num_classes), dtype=np.int64)
         for row, name in zip(found, draw.names, strict=True):

@@ -11,11 +11,11 @@ from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training import requests
+from acr_ray.training.checkpoint import DamagedCheckpoint
+from acr_ray.training.checkpoint_store import CheckpointStore, EventLog
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.pulse import END, LEAVE, SAVE, Pulse
-from acr_ray.training.state import DamagedCheckpoint
-from acr_ray.training.states import Notes, States
+from acr_ray.training.worker_sync import END, LEAVE, SAVE, WorkerSync
 
 SHORT = {"training.epochs": 4, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1}
 
@@ -29,7 +29,7 @@ def trainer_of(images, **more):
     return Trainer(load_recipe("digits").change(SHORT | more), images, 3, Group())
 
 
-class Everywhere(Pulse):
+class Everywhere(WorkerSync):
     """Asks before every step, so a checkpoint can be made at any of them."""
 
     def due(self, step):
@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_within_an_epoch_is_the_same_run(images, tmp_path, at
             raise Enough
 
     begun = Trainer(recipe, images, 3, Group())
-    begun.pulse = Everywhere(begun.group, lambda: SAVE)
+    begun.worker_sync = Everywhere(begun.group, lambda: SAVE)
     with pytest.raises(Enough):
         begun.run(Hooks(between_steps=save))
     resumed = Trainer(recipe, images, 3, Group())
@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_within_an_epoch_is_the_same_run(images, tmp_path, at
 
 def filled(tmp_path, images, keep=2, epochs=3, best_by="loss"):
     said = []
-    states, trainer = States(Folder(tmp_path / "state"), keep, best_by, said.append), trainer_of(images)
+    states, trainer = CheckpointStore(Folder(tmp_path / "state"), keep, best_by, said.append), trainer_of(images)
     trainer.run(Hooks(after_epoch=lambda: states.add(trainer.progress.epoch, 0, trainer.save)), until=epochs)
     return states, trainer, said
 
@@ -142,7 +142,7 @@ def test_a_full_disk_is_survived_and_said_once(images, tmp_path, monkeypatch):
 
 
 def test_notes_wait_for_room(tmp_path, monkeypatch):
-    notes = Notes(Folder(tmp_path), "notes.jsonl")
+    notes = EventLog(Folder(tmp_path), "notes.jsonl")
     monkeypatch.setattr(Folder, "write_text", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     notes("one")
     monkeypatch.undo()
@@ -161,12 +161,12 @@ def test_workers_agree_on_requests_and_the_first_failure():
         def sum(self, values):
             return values + np.array([[0, 0, 0], [LEAVE, 9, 5], [END, 4, 7]])
 
-    pulse = Pulse(Three(), lambda: SAVE)
-    pulse.begin(10)
-    assert pulse.due(10) and not pulse.due(9)
-    asked, bad = pulse.ask(10, torch.tensor(-1))
+    worker_sync = WorkerSync(Three(), lambda: SAVE)
+    worker_sync.begin(10)
+    assert worker_sync.due(10) and not worker_sync.due(9)
+    asked, bad = worker_sync.ask(10, torch.tensor(-1))
     assert asked == SAVE | LEAVE | END and bad == 4
-    assert not pulse.due(10) and pulse.due(11), "the first wait is one step: no speed is known yet"
+    assert not worker_sync.due(10) and worker_sync.due(11), "the first wait is one step: no speed is known yet"
 
 
 def test_requests_of_a_worker(tmp_path, monkeypatch):
@@ -191,5 +191,5 @@ def test_requests_of_a_worker(tmp_path, monkeypatch):
     requests._told_to_leave.clear()
     requests.steer(out, requests.STOP)
     assert leader._end.wait(5) and leader() & END
-    (tmp_path / requests.STEERING).write_text("{")
+    (tmp_path / requests.CONTROL).write_text("{")
     assert requests.steering(out) == requests.STARTING

@@ -16,7 +16,7 @@ Counts = dict[int, int]  # draws by class; classes that never came are absent
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of an image's course.
+    """The end of an image's procedure.
 
     Attributes:
         outcome: `CERTIFIED`, `ABSTAINED`, or `STOPPED_WRONG`: not drawn further, as the selected class is not the
@@ -36,7 +36,7 @@ class Verdict:
     reason: str
 
 
-class Course:
+class CertificationProcedure:
     """The phases that an image goes through one by one: selection, then the looks of the stopping rule.
 
     The next phase is drawn only once the one before is whole, so where an image ends depends on its counts alone,

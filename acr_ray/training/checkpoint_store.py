@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from acr_ray.storage import Folder
-from acr_ray.training.state import MODEL, OPTIMIZER, SAMPLES, STATE, DamagedCheckpoint, check_files, read_state
+from acr_ray.training.checkpoint import MODEL, OPTIMIZER, SAMPLES, STATE, DamagedCheckpoint, check_files, read_state
 
 BEST = {"loss": min, "accuracy": max}  # of an epoch's record
 
@@ -30,7 +30,7 @@ class Entry:
         return f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
 
 
-class States:
+class CheckpointStore:
     """Checkpoints in a folder: ``00012_00000345_1a2b3c4d.state.json`` and its fellows.
 
     Files appear under their names only once complete, the state last: a checkpoint whose state is there is whole,
@@ -154,7 +154,7 @@ class States:
             self.say(f"{self.folder}/{file} could not be deleted ({error})")
 
 
-class Notes:
+class EventLog:
     """Lines for the user that survive the worker that wrote them: ``notes.jsonl``, shown by the driver.
 
     Where the disk is full they wait until it isn't.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from acr_ray.certification.course import Counts, Course, Verdict, added
-from acr_ray.certification.tasks import Span, missing
+from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
+from acr_ray.certification.work_items import BlockRange, missing
 
 
 class Overlap(ValueError):
@@ -23,17 +23,17 @@ class _Open:
         self.seconds = 0.0
 
 
-class Tally:
+class CountStore:
     """Adds up spans by image and phase. Keeps a few numbers for each image that is finished.
 
     Args:
-        course: of the run.
+        procedure: of the run.
         names, labels: of its images, by position.
     """
 
-    def __init__(self, course: Course, names: Sequence[str], labels: Sequence[int]) -> None:
-        self.course, self._names, self._labels = course, names, labels
-        self.phases = {phase.name: phase for phase in course.phases}
+    def __init__(self, procedure: CertificationProcedure, names: Sequence[str], labels: Sequence[int]) -> None:
+        self.procedure, self._names, self._labels = procedure, names, labels
+        self.phases = {phase.name: phase for phase in procedure.phases}
         self.evaluations = 0  # noisy forward passes behind all counts
         self.finished: dict[int, Verdict] = {}
         self._seconds: dict[int, float] = {}
@@ -42,7 +42,7 @@ class Tally:
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, span: Span, counts: Mapping[int, int], seconds: float) -> bool:
+    def add(self, span: BlockRange, counts: Mapping[int, int], seconds: float) -> bool:
         """Count a span. False where it is known already (an image that is finished takes no more).
 
         Raises:
@@ -66,18 +66,18 @@ class Tally:
         self.evaluations += span.blocks * self.phases[span.phase].block
         return True
 
-    def needs(self, image: int) -> list[Span]:
+    def needs(self, image: int) -> list[BlockRange]:
         """The missing spans of the phase that the image is in; none, and a verdict, where it is finished."""
         if image in self.finished:
             return []
         state = self._open.get(image) or _Open()
         found: list[Counts] = []
-        for phase in self.course.phases:
+        for phase in self.procedure.phases:
             gaps = missing(phase.blocks, state.done.get(phase.name, ()))
             if gaps:
-                return [Span(image, phase.name, first, stop) for first, stop in gaps]
+                return [BlockRange(image, phase.name, first, stop) for first, stop in gaps]
             found.append(state.counts[phase.name])
-            verdict = self.course.verdict(found, self._names[image], self._labels[image])
+            verdict = self.procedure.verdict(found, self._names[image], self._labels[image])
             if verdict is not None:
                 self.finished[image], self._seconds[image] = verdict, state.seconds
                 self._open.pop(image, None)

@@ -10,7 +10,7 @@ from acr_ray.smoothing.plan import Phase
 
 
 @dataclass(frozen=True, order=True)
-class Span:
+class BlockRange:
     """Consecutive blocks of one phase of one image: ``first`` to ``stop - 1``.
 
     Attributes:
@@ -29,7 +29,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkItem:
     """The same blocks of one phase of several images, drawn in common forward passes."""
 
     images: tuple[int, ...]
@@ -41,8 +41,8 @@ class Piece:
     def evaluations(self) -> int:
         return len(self.images) * (self.stop - self.first) * self.phase.block
 
-    def spans(self) -> list[Span]:
-        return [Span(image, self.phase.name, self.first, self.stop) for image in self.images]
+    def spans(self) -> list[BlockRange]:
+        return [BlockRange(image, self.phase.name, self.first, self.stop) for image in self.images]
 
 
 def missing(blocks: int, done: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -63,19 +63,19 @@ class Queue:
 
     Args:
         images: how many images the run has.
-        needs: gives the missing `Span`s of an image's present phase; none where it is finished.
+        needs: gives the missing `BlockRange`s of an image's present phase; none where it is finished.
         phases: by name.
         rows: rows of a forward pass, at most, where several images share it.
         select: name of the phase in which images share forward passes.
     """
 
     def __init__(
-        self, images: int, needs: Callable[[int], list[Span]], phases: dict[str, Phase], rows: int, select: str
+        self, images: int, needs: Callable[[int], list[BlockRange]], phases: dict[str, Phase], rows: int, select: str
     ) -> None:
         self._needs, self._phases, self._select = needs, phases, select
         self._images, self._next = images, 0
         self._rows = rows
-        self._ready: deque[Piece] = deque()
+        self._ready: deque[WorkItem] = deque()
         self._waiting = 0  # evaluations in _ready
 
     @property
@@ -88,7 +88,7 @@ class Queue:
             self._begin()
         return not self._ready
 
-    def put(self, pieces: Iterable[Piece], *, first: bool = False) -> None:
+    def put(self, pieces: Iterable[WorkItem], *, first: bool = False) -> None:
         """Pieces to be drawn; ``first``: before all others (they were lost)."""
         for piece in pieces:
             self._waiting += piece.evaluations
@@ -96,15 +96,15 @@ class Queue:
 
     def go_on(self, image: int) -> None:
         """Queue what an image that has begun needs next."""
-        self.put(Piece((s.image,), self._phases[s.phase], s.first, s.stop) for s in self._needs(image))
+        self.put(WorkItem((s.image,), self._phases[s.phase], s.first, s.stop) for s in self._needs(image))
 
-    def take(self, evaluations: int, hands: int = 1) -> list[Piece]:
+    def take(self, evaluations: int, hands: int = 1) -> list[WorkItem]:
         """About as many noisy forward passes as asked for, at least one block; empty where there is nothing now.
 
         Args:
             hands: who else will ask. What is left at the end is shared out among them.
         """
-        taken: list[Piece] = []
+        taken: list[WorkItem] = []
         left = evaluations
         while left > 0 or not taken:
             if self.is_empty():
@@ -131,9 +131,9 @@ class Queue:
             if spans and spans[0].phase == self._select:
                 new.append(image)
             else:
-                self.put(Piece((image,), self._phases[s.phase], s.first, s.stop) for s in spans)
+                self.put(WorkItem((image,), self._phases[s.phase], s.first, s.stop) for s in spans)
         phase = self._phases[self._select]
-        self.put([Piece(tuple(new), phase, 0, phase.blocks)] if new else [])
+        self.put([WorkItem(tuple(new), phase, 0, phase.blocks)] if new else [])
 
 
 def group_of(image: int, images: int, select: Phase, rows: int) -> range:

@@ -44,6 +44,6 @@ def storage_problem(out: Folder, name: str) -> str | None:
     )
 
 
-def premises_problem(out: Folder, name: str) -> str | None:
+def node_problem(out: Folder, name: str) -> str | None:
     """Either of the two: why this machine can't work for a run; None where nothing is known to be wrong."""
     return storage_problem(out, name) or shared_memory_problem()

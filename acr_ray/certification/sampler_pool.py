@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from acr_ray.certification.sampler import Arithmetic, Draw, Sampler
+from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
 from acr_ray.models import ModelCard
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.smoothing.engine import BrokenModelError
 
-Hand = Any  # one sampler
+SamplerHandle = Any  # one sampler
 READY = "ready"
 
 
@@ -27,19 +27,19 @@ class Lost:
     why: str
 
 
-class Crew(Protocol):
+class SamplerPool(Protocol):
     """Samplers at a distance. The coordinator knows no more of Ray than this."""
 
-    def start(self) -> Hand:
+    def start(self) -> SamplerHandle:
         """Ask for one more sampler; it may take a while, or until a node comes, before it is ready."""
 
-    def draw(self, hand: Hand, draws: list[Draw]) -> None:
+    def draw(self, hand: SamplerHandle, draws: list[SampleRequest]) -> None:
         """Send work; the answer comes out of `wait`."""
 
-    def wait(self, seconds: float) -> list[tuple[Hand, list[Draw] | str, Any]]:
+    def wait(self, seconds: float) -> list[tuple[SamplerHandle, list[SampleRequest] | str, Any]]:
         """What has come in, waiting at most so long: (sampler, the draws or `READY`, answers or `Lost`)."""
 
-    def release(self, hand: Hand) -> None:
+    def release(self, hand: SamplerHandle) -> None:
         """End a sampler and give back what it holds."""
 
 
@@ -82,8 +82,8 @@ def sampler_class(actors: Actors) -> Any:
     return ray.remote(num_cpus=actors.cpus, num_gpus=actors.gpus, runtime_env=environment)(Sampler)
 
 
-class RayCrew:
-    """`Crew` on a Ray cluster.
+class RaySamplerPool:
+    """`SamplerPool` on a Ray cluster.
 
     Args:
         card, state, sigma, seed, arithmetic, run: of `Sampler`.
@@ -97,17 +97,17 @@ class RayCrew:
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
         self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
         self._class = sampler_class(actors)
-        self._expected: dict[ray.ObjectRef, tuple[Hashable, list[Draw] | str]] = {}
+        self._expected: dict[ray.ObjectRef, tuple[Hashable, list[SampleRequest] | str]] = {}
 
-    def start(self) -> Hand:
+    def start(self) -> SamplerHandle:
         hand = self._class.remote(*self._arguments)
         self._expected[hand.device_name.remote()] = (hand, READY)
         return hand
 
-    def draw(self, hand: Hand, draws: list[Draw]) -> None:
+    def draw(self, hand: SamplerHandle, draws: list[SampleRequest]) -> None:
         self._expected[hand.draw.remote(draws)] = (hand, draws)
 
-    def wait(self, seconds: float) -> list[tuple[Hand, list[Draw] | str, Any]]:
+    def wait(self, seconds: float) -> list[tuple[SamplerHandle, list[SampleRequest] | str, Any]]:
         if not self._expected:
             time.sleep(min(seconds, 0.2))
             return []
@@ -117,7 +117,7 @@ class RayCrew:
             ready, _ = ray.wait(list(self._expected), num_returns=len(self._expected), timeout=0)
         return [(*self._expected.pop(reference), self._answer(reference)) for reference in ready]
 
-    def release(self, hand: Hand) -> None:
+    def release(self, hand: SamplerHandle) -> None:
         self._expected = {ref: what for ref, what in self._expected.items() if what[0] != hand}
         ray.kill(hand)
 

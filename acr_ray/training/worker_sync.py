@@ -15,7 +15,7 @@ SAVE, LEAVE, END = 1, 2, 4
 MOST_STEPS = 10_000
 
 
-class Pulse:
+class WorkerSync:
     """All workers ask at the same steps and get the same answer, so they save and stop together.
 
     Reading a GPU's flag makes the host wait for it; once a second that is nothing, each step it would be a lot.
