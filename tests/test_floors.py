@@ -50,7 +50,7 @@ RAY = {
 }
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
-    "certification/statement.py",
+    *(f"certification/{file}.py" for file in ("statement", "pool", "rate_estimator", "ledger_writer", "count_store")),
     "training/population.py",
     "preflight/findings.py",
 }

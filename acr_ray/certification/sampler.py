@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from acr_ray.certification.pool import SampleRequest, SampleResult
 from acr_ray.models import ModelCard, build_model, load_state
 from acr_ray.settings import UserError
 from acr_ray.smoothing.arithmetic import prepare
@@ -19,17 +18,6 @@ from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """Blocks of one phase of some images, as an actor needs them: the images themselves and their names."""
-
-    names: tuple[str, ...]
-    pixels: NDArray[np.float32]  # (images, C, H, W) in [0, 1]
-    phase: Phase
-    first: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -81,9 +69,12 @@ class Sampler:
         return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
 
     def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
-        """Draws a second of one image with blocks of each size: the better of two tries of about ``seconds``."""
+        """Measure noise draws a second of one image with blocks of each size.
+
+        Each is the better of two tries of half ``seconds``.
+        """
         image = torch.full((1, *self._shape), 0.5)
-        found = []
+        rates = []
         for block in blocks:
             phase, best = Phase("rates", 2**40, block), 0.0
             self._engine.count_images(image, ["rates"], self._seed, phase, 0, 1)
@@ -93,22 +84,22 @@ class Sampler:
                     self._engine.count_images(image, ["rates"], self._seed, phase, done, done + 1)
                     done += 1
                 best = max(best, done * block / (time.perf_counter() - started))
-            found.append(best)
-        return found
+            rates.append(best)
+        return rates
 
-    def draw(self, draws: list[SampleRequest]) -> list[tuple[NDArray[np.int64], float]]:
-        """Class counts ``(images, num_classes)`` and seconds for each."""
-        found = []
-        for draw in draws:
+    def draw(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
+        """Draw what a task asks for; one result for each request."""
+        results = []
+        for request in requests:
             started = time.perf_counter()
-            images = torch.tensor(draw.pixels)
+            images, first, stop = torch.tensor(request.pixels), request.first, request.stop
             try:
-                counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
+                counts = self._engine.count_images(images, request.names, self._seed, request.phase, first, stop)
             except Exception as error:
-                where = f"image {', '.join(draw.names)}, {draw.phase.name} blocks {draw.first} to {draw.stop - 1}"
+                where = f"image {', '.join(request.names)}, {request.phase.name} blocks {first} to {stop - 1}"
                 logger(run=self._run).error("%s: %s", where, error)
                 if isinstance(error, BrokenModelError):
                     raise BrokenModelError(f"{error} ({where})") from error
                 raise
-            found.append((counts, time.perf_counter() - started))
-        return found
+            results.append(SampleResult(counts, time.perf_counter() - started))
+        return results
