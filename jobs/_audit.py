@@ -7,8 +7,9 @@ from typing import Any
 
 from acr_ray.certification import certificates
 from acr_ray.certification.audit import Audited, merge, read_run, redraw
-from acr_ray.certification.procedure import CERTIFIED
 from acr_ray.certification.statement import statements
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, claim
@@ -17,7 +18,7 @@ from jobs._main import JobFailed
 from jobs._run import out_folder
 
 SCHEMA_VERSION = 1
-OWNED = (certificates.PARQUET, certificates.TSV, "summary.json")
+OWNED = (CERTIFICATES, CERTIFICATES_TSV, "summary.json")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     out.write_json("summary.json", summary)
     for text in summary["statements"]:
         print(text)
-    print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{certificates.PARQUET}")
+    print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{CERTIFICATES}")
     if differing:
         raise JobFailed(f"{differing} lines of the ledgers are not what the model draws: see above")
 
@@ -55,7 +56,7 @@ def _numbers(run: Audited, rho: float) -> dict[str, Any]:
     correct = [False] * len(run.plan.names)
     for position, verdict in finished.items():
         radii[position] = float(radius(verdict.p_lower, settings.sigma))
-        correct[position] = verdict.outcome == CERTIFIED and verdict.predicted == int(run.plan.labels[position])
+        correct[position] = verdict.outcome == Outcome.CERTIFIED and verdict.predicted == int(run.plan.labels[position])
     said = statements(radii, correct, settings.alpha, settings.radii, rho)
     right = [(r, c) for r, c in zip(radii, correct, strict=True) if c]
     share = {f"{s.radius:g}": sum(r >= s.radius for r, _ in right) / len(radii) for s in said}

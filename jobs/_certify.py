@@ -6,6 +6,7 @@ import argparse
 import time
 
 from acr_ray.certification import certificates
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV
 from acr_ray.models import load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
@@ -23,7 +24,7 @@ from jobs._ready import actors_fit
 from jobs._run import begin, out_folder, tracking_uri
 
 SCHEMA_VERSION = 1
-OWNED = ("ledger", "plan.json", "images.parquet", certificates.PARQUET, certificates.TSV, "summary.json")
+OWNED = ("ledger", "plan.json", "images.parquet", CERTIFICATES, CERTIFICATES_TSV, "summary.json")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
     run = begin(options, out, "certify", plan.identity(), OWNED, name, tags, lambda: actors_fit(options))
     if run is None:
-        print(f"done before: {out}/{certificates.PARQUET}")
+        print(f"done before: {out}/{CERTIFICATES}")
         return
     run.tracker.params(
         {**plan.identity(), "radii": settings.radii, "checkpoint": options.checkpoint, "training_run_id": training_run}
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         except (SamplersLost, StorageLost, BrokenModelError) as error:
             raise JobFailed(f"{error}; see the actors' log (--verbose); the same command goes on") from error
         certificates.write(out, certificates.certificate_table(plan, store))
-        row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
+        row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
         given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
         spent = {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
@@ -96,8 +97,8 @@ def run(options: argparse.Namespace) -> None:
         with_run(run.tracker, work)
     summary = read_summary(out, "certify")
     run.tracker.metrics(numbers(summary))
-    run.tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
-    log_page(run.tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
+    run.tracker.files(out, [CERTIFICATES, CERTIFICATES_TSV, "summary.json"])
+    log_page(run.tracker, [(name, f"{out}/{CERTIFICATES}")], settings.radii)
     run.end()
     at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
     print(

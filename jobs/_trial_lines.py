@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from acr_ray.formats.files import TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, TRIALS, Work
+from acr_ray.tuning.trial_run import SearchContext
 from jobs._progress import SECONDS, Waiting, clock
 
 
 class TrialLines:
     """A line for every trial that ends, with the best so far and the time left; between them one now and then."""
 
-    def __init__(self, work: Work, trials: int, waiting: Waiting) -> None:
+    def __init__(self, work: SearchContext, trials: int, waiting: Waiting) -> None:
         self._objective, self._epochs, self._trials = work.asked[0], work.recipe.training.epochs, trials
         self._started = self._printed = time.monotonic()
         # Of an earlier process: trials that came to their end. Those that were stopped early are not counted again.
@@ -37,7 +39,7 @@ class TrialLines:
     def _line(self, point: Point, report: dict[str, Any]) -> None:
         trial, now = report["trial"], time.monotonic()
         self._epoch[trial] = report["epoch"]
-        if report["status"] == RUNNING:
+        if report["status"] == TrialStatus.RUNNING:
             if now - self._printed > 3 * SECONDS:
                 self._printed = now
                 print(f"trial {trial}: epoch {report['epoch']}/{self._epochs}  {self._left(now)}", flush=True)
@@ -45,12 +47,12 @@ class TrialLines:
         if trial in self._ended:
             return
         value = report[self._objective.name]
-        self._ended[trial] = value if report["status"] == "finished" else float("nan")
+        self._ended[trial] = value if report["status"] == TrialStatus.FINISHED else float("nan")
         self._printed = now
         values = " ".join(f"{field.rpartition('.')[2]}={_short(v)}" for field, v in point.items())
         line = f"{len(self._ended)}/{self._trials}  {trial}  {values}  {report['status']}"
-        line += f" at epoch {report['epoch']}" if report["status"] == "stopped" else ""
-        if report["status"] == "failed":
+        line += f" at epoch {report['epoch']}" if report["status"] == TrialStatus.STOPPED else ""
+        if report["status"] == TrialStatus.FAILED:
             line += f": {report['reason'][:100]}"
         else:
             line += f"  {self._objective.name} {value:.4f}"

@@ -6,11 +6,13 @@ import time
 from functools import partial
 
 from acr_ray import __version__
+from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
+from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import UserError
 from acr_ray.telemetry.watching import TrialMeters
 from acr_ray.training.workers import Workers
-from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, summary_of, write_table
-from acr_ray.tuning.trial_run import Work
+from acr_ray.tuning.results import best_of, best_recipe, summary_of, write_table
+from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.validation import held_out
 from jobs._checks import check_recipe
 from jobs._data import open_data
@@ -33,11 +35,11 @@ def run(asked: TuneArguments) -> None:
     from acr_ray.preflight.nodes import problem_of_a_node
     from acr_ray.tracking.runs import with_run
     from acr_ray.tracking.searches import TRACKED, SearchLog
-    from acr_ray.tuning.page import PAGE, PICTURE, write_page
+    from acr_ray.tuning.page import PICTURE, write_page
     from acr_ray.tuning.search import OWNED, Search, run_baseline, run_search
     from acr_ray.tuning.verdict import verdict
 
-    work = Work(
+    work = SearchContext(
         recipe=recipe, seed=options.seed, out=out.uri, validation=asked.validation, objectives=asked.objectives,
         count=asked.count, workers=Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker),
         trunks=not options.no_trunk, forks=asked.forks, fingerprint=images.fingerprint(),
@@ -52,12 +54,12 @@ def run(asked: TuneArguments) -> None:
     identity = {**recipe.identity(contents), "space": asked.space.text(), **settings}
     identity |= {"metric": [o.name for o in work.asked], "trials": asked.trials, "data": work.fingerprint}
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
+    results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY)
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
     ready = partial(workers_fit, work.workers, recipe, len(training), options.verbose)
     begun = begin(options, out, "tune", identity, owned, name, ready=ready)
     if begun is None:
-        print(f"done before: {out}/{BEST}")
+        print(f"done before: {out}/{BEST_RECIPE}")
         return
     tracker = begun.tracker
     tracker.params({"recipe": recipe.name, **identity, "code_version": __version__})
@@ -91,16 +93,16 @@ def run(asked: TuneArguments) -> None:
         best = best_of(reports, work.asked[0])
         write_table(out, work, asked.space, reports)
         if best is None:
-            raise JobFailed(f"no trial was trained to its end ({_reasons(reports)}); {out}/{TABLE} lists them")
-        out.write_json(BEST, best_recipe(work, best).model_dump(mode="json"))
+            raise JobFailed(f"no trial was trained to its end ({_reasons(reports)}); {out}/{TRIALS_TABLE} lists them")
+        out.write_json(BEST_RECIPE, best_recipe(work, best).model_dump(mode="json"))
         summary = summary_of(out, work, asked.space, reports, settings, baseline)
         summary |= {"validation_images": len(validation), "seconds": round(time.monotonic() - started, 3)}
         write_page(out, work, reports, summary, baseline)
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
-        if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == "lost"]:
+        if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise JobFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST} is the best of the "
-                f"others, {out}/{TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best "
+                f"of the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
@@ -109,7 +111,8 @@ def run(asked: TuneArguments) -> None:
     log.finish()
     tracker.files(out, list(results))
     begun.end()
-    print(f"best: {out}/{BEST} (python -m jobs.train {out}/{BEST} --out DIR)\nreport: {out}/{PAGE}", flush=True)
+    best = f"{out}/{BEST_RECIPE}"
+    print(f"best: {best} (python -m jobs.train {best} --out DIR)\nreport: {out}/{PAGE}", flush=True)
 
 
 def _reasons(reports: list) -> str:

@@ -18,6 +18,8 @@ import torch
 
 from acr_ray.benchmarks.figures import figure
 from acr_ray.data import batches, open_images
+from acr_ray.formats.files import TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import Recipe, load_recipe
 from acr_ray.smoothing.bounds import lower_bound, radius
@@ -33,7 +35,7 @@ from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import ACR, best_of, costs
 from acr_ray.tuning.rungs import place
 from acr_ray.tuning.space import Space, parse_space
-from acr_ray.tuning.trial_run import RUNNING, TRIALS, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out
 
 FULL = ("training.m=2,4", "training.e_t=20,30,40", "discard.p_t=0.4,0.5", "attack.steps=1,3")
@@ -127,7 +129,7 @@ def _line(work: SearchContext) -> Callable[[Any, dict[str, Any]], None]:
     name, ended = Path(work.out).name, set()
 
     def event(point: Any, report: dict[str, Any]) -> None:
-        if report["status"] != RUNNING and report["trial"] not in ended:
+        if report["status"] != TrialStatus.RUNNING and report["trial"] not in ended:
             ended.add(report["trial"])
             values = " ".join(f"{field}={value}" for field, value in point.items())
             print(f"{name} {len(ended)}: {values}: {report['status']} acr {report['acr']:.4f}", flush=True)
@@ -177,7 +179,7 @@ def _again(work: SearchContext, report: dict[str, Any], seed: int) -> float:
     done = trial.finished()
     if done is None:
         trial.begin(Leases())
-        while trial.advance()["status"] == RUNNING:
+        while trial.advance()["status"] == TrialStatus.RUNNING:
             pass
     return _acr(Path(other.out) / TRIALS / trial.trial_id)
 

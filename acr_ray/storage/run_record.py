@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from acr_ray.formats.files import RUN
 from acr_ray.settings.documents import check, check_version
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
-RUN = "run.json"
 SCHEMA = 1
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from acr_ray.formats.files import PAGE
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, measured
 from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.verdict import verdict
 
-PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
+PICTURE = "acr_against_hard_share.png"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
           "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}  # fmt: skip
 _BEST, _FRONT, _OTHER, _BASE = "#c2571a", "#2563a8", "#8a8a8a", "#3b7d3b"
@@ -45,7 +47,7 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        stopped = [r for r in measured(reports, finished_only=False) if r["status"] == "stopped"]
+        stopped = [r for r in measured(reports, finished_only=False) if r["status"] == TrialStatus.STOPPED]
         done, front = measured(reports), acr_front(reports)
         _points(axes, stopped, color=_OTHER, marker="x", s=24, linewidths=0.9, label="stopped early, as last measured")
         _points(axes, done, color=_OTHER, s=26, label="trained to the end")
@@ -100,7 +102,8 @@ def _table(work: SearchContext, reports: list[Report], front: set[str], best: st
     shown = list(dict.fromkeys((*work.asked, ACR, HARD)))
     head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]
     rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
-    order = sorted(reports, key=lambda r: (r["status"] != "finished", -shown[0].sign * _sortable(r, shown[0])))
+    done = TrialStatus.FINISHED
+    order = sorted(reports, key=lambda r: (r["status"] != done, -shown[0].sign * _sortable(r, shown[0])))
     for report in order:
         passes = report.get("forward_passes", 0) + report.get("backward_passes", 0)
         cells = [report["trial"], report["status"], *(_value(report["point"][field]) for field in fields)]
@@ -125,8 +128,8 @@ def _sortable(report: Report, objective: Any) -> float:
 
 
 def _coordinates(reports: list[Report]) -> tuple[list[float], list[float]]:
-    ordered = sorted(reports, key=lambda r: r["hard_share"])
-    return [100 * r["hard_share"] for r in ordered], [r["acr"] for r in ordered]
+    ordered = sorted(reports, key=lambda r: r[HARD.name])
+    return [100 * r[HARD.name] for r in ordered], [r[ACR.name] for r in ordered]
 
 
 def _points(axes: Any, reports: list[Report], **style: Any) -> None:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from acr_ray.formats.files import CHECKPOINT, TRIALS, TRIALS_TABLE
+from acr_ray.formats.metrics import Metric
+from acr_ray.formats.states import TrialStatus
+from acr_ray.formats.tables import FIELDS, METRICS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
 from acr_ray.tuning.objectives import Objective, pareto_front
 from acr_ray.tuning.space import Space
-from acr_ray.tuning.trial_run import FINISHED, SearchContext
+from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.trunks import Passes, TrunkFiles
 
 SCHEMA_VERSION = 1
-TABLE, BEST, SUMMARY = "trials.parquet", "best.json", "summary.json"
-ACR, HARD = Objective("acr"), Objective("hard_share")
+ACR, HARD = Objective(Metric.ACR), Objective(Metric.HARD_SHARE)
 
 Report = dict[str, Any]
 
 
 def measured(reports: list[Report], finished_only: bool = True) -> list[Report]:
     """The reports of trials that were measured; unless told otherwise only of those trained to their end."""
-    return [
-        r for r in reports
-        if (r["status"] == FINISHED or (r["status"] == "stopped" and not finished_only)) and not np.isnan(r["acr"])
-    ]  # fmt: skip
+    wanted = {TrialStatus.FINISHED} if finished_only else {TrialStatus.FINISHED, TrialStatus.STOPPED}
+    return [r for r in reports if r["status"] in wanted and not np.isnan(r[ACR.name])]
 
 
 def best_of(reports: list[Report], objective: Objective) -> Report | None:
@@ -82,18 +81,17 @@ def write_table(out: Folder, work: SearchContext, space: Space, reports: list[Re
     columns: dict[str, list[Any]] = {
         "number": list(range(len(reports))),
         "trial": [r["trial"] for r in reports],
-        "status": [r["status"] for r in reports],
+        "status": [str(r["status"]) for r in reports],
         "reason": [r.get("reason", "") for r in reports],
     }
     columns |= {field: [r["point"][field] for r in reports] for field in space.fields}
-    columns |= {o.name: [_number(r, o) for r in reports] for o in work.objectives}
+    columns |= {o.name: [_measurement(r, o) for r in reports] for o in work.objectives}
     for name in ("epoch", "forward_passes", "backward_passes", "validation_passes", "seconds"):
         columns["epochs" if name == "epoch" else name] = [r.get(name) for r in reports]
     columns["trunk"] = [r.get("trunk", "") for r in reports]
-    buffer = io.BytesIO()
     table = pa.table({name: _column(values) for name, values in columns.items()})
-    pq.write_table(table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)}), buffer)
-    out.write_bytes(TABLE, buffer.getvalue())
+    about = {FIELDS: list(space.fields), METRICS: [o.name for o in work.objectives]}
+    out.write_bytes(TRIALS_TABLE, parquet_bytes(described(table, TRIALS_VERSION, about)))
 
 
 def summary_of(
@@ -118,10 +116,12 @@ def summary_of(
 
 def about(work: SearchContext, report: Report) -> Report:
     """A trial in a few numbers."""
-    metrics = {o.name: _number(report, o) for o in work.objectives}
+    metrics = {o.name: _measurement(report, o) for o in work.objectives}
     found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
-    found |= {"status": report["status"], "trunk": report.get("trunk", "")}
-    return found | ({"model": f"trials/{report['trial']}/checkpoint"} if report["status"] == FINISHED else {})
+    found |= {"status": str(report["status"]), "trunk": report.get("trunk", "")}
+    if report["status"] == TrialStatus.FINISHED:
+        found["model"] = f"{TRIALS}/{report['trial']}/{CHECKPOINT}"
+    return found
 
 
 def acr_front(reports: list[Report]) -> list[Report]:
@@ -134,12 +134,12 @@ def acr_front(reports: list[Report]) -> list[Report]:
 
 
 def _statuses(reports: list[Report]) -> list[str]:
-    return [r["status"] for r in reports]
+    return [str(r["status"]) for r in reports]
 
 
-def _number(report: Report, objective: Objective) -> float | None:
+def _measurement(report: Report, objective: Objective) -> float | None:
     value = report.get(objective.name)
-    unknown = value is None or np.isnan(value) or report["status"] == "failed"
+    unknown = value is None or np.isnan(value) or report["status"] == TrialStatus.FAILED
     return None if unknown else float(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import uuid
@@ -13,6 +12,8 @@ import ray
 import torch
 from ray import tune
 
+from acr_ray.formats.files import SEARCH_BEGUN, TUNE_TRAIN
+from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
@@ -20,16 +21,14 @@ from acr_ray.storage.node_checks import node_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SearchContext, TrialRun
 
 POINT = "point"  # where a list of points stands in Tune's configuration
-BEGUN = "trials.begun"  # the driver leaves it, so that trials know the folder when they see it
-TRAIN = "train"  # Ray Train's own files of trials with several workers
 
 
 def check_node(work: SearchContext) -> None:
     """Raises UserError where this machine lacks what a trial needs."""
-    if problem := node_problem(Folder(work.out), BEGUN):
+    if problem := node_problem(Folder(work.out), SEARCH_BEGUN):
         raise UserError(problem)
 
 
@@ -82,7 +81,7 @@ class OneWorkerTrial(tune.Trainable):
                 self._run.begin(self._claims)
                 self._begun = True
             report = self._run.advance()
-        return report | {"done": report["status"] != RUNNING}
+        return report | {"done": report["status"] != TrialStatus.RUNNING}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self._run.save(Path(checkpoint_dir))
@@ -114,7 +113,7 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
         ),
         run_config=RunConfig(
             name=work.trial_id(point),
-            storage_path=f"{work.out}/{TRAIN}",
+            storage_path=f"{work.out}/{TUNE_TRAIN}",
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=8),
             callbacks=[TuneReportCallback()],
@@ -122,7 +121,7 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
         ),
     )
     trainer.fit()
-    (Folder(work.out) / TRAIN).delete(work.trial_id(point))
+    (Folder(work.out) / TUNE_TRAIN).delete(work.trial_id(point))
 
 
 def group_worker(config: dict[str, Any]) -> None:
@@ -143,9 +142,9 @@ def group_worker(config: dict[str, Any]) -> None:
         else:
             with checkpoint.as_directory() as folder:
                 run.load(Path(folder))
-    while report is None or report["status"] == RUNNING:
+    while report is None or report["status"] == TrialStatus.RUNNING:
         report = run.advance()
-        if report["status"] == RUNNING:
+        if report["status"] == TrialStatus.RUNNING:
             _hand_over(run, report)
     ray.train.report(report)
 
@@ -158,8 +157,3 @@ def _hand_over(run: TrialRun, report: dict[str, Any]) -> None:
         run.save(Path(folder))
         name = f"epoch_{report['epoch']:05d}_{uuid.uuid4().hex[:8]}"
         ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder), checkpoint_dir_name=name)
-
-
-def shown(point: Point) -> str:
-    """A point on one line."""
-    return " ".join(f"{field.rpartition('.')[2]}={json.dumps(value)}" for field, value in point.items())

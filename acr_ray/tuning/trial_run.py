@@ -10,6 +10,8 @@ from typing import Any
 
 from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
+from acr_ray.formats.files import CHECKPOINT, TRIAL_PROGRESS, TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.models import ModelCard, save_checkpoint
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import BrokenModelError
@@ -25,9 +27,7 @@ from acr_ray.tuning.space import Point
 from acr_ray.tuning.trunks import Trunks, passes_of
 from acr_ray.tuning.validation import ValidationSettings, held_out, validate, write_images
 
-TRIALS, PROGRESS = "trials", "trial.json"
 STOPS = (TrainingStopped, BrokenModelError, UserError)  # would happen again if the trial were tried again
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 SINCE_FORKS = "epochs_since_forks"  # epochs after the last E_t of the space: the time that schedulers go by
 
 
@@ -112,7 +112,7 @@ class SearchContext:
 
 
 class TrialRun:
-    """A trial at work on one worker: `begin` or `load`, then `advance` until a report's status isn't `RUNNING`.
+    """A trial at work on one worker: `begin` or `load`, then `advance` while a report's status is running.
 
     Args:
         work: what it shares with the others.
@@ -150,11 +150,11 @@ class TrialRun:
 
     def save(self, folder: Path) -> None:
         self.trainer.save(folder)
-        (folder / PROGRESS).write_text(json.dumps(self.said))
+        (folder / TRIAL_PROGRESS).write_text(json.dumps(self.said))
 
     def load(self, folder: Path) -> None:
         self.trainer.load(folder)
-        self.said = json.loads((folder / PROGRESS).read_text())
+        self.said = json.loads((folder / TRIAL_PROGRESS).read_text())
 
     def finished(self) -> dict[str, Any] | None:
         """The report of this trial where it, or an equal one, has been finished before."""
@@ -180,7 +180,7 @@ class TrialRun:
             self.said["metrics"] = failed(self.work.objectives)
         self.said["seconds"] += time.monotonic() - started
         report = self._report(stop, self._reason, measured)
-        if report["status"] != RUNNING and self.group.rank == 0:
+        if report["status"] != TrialStatus.RUNNING and self.group.rank == 0:
             self._keep(report)
         return report
 
@@ -192,7 +192,7 @@ class TrialRun:
     def _measure(self) -> None:
         counts = validate(self.trainer.engine, self.validation, self.work.validation, self.work.seed, self.group)
         self.trainer.passes.take()  # draws of a validation are no cost of the next epoch
-        self.said["validation_passes"] += counts.evaluations
+        self.said["validation_passes"] += counts.noise_draws
         self.said["metrics"] = measure(counts, self.work.objectives)
         self._counts = counts
 
@@ -206,7 +206,7 @@ class TrialRun:
         return unknown | self.said["metrics"] | rung | {
             "trial": self.trial_id,
             "epoch": progress.epoch,
-            "status": FAILED if reason else FINISHED if over else RUNNING,
+            "status": TrialStatus.FAILED if reason else TrialStatus.FINISHED if over else TrialStatus.RUNNING,
             "reason": reason,
             "trunk": self.said["trunk"],
             "forward_passes": own.forward,
@@ -220,7 +220,7 @@ class TrialRun:
     def _keep(self, report: dict[str, Any]) -> None:
         """Leave the trial's report and, where it was trained to its end, its model."""
         folder, recipe = Folder(self.work.out) / TRIALS, self.trainer.recipe
-        if report["status"] == FINISHED:
+        if report["status"] == TrialStatus.FINISHED:
             images = self.training
             card = ModelCard(
                 architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
@@ -229,7 +229,7 @@ class TrialRun:
                 data_fingerprint=images.fingerprint(), seed=self.work.seed, code_version=__version__,
             )  # fmt: skip
             report["model_sha256"] = save_checkpoint(
-                folder / self.trial_id / "checkpoint", self.trainer.module, card
+                folder / self.trial_id / CHECKPOINT, self.trainer.module, card
             ).sha256
             if self._counts is not None:
                 write_images(folder / self.trial_id, self._counts)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import numpy as safe_numpy
 
+from acr_ray.formats.files import TRUNK, TRUNKS
 from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
 from acr_ray.training.checkpoint import MODEL, OPTIMIZER, SAMPLES, STATE
@@ -29,17 +30,16 @@ from acr_ray.training.named_files import Contents
 from acr_ray.tuning.kept_files import read_entry
 from acr_ray.tuning.leases import Claims, kept, new_owner
 
-TRUNKS = "trunks"
 FILES = (MODEL, OPTIMIZER, SAMPLES, STATE)
 # Without effect before E_t.
-LATER = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
+ACT_FROM_E_T = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
 WAITING, MINE, DONE = range(3)
 WAIT = 0.3  # seconds between looks for what another trial is making
 
 
 def trunk_identity(recipe: Recipe, surroundings: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """What decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
-    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(LATER)}
+    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(ACT_FROM_E_T)}
     return early | surroundings
 
 
@@ -213,7 +213,7 @@ class Trunks:
         if begin >= 0:
             files.load(begin, trunk)
         if group.rank == 0:
-            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings, self.contents))
+            files.folder.write_json(TRUNK, trunk_identity(trial.recipe, self.surroundings, self.contents))
 
         def after_epoch() -> None:
             epoch = trunk.progress.epoch

@@ -18,6 +18,7 @@ from acr_ray.certification.run_plan import RunPlan
 from acr_ray.data import open_images, select
 from acr_ray.data.decoding import decoded_image
 from acr_ray.formats.files import METRICS
+from acr_ray.formats.tables import parquet_bytes
 from acr_ray.models import load_checkpoint
 from acr_ray.reporting import build_report, comparison_table, open_sources
 from acr_ray.reporting.summary import summary
@@ -55,7 +56,7 @@ def report_of(path):
 def audit_of(folder):
     run = read_run(Folder(folder))
     if run.store.finished:
-        certificate_files.content(certificate_files.certificate_table(run.plan, run.store))
+        parquet_bytes(certificate_files.certificate_table(run.plan, run.store))
         _numbers(run, 0.001)
     redraw(run, Folder(folder), 2, 0, lambda name, phase, first, stop: np.zeros(10, dtype=np.int64))
 
@@ -100,7 +101,9 @@ def places(tmp_path_factory):
     names = [f"test/{i}" for i in range(3)]
     settings = CertifySettings(sigma=0.25, n=1000, n0=100, block=100, dataset="digits")
     Folder(folder).make_writable()
-    RunPlan(settings, names, [0, 1, 2], [0, 1, 2], 10, "0" * 64, "float32", "d").save(Folder(folder))
+    RunPlan(settings, names, [0, 1, 2], [0, 1, 2], 10, "0" * 64, "float32", "d", list("0123456789")).save(
+        Folder(folder)
+    )
     lines = [
         {
             "image": name,

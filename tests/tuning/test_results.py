@@ -145,10 +145,11 @@ def test_the_baseline_goes_on_from_the_trunk_of_the_trials(tmp_path):
 
 
 def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
-    from acr_ray.tuning.search import BEGUN, _begin
+    from acr_ray.formats.files import SEARCH_BEGUN
+    from acr_ray.tuning.search import _begin
 
     out = Folder(tmp_path / "second").make_writable()
-    out.write_text(BEGUN, str(tmp_path / "first"))
+    out.write_text(SEARCH_BEGUN, str(tmp_path / "first"))
     for name in ("tune/state.json", "train/x.json", "trials/a.json", "trunks/b.json"):
         out.write_text(name, "{}")
     _begin(out)
@@ -162,15 +163,11 @@ def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
 @pytest.mark.parametrize(("scheduler", "lost", "status"), [("fifo", False, "lost"), ("asha", False, "stopped"),
                                                            ("asha", True, "lost")])  # fmt: skip
 def test_a_trial_that_did_not_end_is_stopped_only_by_a_scheduler(tmp_path, scheduler, lost, status):
-    from acr_ray.tuning.search import Search, Watcher, _record
+    from acr_ray.tuning.search import Search, _record
 
     result = SimpleNamespace(path="p", metrics={"status": "running", "epoch": 3}, error=None, config={"training.m": 2})
     search = Search(parse_space(["training.m=2,4"], RECIPE), "grid", scheduler, 2, None)
-    Watcher.lost.clear()
-    if lost:
-        Watcher.lost["p"] = {"training.m": 2}
-    found = _record(work(tmp_path), search, result)
-    Watcher.lost.clear()
+    found = _record(work(tmp_path), search, result, {"p": {"training.m": 2}} if lost else {})
     assert found["status"] == status and bool(found.get("reason")) == (status == "lost")
 
 

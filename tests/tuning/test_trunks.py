@@ -16,7 +16,7 @@ from acr_ray.tuning.objectives import logged
 from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import costs
 from acr_ray.tuning.rungs import Rungs, place
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SINCE_FORKS, SearchContext, TrialRun
 from acr_ray.tuning.trunks import trunk_identity, trunk_recipe
 from acr_ray.tuning.validation import ValidationSettings
 
@@ -46,7 +46,7 @@ def work(out, **more):
 def trained(work, point, images, claims=None):
     run = TrialRun(work, point, (images[1], images[0]), Group())
     run.begin(claims or Leases())
-    while (report := run.advance())["status"] == RUNNING:
+    while (report := run.advance())["status"] == "running":
         pass
     return {**report, "point": point}, run
 
