@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from torch import nn
 
@@ -34,7 +35,7 @@ def with_block(
 
     connect(options.verbose)
     actors = Actors.fitting((1, 1), options.gpus_per_actor)
-    arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+    arithmetic = replace(Arithmetic.of(settings), rows=CANDIDATES[settings.device])
     hand = sampler_class(actors).remote(card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
     tried = CANDIDATES[settings.device]
     try:
@@ -47,6 +48,8 @@ def with_block(
     finally:
         ray.kill(hand)
     best = max(rates, key=rates.__getitem__)
+    if not rates[best]:
+        raise JobFailed(f"--block auto: not even {min(tried)} rows fit into the GPU's memory; give a smaller --block")
     measured = ", ".join(f"{block}: {rate:,.0f}/s" for block, rate in rates.items())
     print(f"block {best}, by measurement ({measured})", flush=True)
     return settings.change({"block": best})

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"going on: {before:,} noisy samples are in the ledger", flush=True)
         label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
         actors = Actors.fitting(options.actors, options.gpus_per_actor)
-        arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+        arithmetic = Arithmetic.of(settings)
         pool = RaySamplerPool(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
         lines, meters = CertifyLines(), CertificationMeters(label, before)
         coordinator = Coordinator(ledger, store, images, pool, actors.low, actors.high, settings.block)

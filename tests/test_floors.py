@@ -21,20 +21,8 @@ BELOW = {
     "tracking": {"settings", "storage", "smoothing", "models"},
     "preflight": {"settings", "storage", "data"},
     "tuning": {"settings", "storage", "smoothing", "models", "data", "training"},
-    "benchmarks": {
-        "settings",
-        "storage",
-        "smoothing",
-        "models",
-        "data",
-        "training",
-        "certification",
-        "tuning",
-        "reporting",
-    },
 }
 RAY = {
-    "benchmarks/certify_job.py",
     "tuning/search.py",
     "tuning/suggesting.py",
     "tuning/trial.py",
