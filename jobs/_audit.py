@@ -61,7 +61,7 @@ def _numbers(run: Audited, rho: float) -> dict[str, Any]:
     share = {f"{s.radius:g}": sum(r >= s.radius for r, _ in right) / len(radii) for s in said}
     given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping")}
     images = {"images": len(finished), "planned_images": len(radii), "incomplete": len(finished) < len(radii)}
-    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.evaluations}
+    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.noise_draws}
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": [str(s) for s in said]}
 
 
@@ -77,5 +77,6 @@ def _redraw(run: Audited, folder: Folder, options: Any) -> int:
     )
     for each in found:
         said = "agrees" if each.agrees else f"DIFFERS: written {each.written}, drawn {each.drawn}"
-        print(f"{each.image} {each.span.phase} blocks {each.span.first} to {each.span.stop - 1}: {said}", flush=True)
+        blocks = f"blocks {each.block_range.first} to {each.block_range.stop - 1}"
+        print(f"{each.image} {each.block_range.phase} {blocks}: {said}", flush=True)
     return sum(not each.agrees for each in found)

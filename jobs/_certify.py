@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
         plan.save(out)
         ledger, store = plan.open(out)
-        started, before = time.monotonic(), store.evaluations
+        started, before = time.monotonic(), store.noise_draws
         if settings.sigma != card.sigma:
             print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
         rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         certificates.write(out, certificates.certificate_table(plan, store))
         row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
         given = {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
-        spent = {"evaluations": store.evaluations, "evaluations_this_time": store.evaluations - before}
+        spent = {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
         summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii), **given, **spent}
         summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
         summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}

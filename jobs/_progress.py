@@ -105,11 +105,11 @@ class CertifyLines:
         if not (standing.rate or finished) or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
-        planned = f" of {standing.evaluations_planned:,}" if standing.evaluations_planned else ""
+        planned = f" of {standing.noise_draws_planned:,}" if standing.noise_draws_planned else ""
         speed = f"  {standing.rate:,.0f}/s  {clock(standing.seconds_left)} left" if standing.rate else ""
         print(
             f"{standing.images_done}/{standing.images} images  {count(standing.actors, 'actor')}  "
-            f"{standing.evaluations:,}{planned} noisy samples{speed}",
+            f"{standing.noise_draws:,}{planned} noisy samples{speed}",
             flush=True,
         )
 

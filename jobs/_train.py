@@ -6,6 +6,7 @@ import argparse
 import time
 
 from acr_ray import __version__
+from acr_ray.formats.files import CHECKPOINT, METRICS
 from acr_ray.settings import Recipe
 from acr_ray.telemetry.watching import EpochMeters
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
@@ -33,11 +34,11 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
         return dry_run(recipe, options, images)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
-    from acr_ray.training.following import records
+    from acr_ray.training.control.channel import ControlChannel
     from acr_ray.training.loop import TrainingStopped
-    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, run_training
+    from acr_ray.training.run import OWNED, run_training
 
-    fingerprint = images.fingerprint()
+    channel, fingerprint = ControlChannel(out), images.fingerprint()
     workers = workers_of(options)
     settings = {**recipe.identity(contents), "seed": options.seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
@@ -70,7 +71,7 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
             f"train {recipe.name}: {count(len(images), 'image')}, {count(workers.text, 'worker')}, results in {out}",
             flush=True,
         )
-        if before := records(out):
+        if before := channel.records():
             print(f"going on: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
         import ray.train
@@ -89,7 +90,7 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
                 f"training broke off ({error}); the same command goes on from the last checkpoint"
             ) from error
         card = out.read_json(f"{CHECKPOINT}/model.json")
-        last = records(out)[-1]
+        last = channel.records()[-1]
         summary = {"schema_version": SCHEMA_VERSION, "recipe": recipe.name, "settings": recipe.model_dump(mode="json")}
         summary |= {"seed": options.seed, **hardware, "data_fingerprint": fingerprint, "last_epoch": last}
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
@@ -97,7 +98,7 @@ def run(recipe: Recipe, options: argparse.Namespace) -> None:
 
     with waiting:
         with_run(tracker, work)
-    for epoch in records(out):
+    for epoch in channel.records():
         log(epoch)
     tracker.files(out, ["summary.json", METRICS])
     log_sample_p_a(tracker, out)

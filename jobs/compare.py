@@ -12,6 +12,7 @@ from typing import Any
 from acr_ray.settings import RECIPES, UserError, load_recipe
 from acr_ray.storage import Folder, claim
 from acr_ray.storage.summaries import read_summary
+from acr_ray.training.control.channel import ControlChannel
 from jobs import certify, train
 from jobs._main import Parser, entry, whole
 from jobs._run import add_run_options, out_folder
@@ -73,9 +74,7 @@ def _one_run(out: Folder, recipe: str, seed: int, options: Any, shared: list[str
     root = load_recipe(recipe).data.root
     data = [] if root is None else ["--data.root", root]
     certify.main([str(trained), "--out", str(certified), "--seed", str(seed), *draws, *data, *shared])
-    from acr_ray.training.following import records  # with it comes torch
-
-    summary, epochs = read_summary(certified, "certify"), records(trained)
+    summary, epochs = read_summary(certified, "certify"), ControlChannel(trained).records()
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
     shares = [100 * share for share in (*summary["certified_accuracy"].values(), summary["hard_share"])]
     return dict(zip(COLUMNS, [summary["acr"], *shares, passes / 1e6], strict=True))

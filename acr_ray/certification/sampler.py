@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from acr_ray.certification.pool import SampleRequest, SampleResult
 from acr_ray.models import ModelCard, build_model, load_state
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
@@ -21,17 +20,6 @@ from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """Blocks of one phase of some images, as an actor needs them: the images themselves and their names."""
-
-    names: tuple[str, ...]
-    pixels: NDArray[np.float32]  # (images, C, H, W) in [0, 1]
-    phase: Phase
-    first: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -100,19 +88,19 @@ class Sampler:
         return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
 
     def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
-        """Draws a second of one image with blocks of each size: the better of two tries of about ``seconds``.
+        """Measure noise draws a second of one image with blocks of each size.
 
-        0 for a block that does not fit into the device's memory.
+        Each is the better of two tries of half ``seconds``; 0 for a block that does not fit into the device's memory.
         """
         image = torch.full((1, *self._shape), 0.5)
-        found = []
+        rates = []
         for block in blocks:
             try:
-                found.append(self._rate(image, Phase("rates", 2**40, block), seconds))
+                rates.append(self._rate(image, Phase("rates", 2**40, block), seconds))
             except torch.OutOfMemoryError:
-                found.append(0.0)
+                rates.append(0.0)
                 torch.cuda.empty_cache()
-        return found
+        return rates
 
     def _rate(self, image: torch.Tensor, phase: Phase, seconds: float) -> float:
         best = 0.0
@@ -126,24 +114,24 @@ class Sampler:
             best = max(best, done * phase.block / (time.perf_counter() - started))
         return best
 
-    def draw(self, draws: list[SampleRequest]) -> list[tuple[NDArray[np.int64], float]]:
-        """Class counts ``(images, num_classes)`` and seconds for each."""
-        found = []
-        for draw in draws:
+    def draw(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
+        """Draw what a task asks for; one result for each request."""
+        results = []
+        for request in requests:
             started = time.perf_counter()
-            images = torch.tensor(draw.pixels)
+            images, first, stop = torch.tensor(request.pixels), request.first, request.stop
             try:
-                counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
+                counts = self._engine.count_images(images, request.names, self._seed, request.phase, first, stop)
             except Exception as error:
-                where = f"image {', '.join(draw.names)}, {draw.phase.name} blocks {draw.first} to {draw.stop - 1}"
+                where = f"image {', '.join(request.names)}, {request.phase.name} blocks {first} to {stop - 1}"
                 logger(run=self._run).error("%s: %s", where, error)
                 if isinstance(error, torch.OutOfMemoryError):
                     raise UserError(
-                        f"--block: {len(images) * draw.phase.block} rows do not fit into the GPU's memory; "
+                        f"--block: {len(images) * request.phase.block} rows do not fit into the GPU's memory; "
                         "give a smaller --block, or --block auto"
                     ) from error
                 if isinstance(error, BrokenModelError):
                     raise BrokenModelError(f"{error} ({where})") from error
                 raise
-            found.append((counts, time.perf_counter() - started))
-        return found
+            results.append(SampleResult(counts, time.perf_counter() - started))
+        return results
