@@ -84,3 +84,14 @@ def test_what_is_written_again_is_the_same():
     assert set(train.BEST_BY) == set(BEST)
     hints = get_type_hints(TuneArguments)
     assert (get_args(hints["search"]), get_args(hints["scheduler"])) == (tune.SEARCHES, tune.SCHEDULERS)
+
+
+@pytest.mark.parametrize(
+    "module", ["cli.runs.training", "cli.runs.certification", "certification.sampler", "training.loop"]
+)
+def test_work_on_digits_begins_without_torchvision_and_matplotlib(module):
+    """They take seconds to load in each driver, worker and actor; only some networks, images and figures need them."""
+    code = f"import sys, acr_ray.{module}; from acr_ray.data import open_images; open_images('digits', None, 'test')\n"
+    code += "print(sorted({'torchvision', 'matplotlib', 'ray', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "[]\n"

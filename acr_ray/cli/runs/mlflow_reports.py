@@ -8,7 +8,6 @@ from typing import Any
 
 from acr_ray.cli.session import RunOptions
 from acr_ray.reporting import write_report
-from acr_ray.reporting.sample_p_a import p_a_histogram
 from acr_ray.storage import Folder, amend
 from acr_ray.storage.run_record import RUN
 from acr_ray.tracking import Tracker
@@ -71,6 +70,8 @@ def log_sample_p_a(tracker: Tracker, out: Folder) -> None:
     """Log the p_A files of a training run, each with its histogram, as artefacts under ``p_a/``."""
     if not tracker.ok:
         return
+    from acr_ray.reporting.sample_p_a import p_a_histogram  # with it comes matplotlib, which takes a second
+
     files = [name for name in (out / P_A).names(".parquet")]
     tracker.files(out / P_A, files, P_A)
     with TemporaryDirectory() as temporary:
