@@ -12,9 +12,10 @@ import sys
 from typing import Any
 
 from acr_ray import __version__
+from acr_ray.cli.exits import run_command
+from acr_ray.cli.parser import Parser
+from acr_ray.cli.ray_session import connect
 from acr_ray.settings.errors import UserError
-from jobs._main import Parser, entry
-from jobs._run import connect
 
 # A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
 BENCHMARKS = {
@@ -73,4 +74,4 @@ def _versions() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry(main)
+    run_command(main)
