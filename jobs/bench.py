@@ -12,15 +12,17 @@ import sys
 from typing import Any
 
 from acr_ray import __version__
+from acr_ray.cli.exits import run_command
+from acr_ray.cli.parser import Parser
+from acr_ray.cli.ray_session import connect
 from acr_ray.settings.errors import UserError
-from jobs._main import Parser, entry
-from jobs._run import connect
 
 # A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
 BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
     "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
     "loader": "images a second read, decoded and cropped, from folders and packs, against what a step takes in",
+    "gpu": "the CUDA path against the CPU, and its figures; needs neither Ray nor MLflow; --dry without a GPU",
     "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 
@@ -29,7 +31,7 @@ def main(argv: list[str]) -> None:
     name = argv[0] if argv and not argv[0].startswith("-") else None
     if name is not None and name not in BENCHMARKS:
         raise UserError(f"BENCHMARK {name}: unknown; allowed: {', '.join(BENCHMARKS)}")
-    module = importlib.import_module(f"acr_ray.benchmarks.{name}") if name else None
+    module = importlib.import_module(f"jobs.benchmarks.{name}") if name else None
     listed = "\n".join(f"  {key:8} {text}" for key, text in BENCHMARKS.items())
     parser = Parser(prog=f"python -m jobs.bench {name or 'BENCHMARK'}", description=f"{__doc__}\n{listed}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure [default: cpu]")
@@ -72,4 +74,4 @@ def _versions() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    entry(main)
+    run_command(main)

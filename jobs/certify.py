@@ -1,20 +1,7 @@
-"""Certify a classifier: python -m jobs.certify CHECKPOINT --out DIR [--n N] [--every K] [--actors K] …
+"""Certify a classifier: python -m jobs.certify, the same as acr-ray certify."""
 
-CHECKPOINT is a train job's folder, its checkpoint/, or runs:/RUN_ID. The same command again goes on where it was.
-"""
-
-from __future__ import annotations
-
-from jobs._certify_options import parser
-from jobs._main import entry
-
-
-def main(argv: list[str]) -> None:
-    options = parser(__doc__).parse_args(argv)
-    from jobs._certify import run  # loads torch, which --help and a mistake need not wait for
-
-    run(options)
-
+from acr_ray.cli.commands.certify import main
+from acr_ray.cli.exits import run_command
 
 if __name__ == "__main__":
-    entry(main)
+    run_command(main)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.head import PrivateHead
+from acr_ray.cli.private_head import PrivateHead
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms.v2 import functional as F
 
 from acr_ray.data.decoding import MOST_BYTES, decoded_image
 from acr_ray.data.image_set import ImageSet
@@ -34,12 +34,20 @@ def open_imagenet(root: str, split: str, size: int = SIZE) -> ImageFolders:
     return ImageFolders(root, split, size)
 
 
+def image_functions() -> ModuleType:
+    """torchvision's functions on images; loaded when ImageNet is opened, since all else does without their seconds."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
 class ImageFolders(ImageSet):
     """Images that stay on disk until they are loaded. Names: ``val/n01440764/ILSVRC2012_val_00000293.JPEG``."""
 
     in_memory = False
 
     def __init__(self, root: str, split: str, size: int) -> None:
+        image_functions()  # here, for the processes that will read images as well
         self._root, self._size = Path(root).expanduser(), size
         classes = _class_folders(self._root, "train")
         top = FOLDERS[split]
@@ -71,7 +79,7 @@ class ImageFolders(ImageSet):
 
     def _evaluation_view(self, rows: np.ndarray) -> np.ndarray:
         """Shorter side to 256 pixels, then the central 224 x 224."""
-        found = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        F, found = image_functions(), np.empty((len(rows), *self.shape), dtype=np.uint8)
         shorter = self._size * RESIZED // SIZE
         for place, row in enumerate(rows):
             image = F.center_crop(F.resize(self._open(row), [shorter]), [self._size, self._size])
@@ -80,7 +88,7 @@ class ImageFolders(ImageSet):
 
     def _training_view(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Random crop, resized to 224 x 224, mirrored in half of the cases."""
-        found = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        F, found = image_functions(), np.empty((len(rows), *self.shape), dtype=np.uint8)
         for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             image = self._open(row)
             *box, mirrored = random_resized_crop(image.height, image.width, int(seed))

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.data.decoding import MOST_BYTES, decoded_image
 from acr_ray.data.image_set import ImageSet
-from acr_ray.data.imagenet import MEAN, SIZE, STD, ImageFolders
+from acr_ray.data.imagenet import MEAN, SIZE, STD, ImageFolders, image_functions
 from acr_ray.settings import UserError
 from acr_ray.settings.documents import check, check_version, decoded, parse_json, read_file, regular_size
 from acr_ray.storage.inside import check_names
@@ -132,6 +132,7 @@ class PackedImages(ImageFolders):
     """
 
     def __init__(self, root: str, split: str, size: int = SIZE) -> None:
+        image_functions()  # here, for the processes that will read images as well
         self._folder, self._size = Path(root).expanduser() / split, size
         where = f"{self._folder}/{ABOUT}"
         try:

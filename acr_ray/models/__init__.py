@@ -1,13 +1,13 @@
 """Networks by name, normalisation inside, and checkpoints that cannot run anything."""
 
-from acr_ray.models.building import ARCHITECTURES, Normalize, build_model
+from acr_ray.models.building import Normalize, architectures, build_model
 from acr_ray.models.checkpoint import ModelCard, check_readable, load_checkpoint, save_checkpoint
 from acr_ray.models.state import load_state, state_bytes
 
 __all__ = [
-    "ARCHITECTURES",
     "ModelCard",
     "Normalize",
+    "architectures",
     "build_model",
     "check_readable",
     "load_checkpoint",

@@ -6,20 +6,22 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torchvision
 from torch import nn
 
 from acr_ray.models.residual import CifarResNet, DigitsResNet
 from acr_ray.settings import UserError
 
 CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 56, 110)}
-ARCHITECTURES = (
-    "digits_resnet",
-    *CIFAR_DEPTHS,
-    *sorted(torchvision.models.list_models(module=torchvision.models)),
-)
+OWN = ("digits_resnet", *CIFAR_DEPTHS)
 # Far beyond any real use; a damaged description must not make us build something that fills the memory.
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 64, 1024
+
+
+def architectures() -> tuple[str, ...]:
+    """The names of all architectures: ours, and torchvision's classifiers. Loads torchvision, which takes seconds."""
+    import torchvision
+
+    return (*OWN, *sorted(torchvision.models.list_models(module=torchvision.models)))
 
 
 class Normalize(nn.Module):
@@ -49,7 +51,7 @@ def build_model(
     Its state has the names ``normalize.*`` and ``network.*``; these are part of the file format of checkpoints.
 
     Args:
-        architecture: one of `ARCHITECTURES`: ours, or a torchvision classifier by its name.
+        architecture: one of `architectures`: ours, or a torchvision classifier by its name.
         num_classes: 2 to 100,000.
         shape: (C, H, W) of the images.
         mean, std: per channel, of inputs in [0, 1].
@@ -59,8 +61,8 @@ def build_model(
         UserError: unknown architecture, or one that images of this shape do not fit.
     """
     channels, height, width = shape
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"model.architecture = {architecture}: unknown; allowed: {', '.join(ARCHITECTURES)}")
+    if architecture not in OWN and architecture not in architectures():
+        raise UserError(f"model.architecture = {architecture}: unknown; allowed: {', '.join(architectures())}")
     if not (1 <= channels <= MAX_CHANNELS and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise UserError(f"image shape {tuple(shape)}: allowed: up to {MAX_CHANNELS} x {MAX_SIDE} x {MAX_SIDE}")
     if not 2 <= num_classes <= MAX_CLASSES:
@@ -81,6 +83,8 @@ def _network(architecture: str, num_classes: int, channels: int) -> nn.Module:
         return DigitsResNet(channels, num_classes)
     if architecture in CIFAR_DEPTHS:
         return CifarResNet(CIFAR_DEPTHS[architecture], channels, num_classes)
+    import torchvision
+
     # These two give a tuple in train mode unless their auxiliary heads are off.
     more = {"aux_logits": False, "init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(architecture, weights=None, num_classes=num_classes, **more)

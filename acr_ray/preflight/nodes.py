@@ -73,6 +73,11 @@ def living_nodes() -> dict[str, dict[str, Any]]:
     }
 
 
+def total_resources() -> dict[str, float]:
+    """What the cluster has in all, by Ray's names, such as ``CPU`` and ``GPU``; of all, not only of what is free."""
+    return ray.cluster_resources()
+
+
 def ask(nodes: dict[str, dict[str, Any]], questions: Questions, seconds: float) -> dict[str, dict[str, Any]]:
     """`facts` of each node, ``{"lost": reason}`` where it did not answer in time; with ``skew``: see `clocks`."""
     actors = {name: _on(Node, node).remote() for name, node in nodes.items()}

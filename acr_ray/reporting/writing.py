@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from acr_ray.formats.files import PAGE, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN, TABLE_TEXT
-from acr_ray.reporting.figures import FORMATS, figures
 from acr_ray.reporting.opening import Assumptions, open_sources
 from acr_ray.reporting.page import render_page
 from acr_ray.reporting.paper import LAYOUTS, ablation_layout, layout_latex, layout_markdown, paper_layout
@@ -56,6 +55,8 @@ def write_report(
         UserError: a source cannot be read, an option is out of range, or ``out`` cannot be written or holds what no
             report wrote.
     """
+    from acr_ray.reporting.figures import FORMATS, figures  # with them comes matplotlib, which takes a second
+
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
         raise UserError(f"--formats {', '.join(unknown)}: choose from {', '.join(FORMATS)}")

@@ -203,10 +203,9 @@ class Trainer:
             self._stop(f"the loss is not finite at epoch {self.progress.epoch}, step {bad}")
 
     def _stop(self, problem: str) -> NoReturn:
-        raise TrainingStopped(
-            f"{problem}; the last checkpoint is from before it. "
-            "A smaller training.learning_rate or attack.epsilon may help"
-        )
+        half = self.recipe.training.precision == "float16"
+        advice = "training.precision=bfloat16" if half else "A smaller training.learning_rate or attack.epsilon"
+        raise TrainingStopped(f"{problem}; the last checkpoint is from before it. {advice} may help")
 
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
         names, finite = sums.names, self.finite()

@@ -9,12 +9,12 @@ import pytest
 from acr_ray.certification.audit import merge, read_run
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.work_items import BlockRange
+from acr_ray.cli.exits import CommandFailed
 from acr_ray.reporting import open_source
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.storage import Folder
 from jobs import audit
-from jobs._main import JobFailed
 
 SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=1000, block=500)
 
@@ -151,8 +151,8 @@ def test_a_sequential_run_is_read_with_its_own_alpha_only(tmp_path):
 
 
 def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
+    from acr_ray.cli.runs.redraw import drawer
     from acr_ray.data import open_images
-    from jobs._redraw import drawer
     from tests.fakes.models import write_digits_checkpoint
 
     checkpoint = write_digits_checkpoint(tmp_path / "model", sharper=3)
@@ -185,7 +185,7 @@ def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
     record["counts"] = {top: sum(record["counts"].values())}
     text = file.read_text().splitlines()
     file.write_text("\n".join([*text[:3], json.dumps(record), *text[4:]]) + "\n")
-    with pytest.raises(JobFailed, match="1 lines"):
+    with pytest.raises(CommandFailed, match="1 lines"):
         audit.main([*arguments, "--out", str(tmp_path / "second")])
     assert "DIFFERS" in capsys.readouterr().out
     other = write_digits_checkpoint(tmp_path / "other", sharper=2)

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks.simulated_pool import SimulatedSamplerPool
 from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
@@ -13,6 +12,7 @@ from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.data.image_set import MemorySet
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
+from tests.fakes.sampler_pool import SimulatedSamplerPool
 
 SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=3000, block=100, radii=(0.0, 0.25, 0.5))
 

@@ -97,14 +97,14 @@ def test_a_killed_driver_goes_on_and_draws_nothing_twice(head, checkpoint, undis
     written = sum((span["stop"] - span["first"]) * (100 if span["phase"] == "select" else 500) for span in spans)
     assert 0 < written < EVALUATIONS
     printed, _ = run(*arguments, head=head)
-    assert f"going on: {written:,} noisy samples" in printed
+    assert f"resuming: {written:,} noise draws" in printed
     assert counts(tmp_path) == counts(undisturbed)
     assert tsv(tmp_path) == tsv(undisturbed)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["evaluations"] == EVALUATIONS
     assert summary["evaluations_this_time"] == EVALUATIONS - written
     again, _ = run(*arguments, head=head)
-    assert "noisy samples" not in again
+    assert "noise draws" not in again
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_a_job_that_gets_sigterm_saves_and_the_same_command_goes_on(slurm):
     again, second = slurm.submit(*TRAIN, "--out", out)
     slurm.wait(again, second)
     assert slurm.exit_code(again) == 0 and slurm.state(again) == "COMPLETED", second.read_text()
-    assert "going on: " in second.read_text() and "epoch 1/60" not in second.read_text()
+    assert "resuming: " in second.read_text() and "epoch 1/60" not in second.read_text()
     assert epochs_done(out) == 60 and (out / "summary.json").exists()
     slurm.until(lambda: not rays(slurm), 60, "the end of all Rays", second)
 

@@ -119,7 +119,7 @@ def test_what_a_job_uploads_is_small_and_enough(tmp_path):
     create_package(str(ROOT), package, include_gitignore=True, excludes=get_runtime_env_default_excludes())
     names = zipfile.ZipFile(package).namelist()
     assert package.stat().st_size < 5_000_000, sorted(names)[:50]
-    assert {"jobs/train.py", "acr_ray/__init__.py", "cluster/head.py"} <= set(names)
+    assert {"jobs/train.py", "acr_ray/__init__.py", "acr_ray/cli/private_head.py"} <= set(names)
     outside = ("tests/", "outputs/", "mlruns/", ".git/", ".venv/", "mlflow.db")
     assert [name for name in names if name.startswith(outside)] == []
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.head import PrivateHead
+from acr_ray.cli.private_head import PrivateHead
 from tests.fakes.certificates import tls_environment
 from tests.fakes.jobs import run
 

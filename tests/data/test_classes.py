@@ -10,6 +10,9 @@ from PIL import Image
 
 from acr_ray.certification.audit import merge, read_run
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.commands.certify import parser
+from acr_ray.cli.parser import given
+from acr_ray.cli.runs.certification_inputs import open_inputs
 from acr_ray.data import open_images
 from acr_ray.data.classes import places_of, renamed
 from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint
@@ -20,8 +23,6 @@ from acr_ray.training.loop import Trainer
 from acr_ray.training.methods import Batch, build_method
 from acr_ray.training.named_files import check_named
 from jobs import certify
-from jobs._certify_options import parser
-from jobs._certify_plan import settings_for
 
 WNIDS = tuple(f"n{1440764 + 1000 * k:08d}" for k in range(11))
 NUMBERS = tuple(map(str, range(11)))
@@ -55,8 +56,9 @@ def model(tmp_path_factory):
 
 
 def images_for(model, *arguments):
-    options = parser("").parse_args([str(model), "--out", "x", *map(str, arguments)])
-    return settings_for(load_checkpoint(str(model))[1], options)[1]
+    options = parser().parse_args([str(model), "--out", "x", *map(str, arguments)])
+    card = load_checkpoint(str(model))[1]
+    return open_inputs(card, str(model), given(CertifySettings, options), "cpu").images
 
 
 def test_the_same_pictures_have_the_same_labels_by_either_name(roots, model):

@@ -94,7 +94,10 @@ def test_jobs_run_anywhere(node):
     for folder in ("/", "/tmp", "/results"):
         text = node.run("sh", "-c", f"cd {folder} && python -m jobs.certify --help")
         assert "--alpha" in text
-    code = "import acr_ray, cluster.head, jobs.train, ray, torch; print(acr_ray.__version__, acr_ray.__file__)"
+        assert node.run("sh", "-c", f"cd {folder} && acr-ray certify --help") == text.replace(
+            "python -m jobs.", "acr-ray "
+        )
+    code = "import acr_ray.cli.private_head, jobs.train, ray, torch; print(acr_ray.__version__, acr_ray.__file__)"
     assert "/opt/acr-ray/lib/acr_ray/" in node.run("python", "-c", code)
 
 

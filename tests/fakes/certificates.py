@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cluster.head import LOOPBACK
+from acr_ray.cli.private_head import LOOPBACK
 
 
 def issue(folder, name, authority=None):

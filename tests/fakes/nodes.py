@@ -25,7 +25,7 @@ class OddNode:
     """``ray start`` that joins a head, in a mount namespace of its own.
 
     Args:
-        head: a `cluster.head.PrivateHead`.
+        head: a `acr_ray.cli.private_head.PrivateHead`.
         hidden: a folder in whose place this node sees an empty one of its own.
         shared_memory: MiB of this node's /dev/shm, of which only 2 are free.
     """

@@ -6,17 +6,16 @@ import pickle
 import shutil
 import signal
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from acr_ray.cli.commands import audit, certify, compare, demo, doctor, pack, report, train
+from acr_ray.cli.exits import run_command
+from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
-from jobs import audit, certify, compare, demo, doctor, pack, report, train
-from jobs._main import entry
-from jobs._run import begin
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.jobs import run
 from tests.fakes.models import write_digits_checkpoint
@@ -39,7 +38,7 @@ def refused(capsys, monkeypatch):
         before = signal.getsignal(signal.SIGTERM)
         try:
             with pytest.raises(SystemExit) as left:
-                entry(MODULES[job].main)
+                run_command(MODULES[job].main)
         finally:
             signal.signal(signal.SIGTERM, before)
         printed, errors = capsys.readouterr()
@@ -275,6 +274,6 @@ def test_a_summary_of_something_else_is_not_taken_for_a_finished_run(checkpoint,
     with pytest.raises(UserError, match="not valid JSON"):
         read_summary(out, "train")
     out.write_json("run.json", {"schema_version": 1, "job": "train", "identity": {"a": 1}, "tracked": True})
-    options = Namespace(overwrite=False, run_name=None, no_tracking=True, tracking_uri=None)
+    options = RunOptions(str(tmp_path), tracking=False)
     with pytest.raises(UserError, match="not valid JSON"):
-        begin(options, out, "train", {"a": 1}, (), "name")
+        open_run(options, out, "train", {"a": 1}, (), "name")

@@ -15,6 +15,7 @@ from PIL import Image
 from acr_ray.certification import certificates as certificate_files
 from acr_ray.certification.audit import read_run, redraw
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.runs.audit import audited_numbers
 from acr_ray.data import open_images, select
 from acr_ray.data.decoding import decoded_image
 from acr_ray.formats.files import METRICS
@@ -29,7 +30,6 @@ from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.p_a_file import read_counts
 from acr_ray.tuning.kept_files import read_entry, read_report
 from jobs import pack
-from jobs._audit import _numbers
 from tests.fakes.images import write_cifar10, write_imagenet
 from tests.fakes.models import write_digits_checkpoint
 from tests.fakes.mutations import spoil_bytes, spoil_json, spoil_table
@@ -57,7 +57,7 @@ def audit_of(folder):
     run = read_run(Folder(folder))
     if run.store.finished:
         parquet_bytes(certificate_files.certificate_table(run.plan, run.store))
-        _numbers(run, 0.001)
+        audited_numbers(run, 0.001)
     redraw(run, Folder(folder), 2, 0, lambda name, phase, first, stop: np.zeros(10, dtype=np.int64))
 
 

@@ -50,7 +50,7 @@ def test_a_training_that_is_stopped_saves_where_it_is(head, tmp_path):
     epochs = epochs_done(out)
     assert epochs < 50 and list((out / "state").iterdir()), "a checkpoint was left"
     printed, _ = run("train", *arguments, *keep, "--out", out, head=head)
-    assert f"going on: {epochs} of 50 epochs are done" in printed
+    assert f"resuming: {epochs} of 50 epochs are done" in printed
     assert model_sha256(out) == model_sha256(tmp_path / "quiet")
     print(f"stopped within {seconds:.1f} s")
     assert seconds < GRACE + 15  # the grace, and what two calls of Ray's client take on a busy machine
@@ -71,7 +71,7 @@ def test_a_certification_that_is_stopped_has_all_that_it_drew(head, tmp_path):
     time.sleep(1)
     assert lines() == kept and not (out / "summary.json").exists()
     printed, _ = run("certify", *arguments, out, head=head)
-    assert "going on:" in printed
+    assert "resuming:" in printed
     run("certify", *arguments, tmp_path / "quiet", head=head)
     one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("stopped", "quiet"))
     assert one["evaluations"] == other["evaluations"] and one["acr"] == other["acr"]

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from acr_ray.cli.app import command_names, list_jobs
+from acr_ray.cli.code_folder import ROOT, code_folder
+from acr_ray.cli.commands import demo, submit
+from acr_ray.cli.exits import CommandFailed
 from acr_ray.settings import UserError
-from cluster.code import PACKAGES, ROOT, code_folder
-from jobs import demo, submit
-from jobs.__main__ import listed
-from jobs.__main__ import main as jobs_main
-from jobs._main import JobFailed
 
 
 def files_of(folder):
@@ -40,7 +39,7 @@ def test_the_code_and_the_users_small_files_go_along_and_no_results(full):
     with code_folder(full) as folder:
         held = files_of(folder)
         assert {"my_terms.py", "recipe.yaml", "best.json", "acr_ray/__init__.py", "jobs/train.py"} <= held
-        assert {name.split("/")[0] for name in held if "/" in name} == set(PACKAGES)
+        assert {name.split("/")[0] for name in held if "/" in name} == {"acr_ray", "jobs"}
         assert not any(name in held for name in ("notes.txt", "large.json", "mlflow.db"))
         assert sum((folder / name).stat().st_size for name in held) < 5 * 2**20
         assert not any("__pycache__" in name for name in held)
@@ -102,7 +101,7 @@ def test_options_of_ray_and_the_job_are_handed_on(full, submitted, monkeypatch):
         "--address", "http://h:8265", "--no-wait", "--runtime-env-json", environment,
     ]  # fmt: skip
     submitted[0][0] = 7
-    with pytest.raises(JobFailed, match="ended with code 7"):
+    with pytest.raises(CommandFailed, match="ended with code 7"):
         submit.main(["--", *job])
 
 
@@ -140,10 +139,10 @@ def test_results_that_the_readme_makes_are_not_uploaded_by_ray_either():
 
 
 def test_the_jobs_are_listed(capsys):
-    assert jobs_main([]) == 0
+    assert list_jobs([]) == 0
     printed = capsys.readouterr().out
     names = {path.stem for path in (ROOT / "jobs").glob("[!_]*.py")}
-    assert set(listed()) == names and all(f"jobs.{name} " in printed for name in names)
-    assert all(len(text) > 10 for text in listed().values())
-    assert jobs_main(["trian"]) == 2 and "there is no job 'trian', but audit" in capsys.readouterr().err
-    assert jobs_main(["train"]) == 2 and "python -m jobs.train" in capsys.readouterr().err
+    assert set(command_names()) == names and all(f"jobs.{name} " in printed for name in names)
+    assert all(len(text) > 10 for text in command_names().values())
+    assert list_jobs(["trian"]) == 2 and "there is no job 'trian', but audit" in capsys.readouterr().err
+    assert list_jobs(["train"]) == 2 and "python -m jobs.train" in capsys.readouterr().err

@@ -39,7 +39,7 @@ SHORT = (
     ],
 )
 def test_bad_input_is_answered_before_anything_starts(arguments, said, tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs._ready.connect", lambda verbose: pytest.fail("Ray was started"))
+    monkeypatch.setattr("acr_ray.cli.ray_session.connect", lambda verbose: pytest.fail("Ray was started"))
     with pytest.raises(UserError) as caught:
         tune.main(arguments)
     assert said in str(caught.value) and "\n" not in str(caught.value)
@@ -52,8 +52,10 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
     def start(*arguments):
         raise Started
 
-    monkeypatch.setattr("jobs._tune.workers_fit", lambda *arguments: None)
-    monkeypatch.setattr("jobs._tune.TrialLines", start)  # the first that a search makes once its folder is its own
+    monkeypatch.setattr("acr_ray.cli.runs.search.check_workers_fit", lambda *arguments: None)
+    monkeypatch.setattr(
+        "acr_ray.cli.runs.search.TrialLines", start
+    )  # the first that a search makes once its folder is its own
     given = ["digits", "--out", str(tmp_path), "--no-tracking", *map(str, SHORT)]
     with pytest.raises(Started):
         tune.main(given)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from acr_ray.data import batches, open_images
 from acr_ray.data.sampling import draw_epoch, steps
-from acr_ray.models import ARCHITECTURES, Normalize, build_model, state_bytes
+from acr_ray.models import Normalize, architectures, build_model, state_bytes
 from acr_ray.settings import RECIPES, UserError
 
 CIFAR, DIGITS, IMAGENET = (3, 32, 32), (1, 8, 8), (3, 224, 224)
@@ -152,7 +152,7 @@ def test_std_must_be_positive():
 
 
 def test_every_recipes_architecture_is_there():
-    assert {recipe().model.architecture for recipe in RECIPES.values()} <= set(ARCHITECTURES)
+    assert {recipe().model.architecture for recipe in RECIPES.values()} <= set(architectures())
 
 
 def test_digits_resnet_learns_noisy_digits():

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def cluster():
-    from cluster.head import PrivateHead
+    from acr_ray.cli.private_head import PrivateHead
 
     if reason := cannot_unshare():
         pytest.skip(reason)

@@ -133,8 +133,8 @@ def test_a_token_that_is_refused_ends_a_job_in_a_line(refused, tmp_path):
 @pytest.mark.ray
 def test_a_head_of_another_version_ends_a_job_in_a_line(head, tmp_path):
     code = (
-        "import ray, sys; ray.__version__ = '2.59.0'; from jobs import train; from jobs._main import entry; "
-        f"sys.argv[1:] = ['digits-gaussian', '--out', {str(tmp_path / 't')!r}, '--no-tracking']; entry(train.main)"
+        "import ray; ray.__version__ = '2.59.0'; from jobs import train; from acr_ray.cli.exits import run_command; "
+        f"run_command(train.main, ['digits-gaussian', '--out', {str(tmp_path / 't')!r}, '--no-tracking'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=head.environment, cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from acr_ray.cli.private_head import PrivateHead
 from acr_ray.storage import Folder
-from cluster.head import PrivateHead
 from tests.certification.test_faults import counts, tsv
 from tests.fakes.jobs import model_sha256, run, start, wait_for
 from tests.services.stack import BUCKET, S3
@@ -87,7 +87,7 @@ def trained(bucket, tmp_path_factory):
     there = ("train", *TRAIN, *QUIET, "--workers", 2, "--out", bucket.uri("trained"))
     killed(bucket, lambda: len(bucket.lines("trained", "metrics.jsonl")) >= 3, *there)
     printed, _ = run(*there, head=bucket.head)
-    assert "going on" in printed
+    assert "resuming" in printed
     return "trained", here
 
 

@@ -59,7 +59,7 @@ def test_a_killed_driver_changes_nothing(head, undisturbed, tmp_path):
     assert epochs_done(out) < 16 and not (out / "checkpoint" / "model.json").exists()
     before = seconds(out)
     printed, _ = run("train", "digits", "--out", out, *SHORT, head=head)
-    assert f"going on: {len(before)} of 16 epochs are done" in printed and "epoch 1/16" not in printed
+    assert f"resuming: {len(before)} of 16 epochs are done" in printed and "epoch 1/16" not in printed
     assert seconds(out)[:5] == before[:5], "epochs that had a checkpoint were trained again"
     assert model_sha256(out) == model_sha256(undisturbed)
     assert history(out) == history(undisturbed)

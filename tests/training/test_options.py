@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from acr_ray.cli.commands.train import parse, workers_of
 from acr_ray.data import open_images
 from acr_ray.settings import UserError, load_recipe
 from acr_ray.settings.recipe import NOT_DECIDING, TrainingSettings
@@ -15,7 +16,6 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer, TrainingStopped, check_workers
 from acr_ray.training.optimizer import learning_rate
 from acr_ray.training.profiling import Profile
-from jobs._train_options import parse, workers_of
 
 KEPT = Path(__file__).parent / "kept" / "digits_short.json"
 SHORT = {"training.epochs": 3, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1}
@@ -176,7 +176,7 @@ def test_mlflow_gets_the_times_as_numbers(images):
 
 @pytest.mark.parametrize("text, found", [("3", (3, None)), ("2:8", (2, 8)), ("1:1", (1, 1))])
 def test_workers_may_be_a_range(text, found):
-    _, options = parse(["digits", "--workers", text], "")
+    _, options = parse(["digits", "--workers", text])
     assert options.workers == found
     workers = workers_of(options)
     assert workers.text == (int(text) if ":" not in text else text) and (workers.count, workers.most) == found
@@ -185,7 +185,7 @@ def test_workers_may_be_a_range(text, found):
 @pytest.mark.parametrize("text", ["0", "8:2", "2:", ":2", "two", "1:2:3"])
 def test_other_numbers_of_workers_are_refused(text):
     with pytest.raises(UserError, match="--workers"):
-        parse(["digits", "--workers", text], "")
+        parse(["digits", "--workers", text])
 
 
 def test_more_workers_than_a_step_has_inputs(images):

@@ -1,0 +1,1 @@
+"""The commands: what ``acr-ray NAME`` and ``python -m jobs.NAME`` run, and what Python programs may call."""

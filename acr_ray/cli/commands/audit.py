@@ -1,0 +1,103 @@
+"""Audit certifications from their ledgers alone.
+
+RUN is a folder of certify. Radii are derived anew (for another --alpha or --bound: of runs with a fixed n); several
+RUNs of one classifier are merged (other images, or more noise draws of the same). --redraw K draws K lines of the
+ledger again with --checkpoint and compares counts. Leaves certificates.parquet, certificates.tsv and summary.json in
+DIR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from acr_ray.cli.command_line import command_line
+from acr_ray.cli.exits import CommandFailed
+from acr_ray.cli.options import RESULTS, add_out_option
+from acr_ray.cli.parser import Parser, number, whole
+from acr_ray.cli.results import AuditResult
+from acr_ray.cli.session import RunOptions
+from acr_ray.settings.errors import UserError
+
+
+def run(
+    runs: Sequence[str],
+    options: RunOptions,
+    *,
+    alpha: float | None = None,
+    bound: str | None = None,
+    rho: float = 0.001,
+    redraw: int | None = None,
+    redraw_seed: int = 0,
+    checkpoint: str | None = None,
+    root: str | None = None,
+    class_map: str | None = None,
+) -> AuditResult:
+    """Derive certificates anew from the ledgers of runs, and print what they say together.
+
+    Args:
+        runs: folders of ``certify``, of one classifier.
+        options: where results go; nothing is logged to MLflow.
+        alpha: another error probability, in (0, 1); None: that of the runs.
+        bound: another bound, ``clopper-pearson`` or ``randomized``; None: that of the runs.
+        rho: error probability of the statement on all images, in (0, 1).
+        redraw: lines of each ledger that are drawn again; >= 1, needs ``checkpoint``.
+        redraw_seed: of the choice of these lines.
+        checkpoint, root, class_map: the model, the folder of its images (digits need none) and the names of class
+            folders, for ``redraw``.
+
+    Returns:
+        The result; ``differing`` lines are no error here, but the command's exit code is 1 if there are any.
+
+    Raises:
+        UserError: the runs are unfinished, do not belong together, or are not of this model and these images.
+    """
+    if redraw and not checkpoint:
+        raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
+    from acr_ray.cli.runs.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
+
+    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map) if redraw else None
+    return audit(runs, options, alpha, bound, rho, redrawing)
+
+
+def main(argv: list[str]) -> None:
+    """Read the command line, and audit."""
+    options = parser().parse_args(argv)
+    result = run(
+        options.runs,
+        RunOptions(out=options.out, tracking=False, overwrite=options.overwrite),
+        alpha=options.alpha,
+        bound=options.bound,
+        rho=options.rho,
+        redraw=options.redraw,
+        redraw_seed=options.redraw_seed,
+        checkpoint=options.checkpoint,
+        root=options.root,
+        class_map=options.class_map,
+    )
+    if result.differing:
+        raise CommandFailed(f"{result.differing} lines of the ledgers are not what the model draws: see above")
+
+
+def parser() -> Parser:
+    """Make the command's parser."""
+    usage = "%(prog)s RUN [RUN …] --out DIR [--alpha A] [--redraw K --checkpoint CHECKPOINT] [OPTIONS]"
+    parser = Parser(prog=command_line("audit"), usage=usage, description=__doc__)
+    add = parser.add_argument_group("what to audit").add_argument
+    add("runs", metavar="RUN", nargs="+", help="folders of certify")
+    add = parser.add_argument_group("guarantee").add_argument
+    add("--alpha", type=number(1e-300, below=1), metavar="A", help="another error probability [default: the runs']")
+    add("--bound", choices=("clopper-pearson", "randomized"), help="another bound [default: the runs']")
+    add(
+        "--rho", type=number(1e-300, below=1), default=0.001, metavar="R",
+        help="error probability of the statement on all images [default: 0.001]",
+    )  # fmt: skip
+    add = parser.add_argument_group("drawing again").add_argument
+    add("--redraw", type=whole(1), metavar="K", help="draw K lines of each ledger again")
+    add("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [default: 0]")
+    add("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
+    add("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
+    add("--data.class_map", dest="class_map", metavar="FILE", help="names of class folders, for --redraw")
+    group = parser.add_argument_group(RESULTS)
+    add_out_option(group)
+    group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another audit")
+    return parser

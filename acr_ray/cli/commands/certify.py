@@ -1,0 +1,109 @@
+"""Certify a classifier.
+
+CHECKPOINT is a folder of train, its checkpoint/, or runs:/RUN_ID. Leaves certificates.parquet, certificates.tsv and
+summary.json in DIR. The same command again resumes the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from acr_ray.cli.command_line import command_line
+from acr_ray.cli.options import CLUSTER, add_run_options
+from acr_ray.cli.parser import Parser, given, number, whole
+from acr_ray.cli.results import CertifyResult
+from acr_ray.cli.session import RunOptions
+from acr_ray.settings import CertifySettings
+
+#: The option of each settings field, under its title in the help.
+OPTIONS = {
+    "what to certify": {
+        "dataset": "dataset", "root": "data.root", "class_map": "data.class_map", "split": "split",
+        "max_images": "max-images", "every": "every", "image_list": "image-list",
+    },
+    "noise and guarantee": {
+        "sigma": "sigma", "n0": "n0", "n": "n", "alpha": "alpha", "bound": "bound", "radii": "radii", "seed": "seed",
+    },
+    "early stopping": {
+        "stopping": "stopping", "tolerance": "tolerance", "stop_when_wrong": "stop-when-wrong",
+    },
+    "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},
+}  # fmt: skip
+
+
+def run(
+    checkpoint: str,
+    options: RunOptions,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    actors: tuple[int, int] | None = None,
+    gpus_per_actor: float = 0,
+    measure_block: bool = False,
+) -> CertifyResult:
+    """Certify a classifier over sampler actors on Ray, or resume the run that the results folder holds.
+
+    Args:
+        checkpoint: a folder of ``train``, its ``checkpoint/``, or ``runs:/RUN_ID``.
+        options: where results go, and how they are tracked.
+        settings: fields of `acr_ray.settings.CertifySettings` that differ from its defaults and from what the
+            checkpoint says (sigma, data set), e.g. ``{"n": 10_000, "root": "/data"}``.
+        actors: the fewest and the most sampler actors; None: all that fit.
+        gpus_per_actor: 0: CPU; a fraction shares a GPU.
+        measure_block: choose the block by measurement, if the folder does not hold a run already.
+
+    Raises:
+        UserError: checkpoint, data, cluster or folder do not allow it; nothing was made.
+        CommandFailed: samplers or storage were lost; the same call resumes the run.
+    """
+    from acr_ray.cli.runs.certification import certify  # loads torch, which --help and a mistake need not wait for
+
+    return certify(checkpoint, options, settings or {}, actors, gpus_per_actor, measure_block)
+
+
+def main(argv: list[str]) -> None:
+    """Read the command line, and certify."""
+    options = parser().parse_args(argv)
+    measure_block = getattr(options, "settings:block") == "auto"
+    if measure_block:
+        setattr(options, "settings:block", None)
+    run(
+        options.checkpoint,
+        RunOptions.of(options),
+        settings=given(CertifySettings, options),
+        actors=options.actors,
+        gpus_per_actor=options.gpus_per_actor,
+        measure_block=measure_block,
+    )
+
+
+def parser() -> Parser:
+    """Make the command's parser."""
+    usage = "%(prog)s CHECKPOINT --out DIR [--n N] [--every K] [--actors K] [OPTIONS]"
+    parser = Parser(prog=command_line("certify"), usage=usage, description=__doc__)
+    first, *_ = OPTIONS
+    parser.add_argument_group(first).add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID"
+    )
+    defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
+    titles = {field: title for title, fields in OPTIONS.items() for field in fields}
+    names = {field: option for fields in OPTIONS.values() for field, option in fields.items()}
+    parser.add_settings(
+        CertifySettings, names, defaults, flags=("stop_when_wrong", "compile"), groups=titles.__getitem__
+    )
+    group = parser.add_argument_group(CLUSTER)
+    group.add_argument(
+        "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
+    )
+    group.add_argument(
+        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
+    )
+    add_run_options(parser)
+    return parser
+
+
+def _actors(text: str) -> tuple[int, int]:
+    """``2`` or ``2:8``."""
+    low, _, high = text.partition(":")
+    least = whole(1, 1_000_000)(low)
+    return least, whole(least, 1_000_000)(high) if high else least

@@ -1,0 +1,51 @@
+"""The options that commands share: results, tracking, cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from acr_ray.cli.parser import Parser, number, whole
+
+RESULTS = "results and tracking"
+CLUSTER = "cluster"
+
+
+def add_out_option(group: argparse._ArgumentGroup) -> None:
+    """Add ``--out``."""
+    group.add_argument("--out", metavar="DIR", help="where results go: a path, or a URI such as s3://… [required]")
+
+
+def add_result_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add where results go and how they are tracked, for `RunOptions.of`. Returns the group."""
+    group = parser.add_argument_group(RESULTS)
+    add_out_option(group)
+    add_tracking_options(group)
+    group.add_argument(
+        "--experiment", metavar="NAME", help="MLflow experiment [default: MLFLOW_EXPERIMENT_NAME, else acr-ray]"
+    )
+    group.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run [default: made from the settings]")
+    return group
+
+
+def add_tracking_options(group: argparse._ArgumentGroup) -> None:
+    """Add ``--tracking-uri`` and ``--no-tracking``."""
+    group.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
+    group.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
+
+
+def add_run_options(parser: Parser) -> argparse._ArgumentGroup:
+    """Add what a command has that runs on Ray and can resume, for `RunOptions.of`. Returns the group."""
+    group = add_result_options(parser)
+    group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another run")
+    group.add_argument("--verbose", action="store_true", help="show what Ray and its workers log")
+    return group
+
+
+def add_worker_options(group: argparse._ArgumentGroup) -> None:
+    """Add what one DDP worker gets."""
+    group.add_argument(
+        "--gpus-per-worker", type=number(0), default=0, metavar="G", help="0: CPU and gloo; else NCCL [default: 0]"
+    )
+    group.add_argument(
+        "--cpus-per-worker", type=whole(1, 1024), default=1, metavar="C", help="cores and torch threads [default: 1]"
+    )

@@ -1,0 +1,104 @@
+"""An audit: from ledgers to certificates, with lines drawn again if the model is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
+from acr_ray.formats.states import Outcome
+from acr_ray.certification import certificates
+from acr_ray.certification.audit import Audited, merge, read_run, redraw
+from acr_ray.certification.statement import statements
+from acr_ray.cli.results import AuditResult
+from acr_ray.cli.session import RunOptions
+from acr_ray.settings import UserError
+from acr_ray.smoothing.bounds import radius
+from acr_ray.storage import Folder, claim
+from acr_ray.storage.run_record import look
+
+SCHEMA_VERSION = 1
+OWNED = (CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
+
+
+@dataclass(frozen=True)
+class Redrawing:
+    """Which lines of a ledger are drawn again, and with what.
+
+    Attributes:
+        lines: how many of each ledger; >= 1.
+        seed: of their choice.
+        checkpoint: the model.
+        root: folder of the images; None: they come with the package.
+        class_map: file with the names of class folders.
+    """
+
+    lines: int
+    seed: int
+    checkpoint: str
+    root: str | None
+    class_map: str | None
+
+
+def audit(
+    run_folders: Sequence[str],
+    options: RunOptions,
+    alpha: float | None,
+    bound: str | None,
+    rho: float,
+    redrawing: Redrawing | None,
+) -> AuditResult:
+    """Derive certificates anew; see `acr_ray.cli.commands.audit.run`."""
+    out, folders = options.folder(), [Folder(run, option="RUN") for run in run_folders]
+    if str(out) in map(str, folders):
+        raise UserError(f"--out {out}: is one of the RUNs; an audit goes to a folder of its own")
+    runs = [read_run(folder, alpha, bound) for folder in folders]
+    whole_run = merge(runs) if len(runs) > 1 else runs[0]
+    if not whole_run.store.finished:
+        raise UserError(f"RUN {whole_run.where}: not one image is finished")
+    identity = {"runs": [run.plan.identity() for run in runs], "alpha": alpha, "bound": bound}
+    look(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    differing = 0
+    for run, folder in zip(runs, folders, strict=True) if redrawing else ():
+        differing += _redraw(run, folder, redrawing)
+    claim(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
+    if redrawing:
+        summary["redrawn"] = {"lines": redrawing.lines, "differing": differing}
+    certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.store))
+    out.write_json(SUMMARY, summary)
+    for text in summary["statements"]:
+        print(text)
+    print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{CERTIFICATES}")
+    return AuditResult(out, summary, differing)
+
+
+def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
+    """What is certified, and what all certificates say together. Images without a certificate count as not robust."""
+    settings, finished = run.plan.settings, run.store.finished
+    radii = [0.0] * len(run.plan.names)
+    correct = [False] * len(run.plan.names)
+    for position, verdict in finished.items():
+        radii[position] = float(radius(verdict.p_lower, settings.sigma))
+        correct[position] = verdict.outcome == Outcome.CERTIFIED and verdict.predicted == int(run.plan.labels[position])
+    stated = statements(radii, correct, settings.alpha, settings.radii, rho)
+    right = [r for r, c in zip(radii, correct, strict=True) if c]
+    share = {f"{s.radius:g}": sum(r >= s.radius for r in right) / len(radii) for s in stated}
+    given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping")}
+    images = {"images": len(finished), "planned_images": len(radii), "incomplete": len(finished) < len(radii)}
+    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.noise_draws}
+    texts = [str(s) for s in stated]
+    return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": texts}
+
+
+def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
+    """Draw lines of a run again and print how they compare. Returns how many differ."""
+    from acr_ray.cli.runs.redraw import drawer  # loads torch, which an audit alone needs not
+
+    draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map)
+    compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
+    for line in compared:
+        outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"
+        print(f"{line.image} {line.block_range.phase} blocks {line.block_range.first} to {line.block_range.stop - 1}: {outcome}", flush=True)
+    return sum(not line.agrees for line in compared)

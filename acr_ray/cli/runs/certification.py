@@ -1,0 +1,140 @@
+"""A certification: from a checkpoint to certificates, summary and MLflow run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
+from acr_ray.certification import certificates
+from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.exits import CommandFailed
+from acr_ray.cli.progress import CertifyLines, Waiting, count
+from acr_ray.cli.ray_session import check_actors_fit
+from acr_ray.cli.results import CertifyResult
+from acr_ray.cli.runs.block_size import with_measured_block
+from acr_ray.cli.runs.certification_inputs import CertificationInputs, make_plan, open_inputs
+from acr_ray.cli.runs.mlflow_reports import log_page
+from acr_ray.cli.session import OpenedRun, RunOptions, open_run
+from acr_ray.models import ModelCard, load_checkpoint, state_bytes
+from acr_ray.reporting import build_report, open_source
+from acr_ray.reporting.summary import certify_numbers
+from acr_ray.settings import CertifySettings
+from acr_ray.smoothing.bounds import round_down
+from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.storage.summaries import read_summary
+from acr_ray.telemetry.watching import CertificationMeters
+from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
+
+SCHEMA_VERSION = 1
+OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
+
+
+def certify(
+    checkpoint: str,
+    options: RunOptions,
+    changes: Mapping[str, Any],
+    actors: tuple[int, int] | None,
+    gpus_per_actor: float,
+    measure_block: bool,
+) -> CertifyResult:
+    """Certify, or resume the run that the results folder holds; see `acr_ray.cli.commands.certify.run`."""
+    out = options.folder()
+    location, training_run = resolve_checkpoint(checkpoint, options.mlflow_uri(out))
+    model, card = load_checkpoint(location)
+    inputs = open_inputs(card, checkpoint, changes, "cuda" if gpus_per_actor else "cpu")
+    settings, images = inputs.settings, inputs.images
+    if measure_block:
+        settings = with_measured_block(settings, options, out, card, model, gpus_per_actor)
+    plan = make_plan(settings, images, card, model)
+    name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
+    tags = {"acr_ray.training_run_id": training_run} if training_run else {}
+    opened = open_run(
+        options, out, "certify", plan.identity(), OWNED, name, tags,
+        check_room=lambda: check_actors_fit(actors, gpus_per_actor, options.verbose),
+    )  # fmt: skip
+    if opened is None:
+        print(f"done before: {out}/{CERTIFICATES}")
+        return CertifyResult(out, read_summary(out, "certify"), done_before=True)
+    tracker = opened.tracker
+    tracker.params(
+        {**plan.identity(), "radii": settings.radii, "checkpoint": checkpoint, "training_run_id": training_run}
+    )
+    tracker.uses_model_of(training_run)
+    tracker.dataset(f"{images.dataset}-{settings.split}", plan.data, str(settings.root), "certification")
+
+    def work() -> None:
+        if not opened.computed:
+            summary = _sample(plan, inputs, card, model, opened, name, actors, gpus_per_actor)
+            out.write_json(SUMMARY, {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
+
+    with_run(tracker, work)
+    summary = read_summary(out, "certify")
+    tracker.metrics(numbers(summary))
+    tracker.files(out, [CERTIFICATES, CERTIFICATES_TSV, SUMMARY])
+    log_page(tracker, [(name, f"{out}/{CERTIFICATES}")], settings.radii)
+    opened.close()
+    at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
+    print(
+        f"certified: ACR {at_least}{round_down(summary['acr'], 4)}, "
+        f"hard share {100 * summary['hard_share']:.1f} %: {out}",
+        flush=True,
+    )
+    return CertifyResult(out, summary)
+
+
+def _sample(
+    plan: RunPlan, inputs: CertificationInputs, card: ModelCard, model: nn.Module, opened: OpenedRun, name: str,
+    wanted: tuple[int, int] | None, gpus_per_actor: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Draw what the ledger lacks, and write the certificates. Returns the summary, but for the ids of runs."""
+    from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
+    from acr_ray.certification.sampler import Arithmetic
+    from acr_ray.certification.sampler_pool import Actors, RaySamplerPool
+
+    out, settings = opened.out, plan.settings
+    plan.save(out)
+    ledger, store = plan.open(out)
+    started, before = time.monotonic(), store.noise_draws
+    _print_begin(settings, inputs.chosen, card, before, str(out))
+    label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
+    actors = Actors.fitting(wanted, gpus_per_actor)
+    arithmetic = Arithmetic.of(settings)
+    pool = RaySamplerPool(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
+    lines, meters = CertifyLines(), CertificationMeters(label, before)
+    coordinator = Coordinator(ledger, store, inputs.images, pool, actors.low, actors.high, settings.block)
+    with Waiting() as waiting:
+        waiting.begin(f"starting {count(actors.high, 'actor')}")
+
+        def on_progress(progress: CertificationProgress) -> None:
+            if progress.rate:
+                waiting.end()
+            lines(progress)
+            meters(progress)
+
+        try:
+            coordinator.run(on_progress)
+        except (SamplersLost, StorageLost, BrokenModelError) as error:
+            raise CommandFailed(
+                f"{error}; see the actors' log (--verbose); run the same command again to resume"
+            ) from error
+        certificates.write(out, certificates.certificate_table(plan, store))
+    row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
+    summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
+    summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
+    summary |= {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
+    summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
+    summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
+    return summary | {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
+
+
+def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before: int, out: str) -> None:
+    if settings.sigma != card.sigma:
+        print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
+    rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
+    print(f"certify {chosen}, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}", flush=True)
+    if before:
+        print(f"resuming: {before:,} noise draws are in the ledger", flush=True)

@@ -1,0 +1,79 @@
+"""What a certification works on: settings made of a checkpoint and the user's choices, the images, and the plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.runs.recipe_inputs import open_data
+from acr_ray.data import ImageSet, select
+from acr_ray.data.choosing import told
+from acr_ray.models import ModelCard
+from acr_ray.settings import CertifySettings, UserError
+from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+
+
+@dataclass(frozen=True)
+class CertificationInputs:
+    """Settings and images of a certification.
+
+    Attributes:
+        chosen: in words, which images of the split these are.
+    """
+
+    settings: CertifySettings
+    images: ImageSet
+    chosen: str
+
+
+def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], device: str) -> CertificationInputs:
+    """Make the settings and open the images of a run.
+
+    Args:
+        card: of the checkpoint; gives sigma and data set unless ``changes`` does.
+        checkpoint: as the user named it, for messages.
+        changes: fields of `CertifySettings` that the user gave.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: settings, images and model do not fit each other.
+    """
+    values = {"sigma": card.sigma, "dataset": card.dataset, "device": device, **changes}
+    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+    if settings.root is None and settings.dataset != "digits":
+        # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
+        trained_on = card.data_root
+        hint = f"; the checkpoint was trained on images in {trained_on}" if trained_on else ""
+        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+    whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
+    choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
+    images = select(whole_split, **choice)
+    chosen = told(images, len(whole_split), **choice)
+    if len(images.class_names) != card.num_classes:
+        raise UserError(
+            f"CHECKPOINT {checkpoint}: has {card.num_classes} classes, {settings.dataset} "
+            f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
+        )
+    class_names = images.class_names
+    images = images.in_order_of(card.class_names, f"CHECKPOINT {checkpoint}")
+    if images.class_names != class_names:
+        print("classes are in another order than the model's; they are taken by name", flush=True)
+    if images.shape != tuple(card.shape):
+        raise UserError(f"CHECKPOINT {checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}")
+    return CertificationInputs(settings, images, chosen)
+
+
+def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, model: nn.Module) -> RunPlan:
+    """Make the plan of a run, with its arithmetic in words."""
+    norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
+    arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
+    return RunPlan(
+        settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=card.num_classes,
+        class_names=card.class_names,
+        model_sha256=card.sha256, arithmetic=arithmetic, data=images.fingerprint(),
+    )  # fmt: skip

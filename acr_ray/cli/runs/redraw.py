@@ -1,0 +1,52 @@
+"""What an audit draws with: the model and the images of a run, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acr_ray.certification.audit import Audited
+from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
+from acr_ray.certification.work_items import group_of
+from acr_ray.data import open_images
+from acr_ray.models import load_checkpoint, state_bytes
+from acr_ray.settings import UserError
+from acr_ray.smoothing.plan import SELECT, Phase
+
+
+def drawer(
+    run: Audited, checkpoint: str, root: str | None, class_map: str | None = None
+) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
+    """Make what draws blocks as the run's samplers did. Raises UserError if model or images are not the run's."""
+    model, card = load_checkpoint(checkpoint)
+    if card.sha256 != run.plan.model_sha256:
+        raise UserError(f"--checkpoint {checkpoint}: not the model of {run.where} (its SHA-256 is another)")
+    s = run.plan.settings
+    if root is None and s.dataset != "digits":
+        # The run's file names a place; it is shown, never opened: somebody else may have written it.
+        raise UserError(f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root")
+    images = open_images(s.dataset, root, s.split, class_map).in_order_of(
+        card.class_names, f"--checkpoint {checkpoint}"
+    )
+    place = {name: i for i, name in enumerate(images.names)}
+    absent = [name for name in run.plan.names if name not in place]
+    if absent:
+        raise UserError(f"--data.root {root}: {absent[0]} of {run.where} is not there")
+    here = images.subset([place[name] for name in run.plan.names])
+    if here.fingerprint() != run.plan.data:
+        raise UserError(f"--data.root {root}: other images than those of {run.where}")
+    arithmetic = Arithmetic.of(s)
+    sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
+    names = list(run.plan.names)
+
+    def draw(name: str, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
+        at = names.index(name)
+        # Selection draws of neighbours share a forward pass, and its shape may touch a logit's last bit.
+        group = group_of(at, len(names), phase, s.block) if phase.name == SELECT else [at]
+        pixels = here.load(group, None).numpy()
+        ((counts, _),) = sampler.draw([SampleRequest(tuple(names[i] for i in group), pixels, phase, first, stop)])
+        return counts[list(group).index(at)]
+
+    return draw

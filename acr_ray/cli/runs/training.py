@@ -1,0 +1,112 @@
+"""A training run: from a checked recipe to its checkpoint, summary and MLflow run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from acr_ray import __version__
+from acr_ray.cli.command_line import command_line
+from acr_ray.cli.exits import CommandFailed
+from acr_ray.cli.progress import EpochLines, Waiting, count
+from acr_ray.cli.ray_session import check_workers_fit
+from acr_ray.cli.results import TrainResult
+from acr_ray.cli.runs.mlflow_reports import log_sample_p_a
+from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
+from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.settings import Recipe
+from acr_ray.storage import Folder
+from acr_ray.storage.summaries import read_summary
+from acr_ray.telemetry.watching import EpochMeters
+from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
+from acr_ray.training.workers import CheckpointPolicy, Workers
+
+SCHEMA_VERSION = 1
+
+
+def train(
+    recipe: Recipe, options: RunOptions, workers: Workers, seed: int, policy: CheckpointPolicy
+) -> TrainResult:
+    """Train, or resume the run that the results folder holds; see `acr_ray.cli.commands.train.run`."""
+    recipe.check_complete()
+    out = options.folder()
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    contents = check_recipe(recipe, images)
+    # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
+    from acr_ray.smoothing.engine import BrokenModelError
+    from acr_ray.training.control.channel import ControlChannel
+    from acr_ray.training.loop import TrainingStopped
+    from acr_ray.training.run import OWNED, run_training
+
+    channel, fingerprint = ControlChannel(out), images.fingerprint()
+    settings = {**recipe.identity(contents), "seed": seed}
+    hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
+    identity = settings | hardware | {"data": fingerprint}
+    opened = open_run(
+        options, out, "train", identity, OWNED, recipe.name,
+        check_room=lambda: check_workers_fit(workers, recipe, len(images), options.verbose),
+    )  # fmt: skip
+    if opened is None:
+        print(f"done before: {out}/checkpoint")
+        return TrainResult(out, read_summary(out, "train"), done_before=True)
+    tracker = opened.tracker
+    params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
+    tracker.params(params | {"code_version": __version__})
+    tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
+    log, lines = EpochLog(tracker), EpochLines(recipe)
+    waiting = Waiting()
+    meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        waiting.end()
+        lines(record)
+        log(record)
+        meters(record, tracker.behind)
+
+    def work() -> None:
+        if opened.computed:
+            return
+        print(
+            f"train {recipe.name}: {count(len(images), 'image')}, {count(workers.text, 'worker')}, results in {out}",
+            flush=True,
+        )
+        if before := channel.records():
+            print(f"resuming: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
+        started = time.monotonic()
+        import ray.train
+
+        waiting.begin(f"starting {count(workers.text, 'worker')}, which train the first epoch")
+        try:
+            run_training(
+                recipe, out, seed=seed, workers=workers, fingerprint=fingerprint, images=len(images),
+                contents=contents, policy=policy, on_epoch=on_epoch, on_note=lambda note: print(note, flush=True),
+            )  # fmt: skip
+        except (TrainingStopped, BrokenModelError) as error:
+            raise CommandFailed(str(error)) from error
+        except ray.train.TrainingFailedError as error:
+            raise CommandFailed(
+                f"training broke off ({error}); run the same command again to resume from the last checkpoint"
+            ) from error
+        card = out.read_json(f"{CHECKPOINT}/model.json")
+        summary = {"schema_version": SCHEMA_VERSION, "recipe": recipe.name, "settings": recipe.model_dump(mode="json")}
+        summary |= {"seed": seed, **hardware, "data_fingerprint": fingerprint, "last_epoch": channel.records()[-1]}
+        summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
+        out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
+
+    with waiting:
+        with_run(tracker, work)
+    for record in channel.records():
+        log(record)
+    tracker.files(out, ["summary.json", METRICS])
+    log_sample_p_a(tracker, out)
+    tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
+    tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
+    opened.close()
+    _print_end(recipe, out, CHECKPOINT)
+    return TrainResult(out, read_summary(out, "train"))
+
+
+def _print_end(recipe: Recipe, out: Folder, checkpoint: str) -> None:
+    data = "" if recipe.data.root is None else f" --data.root {recipe.data.root}"
+    certify = f"{command_line('certify')} {out}{data} --out {out}-certified"
+    print(f"trained: {out}/{checkpoint}\nnext: {certify}", flush=True)
