@@ -66,28 +66,28 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
 
 
 def write_page(
-    out: Folder, work: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
+    out: Folder, context: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
 ) -> None:
     """Leaves the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
-    title = f"Search over {work.recipe.name}: {len(reports)} trials"
+    title = f"Search over {context.recipe.name}: {len(reports)} trials"
     front = {r["trial"] for r in acr_front(reports)}
-    best = best_of(reports, work.asked[0])
+    best = best_of(reports, context.asked[0])
     parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
     parts.append(f"<p>{html.escape(verdict(out, reports, baseline) or 'No trial was trained to its end.')}</p>")
     image = base64.b64encode(picture).decode()
     parts.append(
         f'<img alt="ACR against the share of hard images, a point a trial" src="data:image/png;base64,{image}">'
     )
-    v = work.validation
+    v = context.validation
     parts.append(
         f"<p>Measured on {summary['validation_images']} images held out from training, at most {v.n} noise draws each "
         f"(alpha = {v.alpha:g}, {'fewer where the rank does not need them' if v.stopping == 'rank' else 'all drawn'}); "
         "the test images had no part in it. Radii of images that stopped early are estimates, no certificates: "
         "certify what you choose.</p>"
     )
-    parts.append("<h2>Trials</h2>" + _table(work, reports, front, best["trial"] if best else ""))
+    parts.append("<h2>Trials</h2>" + _table(context, reports, front, best["trial"] if best else ""))
     passes = summary["passes"]
     parts.append(
         f"<h2>Cost</h2><p>{passes['total']:,} rows through the network: {passes['trials']:,} in the trials, "
@@ -97,9 +97,9 @@ def write_page(
     out.write_text(PAGE, "\n".join(parts))
 
 
-def _table(work: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
+def _table(context: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
     fields = list(reports[0]["point"]) if reports else []
-    shown = list(dict.fromkeys((*work.asked, ACR, HARD)))
+    shown = list(dict.fromkeys((*context.asked, ACR, HARD)))
     head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]
     rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
     done = TrialStatus.FINISHED

@@ -26,9 +26,9 @@ from acr_ray.tuning.trial_run import SearchContext, TrialRun
 POINT = "point"  # where a list of points stands in Tune's configuration
 
 
-def check_node(work: SearchContext) -> None:
+def check_node(context: SearchContext) -> None:
     """Raises UserError where this machine lacks what a trial needs."""
-    if problem := node_problem(Folder(work.out), SEARCH_BEGUN):
+    if problem := node_problem(Folder(context.out), SEARCH_BEGUN):
         raise UserError(problem)
 
 
@@ -60,10 +60,10 @@ class OneWorkerTrial(tune.Trainable):
     checkpoints and restarts are Tune's, and the actor is used again for the next trial. The loop is the same one.
     """
 
-    def setup(self, config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
-        check_node(work)
-        torch.set_num_threads(work.workers.cpus)
-        self._work, self._claims, self._images = work, claims, work.images()
+    def setup(self, config: dict[str, Any], context: SearchContext, claims: RemoteClaims) -> None:
+        check_node(context)
+        torch.set_num_threads(context.workers.cpus)
+        self._context, self._claims, self._images = context, claims, context.images()
         self._open(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -71,7 +71,7 @@ class OneWorkerTrial(tune.Trainable):
         return True
 
     def _open(self, config: dict[str, Any]) -> None:
-        self._run = TrialRun(self._work, point_of(config), self._images, Group(), self._work.device)
+        self._run = TrialRun(self._context, point_of(config), self._images, Group(), self._context.device)
         self._begun = False
 
     def step(self) -> dict[str, Any]:
@@ -91,20 +91,20 @@ class OneWorkerTrial(tune.Trainable):
         self._begun = True
 
 
-def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
+def group_trial(config: dict[str, Any], context: SearchContext, claims: RemoteClaims) -> None:
     """A trial with several workers: Ray Train looks after them, this function after Ray Train.
 
-    The inner run is named after the trial, so it goes on where it was, whatever was killed.
+    The inner run is named after the trial, so it resumes where it was, whatever was killed.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    point, workers = point_of(config), work.workers
+    point, workers = point_of(config), context.workers
     trainer = TorchTrainer(
         group_worker,
-        train_loop_config={"work": work, "point": point, "claims": claims},
+        train_loop_config={"context": context, "point": point, "claims": claims},
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count,
@@ -112,8 +112,8 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
-            name=work.trial_id(point),
-            storage_path=f"{work.out}/{TUNE_TRAIN}",
+            name=context.trial_id(point),
+            storage_path=f"{context.out}/{TUNE_TRAIN}",
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=8),
             callbacks=[TuneReportCallback()],
@@ -121,7 +121,7 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
         ),
     )
     trainer.fit()
-    (Folder(work.out) / TUNE_TRAIN).delete(work.trial_id(point))
+    (Folder(context.out) / TUNE_TRAIN).delete(context.trial_id(point))
 
 
 def group_worker(config: dict[str, Any]) -> None:
@@ -129,11 +129,11 @@ def group_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    work: SearchContext = config["work"]
-    check_node(work)
-    torch.set_num_threads(work.workers.cpus)
+    context: SearchContext = config["context"]
+    check_node(context)
+    torch.set_num_threads(context.workers.cpus)
     device = str(ray.train.torch.get_device())
-    run = TrialRun(work, config["point"], work.images(), Group(device), device)
+    run = TrialRun(context, config["point"], context.images(), Group(device), device)
     report = run.finished()
     if report is None:
         checkpoint = ray.train.get_checkpoint()
@@ -145,11 +145,11 @@ def group_worker(config: dict[str, Any]) -> None:
     while report is None or report["status"] == TrialStatus.RUNNING:
         report = run.advance()
         if report["status"] == TrialStatus.RUNNING:
-            _hand_over(run, report)
+            _report_with_checkpoint(run, report)
     ray.train.report(report)
 
 
-def _hand_over(run: TrialRun, report: dict[str, Any]) -> None:
+def _report_with_checkpoint(run: TrialRun, report: dict[str, Any]) -> None:
     if run.group.rank != 0:
         ray.train.report(report)
         return

@@ -24,7 +24,7 @@ from acr_ray.models import load_checkpoint
 from acr_ray.reporting import build_report, comparison_table, open_sources
 from acr_ray.reporting.summary import summary
 from acr_ray.settings import CertifySettings, UserError, load_recipe
-from acr_ray.storage import Folder, claim, tables
+from acr_ray.storage import Folder, open_run, tables
 from acr_ray.storage.summaries import read_summary
 from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.p_a_file import read_counts
@@ -90,8 +90,8 @@ def places(tmp_path_factory):
 
     recipe = add("recipe.json", json.dumps(RECIPE), lambda p: load_recipe(str(p)), spoil_json)
     add("recipe.yaml", yaml.safe_dump(RECIPE), lambda p: load_recipe(str(p)))
-    claim(Folder(home / "run"), "train", load_recipe(str(recipe)).flat())
-    add("run.json", None, lambda p: claim(Folder(p.parent), "train", load_recipe(str(recipe)).flat()), spoil_json,
+    open_run(Folder(home / "run"), "train", load_recipe(str(recipe)).flat())
+    add("run.json", None, lambda p: open_run(Folder(p.parent), "train", load_recipe(str(recipe)).flat()), spoil_json,
         home / "run" / "run.json")  # fmt: skip
     add("summary.json", json.dumps(SUMMARY), lambda p: read_summary(Folder(p.parent), "certify"), spoil_json)
     add(METRICS, "".join(json.dumps({"epoch": e, "loss": 0.5, "histogram": [1, 2]}) + "\n" for e in range(3)),

@@ -15,8 +15,8 @@ from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
-from acr_ray.storage import Folder, claim
-from acr_ray.storage.run_record import look
+from acr_ray.storage import Folder, open_run
+from acr_ray.storage.run_record import find_run
 
 SCHEMA_VERSION = 1
 OWNED = (CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
@@ -58,11 +58,11 @@ def audit(
     if not whole_run.store.finished:
         raise UserError(f"RUN {whole_run.where}: not one image is finished")
     identity = {"runs": [run.plan.identity() for run in runs], "alpha": alpha, "bound": bound}
-    look(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     differing = 0
     for run, folder in zip(runs, folders, strict=True) if redrawing else ():
         differing += _redraw(run, folder, redrawing)
-    claim(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:
         summary["redrawn"] = {"lines": redrawing.lines, "differing": differing}
