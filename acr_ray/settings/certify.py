@@ -17,7 +17,7 @@ Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]
 class CertifySettings(Settings):
     """Cohen et al.'s CERTIFY over a set of images; defaults are the field's."""
 
-    sigma: float = Field(gt=0, le=100, description="standard deviation of the noise; the checkpoint's where not given")
+    sigma: float = Field(gt=0, le=100, description="standard deviation of the noise; the checkpoint's if not given")
     n0: int = Field(100, ge=1, le=100_000_000, description="draws that select the class")
     n: int = Field(100_000, ge=1, le=1_000_000_000, description="fresh draws behind the bound")
     alpha: float = Field(0.001, gt=0, lt=1, description="probability that one certificate is wrong")
@@ -26,7 +26,7 @@ class CertifySettings(Settings):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all noise")
     block: int = Field(500, ge=1, le=1_000_000, description="draws of one seed and one forward pass; auto: as measured")
-    dataset: Dataset = Field(description="images to certify; the checkpoint's data set where not given")
+    dataset: Dataset = Field(description="images to certify; the checkpoint's data set if not given")
     root: str | None = Field(None, description="folder of the data set")
     class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
@@ -73,7 +73,7 @@ class CertifySettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        # n draws that all agree prove p_A > 1/2 only where alpha**(1/n) > 1/2.
+        # n draws that all agree prove p_A > 1/2 only if alpha**(1/n) > 1/2.
         needed = next(n for n in range(1, 1100) if 0.5**n < self.alpha)
         if self.n < needed:
             raise ValueError(

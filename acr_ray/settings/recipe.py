@@ -61,7 +61,7 @@ class TrainingSettings(Settings):
     sync_batch_norm: bool = Field(False, description="batch norm over all workers' rows of a step; GPUs only")
     warmup_epochs: int = Field(0, ge=0, le=100_000, description="epochs over which the learning rate grows to its own")
     replacement: bool = Field(
-        False, description="draw samples with replacement from epoch E_t on, also where none are discarded or reweighed"
+        False, description="draw samples with replacement from epoch E_t on, also if none are discarded or reweighed"
     )
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
@@ -194,7 +194,7 @@ class Recipe(Settings):
     def scaled(self, epochs: int) -> Self:
         """The same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
 
-        Raises UserError where the schedule does not fit into so few.
+        Raises UserError if the schedule does not fit into so few.
         """
         ratio = epochs / self.training.epochs
         changes: dict[str, Any] = {"training.epochs": epochs}
@@ -210,7 +210,7 @@ class Recipe(Settings):
         return self.change(changes, self.name)
 
     def check_complete(self) -> None:
-        """Raises UserError where something that only the user can give is missing."""
+        """Raises UserError if something that only the user can give is missing."""
         given = (self.discard.checkpoint, self.discard.p_a_file)
         if None not in given:
             raise UserError(f"{self.name}: discard.checkpoint and discard.p_a_file exclude each other")
