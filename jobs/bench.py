@@ -22,6 +22,7 @@ BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
     "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
     "loader": "images a second read, decoded and cropped, from folders and packs, against what a step takes in",
+    "gpu": "the CUDA path against the CPU, and its figures; needs neither Ray nor MLflow; --dry without a GPU",
     "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     name = argv[0] if argv and not argv[0].startswith("-") else None
     if name is not None and name not in BENCHMARKS:
         raise UserError(f"BENCHMARK {name}: unknown; allowed: {', '.join(BENCHMARKS)}")
-    module = importlib.import_module(f"acr_ray.benchmarks.{name}") if name else None
+    module = importlib.import_module(f"jobs.benchmarks.{name}") if name else None
     listed = "\n".join(f"  {key:8} {text}" for key, text in BENCHMARKS.items())
     parser = Parser(prog=f"python -m jobs.bench {name or 'BENCHMARK'}", description=f"{__doc__}\n{listed}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure [default: cpu]")

@@ -104,7 +104,7 @@ def merge(runs: Sequence[Audited]) -> Audited:
                 idx.append(int(place))
     plan = replace(first.plan, names=names, idx=idx, labels=labels)
     store = CountStore(CertificationProcedure(plan.settings), names, labels)
-    store.restore(verdicts, seconds, sum(run.store.evaluations for run in runs))
+    store.restore(verdicts, seconds, sum(run.store.noise_draws for run in runs))
     return Audited(" + ".join(run.where for run in runs), plan, store)
 
 
@@ -159,7 +159,7 @@ class Redrawn:
     """A line of a ledger and what came out when its blocks were drawn again."""
 
     image: str
-    span: BlockRange
+    block_range: BlockRange
     written: Counts
     drawn: Counts
 
@@ -180,12 +180,13 @@ def redraw(
     """
     names = run.plan.names
     ledger = Ledger(folder, names, run.plan.num_classes)
-    lines = [(span, dict(counts)) for _, (span, counts, _) in ledger.lines(run.store.phases)]
+    lines = [(block_range, dict(counts)) for _, (block_range, counts, _) in ledger.lines(run.store.phases)]
     chosen = np.random.default_rng(seed).permutation(len(lines))[:count]
-    found = []
+    redrawn = []
     for i in sorted(chosen.tolist()):
-        span, written = lines[i]
-        counts = draw(names[span.image], run.store.phases[span.phase], span.first, span.stop)
+        block_range, written = lines[i]
+        name, phase = names[block_range.image], run.store.phases[block_range.phase]
+        counts = draw(name, phase, block_range.first, block_range.stop)
         drawn = {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
-        found.append(Redrawn(names[span.image], span, written, drawn))
-    return found
+        redrawn.append(Redrawn(name, block_range, written, drawn))
+    return redrawn

@@ -1,4 +1,4 @@
-"""The ledger: counts of every span drawn so far, in files that only ever appear whole."""
+"""The ledger: counts of all blocks drawn so far, in files that only ever appear whole."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LINE = TypeAdapter(_LineFile)
 class Ledger:
     """Remembers on disk what a `CountStore` has added up.
 
-    One JSON line a span: ``{"image", "phase", "first", "stop", "counts": {class: count}, "seconds"}``; counts of
+    One JSON line a block range: ``{"image", "phase", "first", "stop", "counts": {class: count}, "seconds"}``; counts of
     absent classes are 0. Each call of `append` writes one new file; many small files are merged now and then.
 
     Args:
@@ -63,13 +63,13 @@ class Ledger:
         Raises:
             UserError: a file can't be read, or doesn't belong to this run; names the file and the line.
         """
-        for where, (span, counts, seconds) in self.lines(store.phases):
+        for where, (block_range, counts, seconds) in self.lines(store.phases):
             try:
                 # A merge that was cut short leaves the same lines in an old file and the new: added once.
-                store.add(span, counts, seconds)
+                store.add(block_range, counts, seconds)
             except Overlap as error:
                 raise UserError(f"{where}: blocks that another line already has ({error})") from error
-        store.settle()
+        store.advance_all()
 
     def lines(self, phases: Mapping[str, Phase]) -> Iterator[tuple[str, Line]]:
         """Each line on disk, checked, and where it stands. Raises UserError as `read`."""
@@ -84,7 +84,7 @@ class Ledger:
                 yield f"{where} line {number}", self._parse(line, position, phases, f"{where} line {number}")
 
     def append(self, lines: Sequence[Line]) -> None:
-        """Write finished spans as one file. Raises OSError where the storage fails; nothing is written then."""
+        """Write lines as one file. Raises OSError where the storage fails; nothing is written then."""
         file = f"{self._last + 1:08d}.jsonl"
         text = "".join(self._line(*line) for line in lines)
         self._folder.write_text(file, text)
@@ -93,22 +93,23 @@ class Ledger:
         if len(self._sizes) >= COMPACT_AT:
             self._compact()
 
-    def _line(self, span: BlockRange, counts: Mapping[int, int], seconds: float) -> str:
+    def _line(self, block_range: BlockRange, counts: Mapping[int, int], seconds: float) -> str:
         by_class = {str(c): counts[c] for c in sorted(counts)}
-        record = {"image": self._names[span.image], "phase": span.phase, "first": span.first, "stop": span.stop}
+        record = {"image": self._names[block_range.image], "phase": block_range.phase}
+        record |= {"first": block_range.first, "stop": block_range.stop}
         return json.dumps(record | {"counts": by_class, "seconds": round(seconds, 6)}) + "\n"
 
     def _parse(self, line: str, position: dict[str, int], phases: Mapping[str, Phase], where: str) -> Line:
-        found = check(_LINE, parse_json(line, where), where)
-        at, phase = position.get(found.image), phases.get(found.phase)
-        if at is None or phase is None:
-            unknown = f"image {found.image!r}" if at is None else f"phase {found.phase!r}"
+        entry = check(_LINE, parse_json(line, where), where)
+        image, phase = position.get(entry.image), phases.get(entry.phase)
+        if image is None or phase is None:
+            unknown = f"image {entry.image!r}" if image is None else f"phase {entry.phase!r}"
             raise UserError(f"{where}: not a ledger line of this run, which has no {unknown[:120]}")
-        if not found.first < found.stop <= phase.blocks or any(c >= self._num_classes for c in found.counts):
+        if not entry.first < entry.stop <= phase.blocks or any(c >= self._num_classes for c in entry.counts):
             raise UserError(f"{where}: blocks, classes or counts out of range")
-        if sum(found.counts.values()) != phase.counted_between(found.first, found.stop):
+        if sum(entry.counts.values()) != phase.counted_between(entry.first, entry.stop):
             raise UserError(f"{where}: the counts don't add up to the draws of these blocks")
-        return BlockRange(at, found.phase, found.first, found.stop), found.counts, found.seconds
+        return BlockRange(image, entry.phase, entry.first, entry.stop), entry.counts, entry.seconds
 
     def _compact(self) -> None:
         """Join the small files into the last one's name, then delete the others: every line is always somewhere."""

@@ -7,29 +7,19 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from acr_ray.certification.pool import SampleRequest, SampleResult
 from acr_ray.models import ModelCard, build_model, load_state
-from acr_ray.settings import UserError
+from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
+from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """Blocks of one phase of some images, as an actor needs them: the images themselves and their names."""
-
-    names: tuple[str, ...]
-    pixels: NDArray[np.float32]  # (images, C, H, W) in [0, 1]
-    phase: Phase
-    first: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +29,18 @@ class Arithmetic:
     device: str = "cpu"
     dtype: str = "float32"
     compiled: bool = False
+    rows: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, settings: CertifySettings) -> Arithmetic:
+        """The arithmetic that a run's settings ask for."""
+        return cls(settings.device, settings.dtype, settings.compile, (settings.block,))
+
+    def problem(self) -> str | None:
+        """What this process lacks for it, in one line; None if it can be computed here."""
+        if self.device != "cpu" and not torch.cuda.is_available():
+            return f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on this node"
+        return compiler_problem(self.device) if self.compiled else None
 
 
 class Sampler:
@@ -60,11 +62,18 @@ class Sampler:
         torch.set_num_threads(1)
         model = build_model(card.architecture, card.num_classes, card.shape, card.mean, card.std, seed=0)
         load_state(model, state, "the model of this run")
-        how = arithmetic
-        ready = prepare(model, device=how.device, dtype=how.dtype, compiled=how.compiled)
-        self._engine = SamplingEngine(ready, card.num_classes, sigma, how.device)
+        self._model, self._classes, self._arithmetic, self._sigma = model, card.num_classes, arithmetic, sigma
         self._seed, self._shape, self._run = seed, tuple(card.shape), run
-        logger(run=run).info("sampler at work on %s", how.device)
+
+    @cached_property
+    def _engine(self) -> SamplingEngine:
+        # Not made with the actor: what goes wrong in here is an answer, a failing constructor a dead actor.
+        if problem := shared_memory_problem() or self._arithmetic.problem():
+            raise UserError(problem)
+        how = self._arithmetic
+        ready = prepare(self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows)
+        logger(run=self._run).info("sampler at work on %s", how.device)
+        return SamplingEngine(ready, self._classes, self._sigma, how.device)
 
     def pid(self) -> int:
         return os.getpid()
@@ -75,40 +84,54 @@ class Sampler:
         Raises:
             UserError: this machine lacks what drawing needs.
         """
-        if problem := shared_memory_problem():
-            raise UserError(problem)
         on_gpu = self._engine.device != "cpu"
         return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
 
     def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
-        """Draws a second of one image with blocks of each size: the better of two tries of about ``seconds``."""
-        image = torch.full((1, *self._shape), 0.5)
-        found = []
-        for block in blocks:
-            phase, best = Phase("rates", 2**40, block), 0.0
-            self._engine.count_images(image, ["rates"], self._seed, phase, 0, 1)
-            for _ in range(2):
-                started, done = time.perf_counter(), 0
-                while time.perf_counter() - started < seconds / 2:
-                    self._engine.count_images(image, ["rates"], self._seed, phase, done, done + 1)
-                    done += 1
-                best = max(best, done * block / (time.perf_counter() - started))
-            found.append(best)
-        return found
+        """Measure noise draws a second of one image with blocks of each size.
 
-    def draw(self, draws: list[SampleRequest]) -> list[tuple[NDArray[np.int64], float]]:
-        """Class counts ``(images, num_classes)`` and seconds for each."""
-        found = []
-        for draw in draws:
-            started = time.perf_counter()
-            images = torch.tensor(draw.pixels)
+        Each is the better of two tries of half ``seconds``; 0 for a block that does not fit into the device's memory.
+        """
+        image = torch.full((1, *self._shape), 0.5)
+        rates = []
+        for block in blocks:
             try:
-                counts = self._engine.count_images(images, draw.names, self._seed, draw.phase, draw.first, draw.stop)
+                rates.append(self._rate(image, Phase("rates", 2**40, block), seconds))
+            except torch.OutOfMemoryError:
+                rates.append(0.0)
+                torch.cuda.empty_cache()
+        return rates
+
+    def _rate(self, image: torch.Tensor, phase: Phase, seconds: float) -> float:
+        best = 0.0
+        self._engine.count_images(image, ["rates"], self._seed, phase, 0, 1)
+        for _ in range(2):
+            started, done = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds / 2:
+                # Several at once, as in a run: the device is waited for after the last only.
+                self._engine.count_images(image, ["rates"], self._seed, phase, done, done + 4)
+                done += 4
+            best = max(best, done * phase.block / (time.perf_counter() - started))
+        return best
+
+    def draw(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
+        """Draw what a task asks for; one result for each request."""
+        results = []
+        for request in requests:
+            started = time.perf_counter()
+            images, first, stop = torch.tensor(request.pixels), request.first, request.stop
+            try:
+                counts = self._engine.count_images(images, request.names, self._seed, request.phase, first, stop)
             except Exception as error:
-                where = f"image {', '.join(draw.names)}, {draw.phase.name} blocks {draw.first} to {draw.stop - 1}"
+                where = f"image {', '.join(request.names)}, {request.phase.name} blocks {first} to {stop - 1}"
                 logger(run=self._run).error("%s: %s", where, error)
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise UserError(
+                        f"--block: {len(images) * request.phase.block} rows do not fit into the GPU's memory; "
+                        "give a smaller --block, or --block auto"
+                    ) from error
                 if isinstance(error, BrokenModelError):
                     raise BrokenModelError(f"{error} ({where})") from error
                 raise
-            found.append((counts, time.perf_counter() - started))
-        return found
+            results.append(SampleResult(counts, time.perf_counter() - started))
+        return results

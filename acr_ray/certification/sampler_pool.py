@@ -1,46 +1,21 @@
-"""The samplers as Ray actors: started, handed work, waited for, replaced."""
+"""The samplers as Ray actors: started, given tasks, waited for, ended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
+from acr_ray.certification.pool import PoolEvent, SampleRequest, SamplerHandle, SamplerLost, SamplerReady, TaskDone
+from acr_ray.certification.sampler import Arithmetic, Sampler
 from acr_ray.models import ModelCard
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.smoothing.engine import BrokenModelError
-
-SamplerHandle = Any  # one sampler
-READY = "ready"
-
-
-@dataclass(frozen=True)
-class Lost:
-    """What comes back in place of an answer: the sampler is gone."""
-
-    why: str
-
-
-class SamplerPool(Protocol):
-    """Samplers at a distance. The coordinator knows no more of Ray than this."""
-
-    def start(self) -> SamplerHandle:
-        """Ask for one more sampler; it may take a while, or until a node comes, before it is ready."""
-
-    def draw(self, hand: SamplerHandle, draws: list[SampleRequest]) -> None:
-        """Send work; the answer comes out of `wait`."""
-
-    def wait(self, seconds: float) -> list[tuple[SamplerHandle, list[SampleRequest] | str, Any]]:
-        """What has come in, waiting at most so long: (sampler, the draws or `READY`, answers or `Lost`)."""
-
-    def release(self, hand: SamplerHandle) -> None:
-        """End a sampler and give back what it holds."""
 
 
 @dataclass(frozen=True)
@@ -97,39 +72,45 @@ class RaySamplerPool:
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
         self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
         self._class = sampler_class(actors)
-        self._expected: dict[ray.ObjectRef, tuple[Hashable, list[SampleRequest] | str]] = {}
+        # What is waited for, and the sampler and task id it belongs to; no task id: the sampler's start.
+        self._pending: dict[ray.ObjectRef, tuple[SamplerHandle, int | None]] = {}
 
     def start(self) -> SamplerHandle:
-        hand = self._class.remote(*self._arguments)
-        self._expected[hand.device_name.remote()] = (hand, READY)
-        return hand
+        sampler = self._class.remote(*self._arguments)
+        self._expect_ready(sampler)
+        return sampler
 
-    def draw(self, hand: SamplerHandle, draws: list[SampleRequest]) -> None:
-        self._expected[hand.draw.remote(draws)] = (hand, draws)
+    def _expect_ready(self, sampler: SamplerHandle) -> None:
+        self._pending[sampler.device_name.remote()] = (sampler, None)
 
-    def wait(self, seconds: float) -> list[tuple[SamplerHandle, list[SampleRequest] | str, Any]]:
-        if not self._expected:
+    def draw(self, sampler: SamplerHandle, task_id: int, requests: Sequence[SampleRequest]) -> None:
+        self._pending[sampler.draw.remote(requests)] = (sampler, task_id)
+
+    def wait(self, seconds: float) -> list[PoolEvent]:
+        if not self._pending:
             time.sleep(min(seconds, 0.2))
             return []
-        ready, _ = ray.wait(list(self._expected), num_returns=1, timeout=seconds)
+        ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=seconds)
         if ready:
             # Whatever else has come in meanwhile is taken along.
-            ready, _ = ray.wait(list(self._expected), num_returns=len(self._expected), timeout=0)
-        return [(*self._expected.pop(reference), self._answer(reference)) for reference in ready]
+            ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
+        return [self._event(reference, *self._pending.pop(reference)) for reference in ready]
 
-    def release(self, hand: SamplerHandle) -> None:
-        self._expected = {ref: what for ref, what in self._expected.items() if what[0] != hand}
-        ray.kill(hand)
+    def release(self, sampler: SamplerHandle) -> None:
+        self._forget(sampler)
+        ray.kill(sampler)
+
+    def _forget(self, sampler: SamplerHandle) -> None:
+        self._pending = {ref: owner for ref, owner in self._pending.items() if owner[0] != sampler}
 
     @staticmethod
-    def _answer(reference: ray.ObjectRef) -> Any:
+    def _event(reference: ray.ObjectRef, sampler: SamplerHandle, task_id: int | None) -> PoolEvent:
         try:
-            return ray.get(reference)
+            answer = ray.get(reference)
         except RayTaskError as error:  # the model's own failure would come back with any sampler
             if isinstance(error.cause, (UserError, BrokenModelError)):
                 raise error.cause from None
             raise
-        except RayActorError as error:
-            return Lost(" ".join(str(error).split())[:300])
-        except ray.exceptions.ObjectLostError as error:  # the answer's node went before it was fetched
-            return Lost(" ".join(str(error).split())[:300])
+        except (RayActorError, ObjectLostError) as error:  # lost: the answer's node went before it was fetched
+            return SamplerLost(sampler, " ".join(str(error).split())[:300])
+        return SamplerReady(sampler) if task_id is None else TaskDone(sampler, task_id, answer)

@@ -38,17 +38,17 @@ class WorkItem:
     stop: int
 
     @property
-    def evaluations(self) -> int:
+    def noise_draws(self) -> int:
         return len(self.images) * (self.stop - self.first) * self.phase.block
 
-    def spans(self) -> list[BlockRange]:
+    def block_ranges(self) -> list[BlockRange]:
         return [BlockRange(image, self.phase.name, self.first, self.stop) for image in self.images]
 
 
-def missing(blocks: int, done: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The intervals of ``range(blocks)`` that no interval of ``done`` (disjoint, half open) covers."""
+def missing_blocks(blocks: int, counted: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The intervals of ``range(blocks)`` that no interval of ``counted`` (disjoint, half open) covers."""
     gaps, at = [], 0
-    for first, stop in sorted(done):
+    for first, stop in sorted(counted):
         if first > at:
             gaps.append((at, first))
         at = max(at, stop)
@@ -63,81 +63,86 @@ class Queue:
 
     Args:
         images: how many images the run has.
-        needs: gives the missing `BlockRange`s of an image's present phase; none where it is finished.
+        advance: takes an image to its next phase if the present one is whole; returns the `BlockRange`s that it
+            lacks now, none if it is finished.
         phases: by name.
-        rows: rows of a forward pass, at most, where several images share it.
+        draws_per_pass: noise draws of a forward pass, at most, if several images share it.
         select: name of the phase in which images share forward passes.
     """
 
     def __init__(
-        self, images: int, needs: Callable[[int], list[BlockRange]], phases: dict[str, Phase], rows: int, select: str
-    ) -> None:
-        self._needs, self._phases, self._select = needs, phases, select
+        self, images: int, advance: Callable[[int], list[BlockRange]], phases: dict[str, Phase], draws_per_pass: int,
+        select: str,
+    ) -> None:  # fmt: skip
+        self._advance, self._phases, self._select = advance, phases, select
         self._images, self._next = images, 0
-        self._rows = rows
-        self._ready: deque[WorkItem] = deque()
-        self._waiting = 0  # evaluations in _ready
+        self._draws_per_pass = draws_per_pass
+        self._items: deque[WorkItem] = deque()
+        self._noise_draws = 0  # in _items
 
     @property
     def all_begun(self) -> bool:
         return self._next >= self._images
 
     def is_empty(self) -> bool:
-        """Whether there is nothing to hand out now; begins images to find out."""
-        while not self._ready and not self.all_begun:
+        """Whether there is nothing to dispatch now; begins images to find out."""
+        while not self._items and not self.all_begun:
             self._begin()
-        return not self._ready
+        return not self._items
 
-    def put(self, pieces: Iterable[WorkItem], *, first: bool = False) -> None:
-        """Pieces to be drawn; ``first``: before all others (they were lost)."""
-        for piece in pieces:
-            self._waiting += piece.evaluations
-            (self._ready.appendleft if first else self._ready.append)(piece)
+    def put(self, items: Iterable[WorkItem], *, first: bool = False) -> None:
+        """Add work items; ``first``: before all others (they were lost)."""
+        for item in items:
+            self._noise_draws += item.noise_draws
+            (self._items.appendleft if first else self._items.append)(item)
 
-    def go_on(self, image: int) -> None:
-        """Queue what an image that has begun needs next."""
-        self.put(WorkItem((s.image,), self._phases[s.phase], s.first, s.stop) for s in self._needs(image))
+    def resume(self, image: int) -> None:
+        """Queue what an image lacks next, after a phase of it is whole."""
+        self.put(self._items_of(self._advance(image)))
 
-    def take(self, evaluations: int, hands: int = 1) -> list[WorkItem]:
-        """About as many noisy forward passes as asked for, at least one block; empty where there is nothing now.
+    def take(self, noise_draws: int, tasks: int = 1) -> list[WorkItem]:
+        """Take about as many noise draws as asked for, at least one block; empty if there is nothing now.
 
         Args:
-            hands: who else will ask. What is left at the end is shared out among them.
+            tasks: how many such tasks are under way at once. What is left at the end is shared out among them.
         """
         taken: list[WorkItem] = []
-        left = evaluations
+        left = noise_draws
         while left > 0 or not taken:
             if self.is_empty():
                 break
             if self.all_begun and not taken:
-                left = min(left, max(1, self._waiting // hands))
-            piece = self._ready.popleft()
-            self._waiting -= piece.evaluations
-            row = len(piece.images) * piece.phase.block
-            blocks = min(piece.stop - piece.first, max(1, left // row))
-            cut = piece.first + blocks
-            taken.append(replace(piece, stop=cut))
-            if cut < piece.stop:
-                self.put([replace(piece, first=cut)], first=True)
-            left -= blocks * row
+                left = min(left, max(1, self._noise_draws // tasks))
+            item = self._items.popleft()
+            self._noise_draws -= item.noise_draws
+            draws_per_block = len(item.images) * item.phase.block
+            blocks = min(item.stop - item.first, max(1, left // draws_per_block))
+            cut = item.first + blocks
+            taken.append(replace(item, stop=cut))
+            if cut < item.stop:
+                self.put([replace(item, first=cut)], first=True)
+            left -= blocks * draws_per_block
         return taken
 
     def _begin(self) -> None:
-        group = group_of(self._next, self._images, self._phases[self._select], self._rows)
+        group = group_of(self._next, self._images, self._phases[self._select], self._draws_per_pass)
         self._next = group.stop
         new: list[int] = []
         for image in group:
-            spans = self._needs(image)
-            if spans and spans[0].phase == self._select:
+            lacking = self._advance(image)
+            if lacking and lacking[0].phase == self._select:
                 new.append(image)
             else:
-                self.put(WorkItem((image,), self._phases[s.phase], s.first, s.stop) for s in spans)
+                self.put(self._items_of(lacking))
         phase = self._phases[self._select]
         self.put([WorkItem(tuple(new), phase, 0, phase.blocks)] if new else [])
 
+    def _items_of(self, lacking: Iterable[BlockRange]) -> list[WorkItem]:
+        return [WorkItem((r.image,), self._phases[r.phase], r.first, r.stop) for r in lacking]
 
-def group_of(image: int, images: int, select: Phase, rows: int) -> range:
+
+def group_of(image: int, images: int, select: Phase, draws_per_pass: int) -> range:
     """The neighbours that an image's selection draws share forward passes with, itself among them."""
-    size = max(1, rows // select.block)
+    size = max(1, draws_per_pass // select.block)
     first = image // size * size
     return range(first, min(first + size, images))

@@ -105,11 +105,11 @@ class CertifyLines:
         if not (progress.rate or finished) or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
-        planned = f" of {progress.evaluations_planned:,}" if progress.evaluations_planned else ""
+        planned = f" of {progress.noise_draws_planned:,}" if progress.noise_draws_planned else ""
         speed = f"  {progress.rate:,.0f}/s  {clock(progress.seconds_left)} left" if progress.rate else ""
         print(
             f"{progress.images_done}/{progress.images} images  {count(progress.actors, 'actor')}  "
-            f"{progress.evaluations:,}{planned} noise draws{speed}",
+            f"{progress.noise_draws:,}{planned} noise draws{speed}",
             flush=True,
         )
 

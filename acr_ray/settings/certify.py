@@ -49,8 +49,10 @@ class CertifySettings(Settings):
     bound: Literal["clopper-pearson", "randomized"] = Field(
         "clopper-pearson", description="randomized: Clopper-Pearson with a seeded coin for ties, a little tighter"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="arithmetic of the network; it is the classifier in that arithmetic that is certified"
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="arithmetic of the network; it is the classifier in that arithmetic that is certified. tf32 is "
+        "for GPUs",
     )
     compile: bool = Field(False, description="torch.compile the network")
 
@@ -88,4 +90,6 @@ class CertifySettings(Settings):
             raise ValueError(f"bound = {self.bound}: belongs to stopping fixed; {self.stopping} has a bound of its own")
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
             raise ValueError("max_images, every and image_list exclude each other")
+        if self.dtype == "tf32" and self.device == "cpu":
+            raise ValueError("dtype = tf32: is an arithmetic of GPUs (--gpus-per-actor); allowed on a CPU: float32")
         return self

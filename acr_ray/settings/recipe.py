@@ -48,8 +48,10 @@ class TrainingSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="of SGD")
     channels_last: bool = Field(True, description="memory format of images and weights")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the network's passes (autocast); weights, losses and noise stay float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of the network's passes: bfloat16 and float16 by autocast, tf32 on GPUs; weights, losses and "
+        "noise stay float32",
     )
     compile: bool = Field(False, description="torch.compile the network; the attack then uses a few fixed sizes")
     accumulate: int = Field(1, ge=1, le=10_000, description="parts that a worker passes its share of a step in")

@@ -9,12 +9,28 @@ names the arithmetic.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import fx, nn
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from acr_ray.smoothing.compiled import Compiled
+
+LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 FOLDED = "batch norm folded"
+
+
+def use_float32(kind: Literal["ieee", "tf32"]) -> None:
+    """Choose how this process multiplies float32 numbers on a GPU.
+
+    torch's default is TF32 (10 bits of mantissa) in convolutions and IEEE in matrix products, which is neither. Also
+    fixes cuDNN's choice of algorithms: by its heuristics, never by timing, which could choose otherwise in another
+    process and change the last bits of its logits.
+    """
+    torch.backends.cuda.matmul.fp32_precision = kind
+    torch.backends.cudnn.conv.fp32_precision = kind
+    torch.backends.cudnn.benchmark = False
 
 
 class Converting(nn.Module):
@@ -22,31 +38,71 @@ class Converting(nn.Module):
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network, self.dtype = network.to(dtype), dtype
+        self.network, self.dtype = network, dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x.to(self.dtype)).float()
 
 
-def prepare(model: nn.Module, *, device: str = "cpu", dtype: str = "float32", compiled: bool = False) -> nn.Module:
-    """A frozen copy of a model, in evaluation mode, for many forward passes and nothing else.
+class Float32Linear(nn.Linear):
+    """A last layer that computes in float32 whatever precision its inputs have.
 
-    Batch norm is folded into the convolution before it where the network can be traced, weights are channels-last.
+    Logits rounded to 8 bits of mantissa are often equal, and ``argmax`` would give all ties to the lowest class.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x.float(), self.weight, self.bias)
+
+
+def prepare(
+    model: nn.Module, *, device: str = "cpu", dtype: str = "float32", compiled: bool = False, rows: Sequence[int] = ()
+) -> nn.Module:
+    """Make a frozen copy of a model, in evaluation mode, for many forward passes and nothing else.
+
+    Batch norm is folded into the convolution before it if the network can be traced; weights are channels-last. In
+    bfloat16 and float16 the last linear layer stays in float32 if the network can be traced. Sets how the process
+    multiplies float32 numbers, see `use_float32`: what is prepared last decides for all.
 
     Args:
         model: maps ``(B, C, H, W)`` float32 to logits ``(B, K)``; not changed.
         device: ``"cpu"`` or a CUDA device.
-        dtype: a key of `DTYPES`: the precision of weights and activations.
-        compiled: pass it through ``torch.compile`` (on CUDA with CUDA graphs).
+        dtype: ``float32``, ``tf32`` or a key of `LOWER`: the precision of weights and activations.
+        compiled: pass it through ``torch.compile`` (on CUDA with CUDA graphs), see `Compiled`.
+        rows: batch sizes to compile for as they are; others are padded.
     """
+    use_float32("tf32" if dtype == "tf32" else "ieee")
     ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
-    if dtype != "float32":
-        ready = Converting(ready, DTYPES[dtype])
+    if dtype in LOWER:
+        ready = in_lower_precision(ready, LOWER[dtype])
     ready = ready.to(device=device, memory_format=torch.channels_last)
-    if compiled:
-        mode = "reduce-overhead" if torch.device(device).type == "cuda" else "default"
-        return torch.compile(ready, mode=mode)
-    return ready
+    return Compiled(ready, device, rows) if compiled else ready
+
+
+def in_lower_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Convert a network, all but a last linear layer that gives the logits and nothing else.
+
+    Args:
+        model: float32, traced by `folded` or not; its modules are changed.
+    """
+    graph = model if isinstance(model, fx.GraphModule) else traced(model)
+    name = _last_linear(graph) if graph is not None else None
+    if graph is None or name is None:
+        return Converting(model.to(dtype), dtype)
+    last = graph.get_submodule(name)
+    head = Float32Linear(last.in_features, last.out_features, bias=last.bias is not None)
+    head.load_state_dict(last.state_dict())
+    graph.to(dtype)
+    graph.set_submodule(name, head.requires_grad_(False))
+    return Converting(graph.eval(), dtype)
+
+
+def _last_linear(graph: fx.GraphModule) -> str | None:
+    """Name of the linear layer whose output is the network's, if it is called nowhere else."""
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    last, modules = output.args[0], dict(graph.named_modules())
+    if not _calls(last, nn.Linear, modules):
+        return None
+    return last.target if sum(node.target == last.target for node in graph.graph.nodes) == 1 else None
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -58,15 +114,8 @@ def folded(model: nn.Module) -> nn.Module:
     Args:
         model: in evaluation mode; its modules may be changed.
     """
-    if not has_batch_norm(model) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
-        return model
-    try:
-        graph = fx.symbolic_trace(model)
-    except Exception:  # tracing runs the user's code with stand-ins for tensors: anything may be raised
-        return model
-    # A tensor that forward makes itself would be frozen at the value it had while tracing.
-    own = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    if any(node.target not in own for node in graph.graph.find_nodes(op="get_attr")):
+    graph = traced(model) if has_batch_norm(model) else None
+    if graph is None:
         return model
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
@@ -83,6 +132,19 @@ def folded(model: nn.Module) -> nn.Module:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph.eval()
+
+
+def traced(model: nn.Module) -> fx.GraphModule | None:
+    """The same network as a graph; None if torch.fx cannot be trusted to give the same function."""
+    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return None
+    try:
+        graph = fx.symbolic_trace(model)
+    except Exception:  # tracing runs the user's code with stand-ins for tensors: anything may be raised
+        return None
+    # A tensor that forward makes itself would be frozen at the value it had while tracing.
+    own = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return None if any(node.target not in own for node in graph.graph.find_nodes(op="get_attr")) else graph
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -147,9 +147,13 @@ class SamplingEngine:
         Returns:
             int64 ``(B,)`` in [0, phase.draws].
         """
+        images, labels = images.to(self.device), labels.to(self.device)
         total = torch.zeros(len(images), dtype=torch.int64, device=self.device)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for block in range(phase.blocks):
             seeds = [phase.seed(run_seed, name, block) for name in names]
-            classes = self.predictions(images, seeds, phase.block)[:, : phase.counted(block)]
-            total += (classes == labels.to(self.device)[:, None]).sum(1)
+            classes, fine = self._predict(images, seeds, phase.block)
+            total += (classes[:, : phase.counted(block)] == labels[:, None]).sum(1)
+            finite &= fine
+        _check(finite)
         return total.cpu().numpy()

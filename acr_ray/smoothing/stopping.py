@@ -133,7 +133,7 @@ class RadiiRule(Rule):
         worth: what a claim is worth, in units of n; see `_worth`.
         power, kept: alpha spent by draw m is ``alpha * (1 - k) * (m / n)**power``, the rest at n; k rises from ``kept``
             to 1 as a threshold nears what n agreeing draws can just reject. All three, and the looks, were chosen by
-            measured efficiency (`acr_ray.benchmarks.simulate`).
+            measured efficiency (`jobs.benchmarks.simulate`).
     """
 
     name = RADII

@@ -14,7 +14,7 @@ from scipy import special
 
 from acr_ray.smoothing.bounds import lower_bound, radius
 
-#: Chosen by measured efficiency, see `acr_ray.benchmarks.simulate`.
+#: Chosen by measured efficiency, see `jobs.benchmarks.simulate`.
 EVERYWHERE = 0.05  # part of alpha that all looks share evenly, whatever the plan
 AT_THE_LAST = 0.1  # part of alpha that the last look has at least
 NOMINAL = 0.4  # part of alpha that a look is taken to have while planning

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol
+from typing import Any
 
 from acr_ray.telemetry.meters import Meters
-
-
-class CertificationProgress(Protocol):
-    """How far a certification is."""
-
-    images_done: int
-    images: int
-    evaluations: int
-    rate: float
-    actors: int
-    seconds_left: float
+from acr_ray.telemetry.progress import CertificationProgress
 
 
 class EpochMeters:
@@ -45,22 +35,22 @@ class CertificationMeters:
     """Takes how far a certification is, as often as its coordinator looks.
 
     Args:
-        before: noisy samples that earlier processes have drawn: those are not this process's to count.
+        before: noise draws that earlier processes have made: those are not this process's to count.
     """
 
     def __init__(self, run: str, before: int = 0) -> None:
         self._meters, self._before, self._seen = Meters("certify", run), before, -1
 
-    def __call__(self, standing: CertificationProgress) -> None:
+    def __call__(self, progress: CertificationProgress) -> None:
         meters = self._meters
-        meters.set("acr_images", standing.images)
-        meters.set("acr_images_done", standing.images_done)
-        meters.set("acr_samplers", standing.actors)
-        meters.set("acr_noisy_samples_per_second", standing.rate)
-        meters.set("acr_seconds_left", standing.seconds_left)
-        meters.count_to("acr_noisy_samples", standing.evaluations - self._before)
-        if standing.evaluations != self._seen:
-            self._seen = standing.evaluations
+        meters.set("acr_images", progress.images)
+        meters.set("acr_images_done", progress.images_done)
+        meters.set("acr_samplers", progress.actors)
+        meters.set("acr_noisy_samples_per_second", progress.rate)
+        meters.set("acr_seconds_left", progress.seconds_left)
+        meters.count_to("acr_noisy_samples", progress.noise_draws - self._before)
+        if progress.noise_draws != self._seen:
+            self._seen = progress.noise_draws
             meters.progress()
 
 

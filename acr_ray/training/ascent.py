@@ -40,7 +40,11 @@ def gradient(objective: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         objective: ``(B, …)`` to ``(B',)``, every value a function of one row. They are summed, not averaged: a
             row's gradient must not depend on its batch mates.
         at: ``(B, …)``, not changed.
+
+    Returns:
+        Like ``at``; 0 where a derivative is not finite, as in float16 before batch statistics are known: an attack
+        leaves such a value where it is, as `attack_noise` does. That a network is broken its loss tells.
     """
     at = at.detach().requires_grad_()
     with torch.enable_grad():
-        return torch.autograd.grad(objective(at).sum(), at)[0]
+        return torch.autograd.grad(objective(at).sum(), at)[0].nan_to_num(0.0, 0.0, 0.0)

@@ -77,7 +77,8 @@ def attack_noise(
             if looks[step]:
                 here = _padded(rows, sizes)
                 with torch.no_grad():
-                    rows = rows[model(inputs[here] + result[here])[: len(rows)].argmax(1) == labels[rows]]
+                    logits = model(inputs[here] + result[here])[: len(rows)]
+                rows = rows[_places(logits.argmax(1) == labels[rows])]
             if len(rows) == 0:
                 break
             here = _padded(rows, sizes)
@@ -85,18 +86,24 @@ def attack_noise(
             with torch.enable_grad():
                 logits = model(inputs[here] + delta)[: len(rows)]
                 # What was looked at is correct, even if another batch size rounds otherwise.
-                correct = torch.ones_like(rows, dtype=torch.bool) if looks[step] else logits.argmax(1) == labels[rows]
+                kept = torch.arange(len(rows), device=rows.device) if looks[step] else None
+                kept = _places(logits.argmax(1) == labels[rows]) if kept is None else kept
+                rows = rows[kept]
                 # The sum, not the mean: a row's gradient must not depend on its batch mates.
-                loss = nn.functional.cross_entropy(logits[correct], labels[rows[correct]], reduction="sum")
-            count, rows = len(rows), rows[correct]
+                loss = nn.functional.cross_entropy(logits[kept], labels[rows], reduction="sum")
             active[step] = len(rows)
             if len(rows) == 0:
                 break
-            gradient = torch.autograd.grad(loss * scale if scale != 1 else loss, delta)[0][:count][correct]
+            gradient = torch.autograd.grad(loss * scale if scale != 1 else loss, delta)[0][kept]
             if scale != 1:
                 gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-            result[rows] = resized(delta.detach()[:count][correct] + _step(gradient, settings), lengths[rows])
+            result[rows] = resized(delta.detach()[kept] + _step(gradient, settings), lengths[rows])
     return Attacked(result, active)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask is true. On a GPU this waits for the device, as every choice of rows must: once in a PGD step."""
+    return mask.nonzero().flatten()
 
 
 def worth_looking(shares: Sequence[float]) -> tuple[bool, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.train.torch import TorchConfig
 
-from acr_ray.training.requests import listen
+from acr_ray.training.control.requests import listen_for_termination
 
 
 class _Listening(TorchConfig().backend_cls):
@@ -15,7 +15,7 @@ class _Listening(TorchConfig().backend_cls):
 
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         super().on_start(worker_group, backend_config)
-        worker_group.execute(listen)
+        worker_group.execute(listen_for_termination)
 
 
 @dataclass

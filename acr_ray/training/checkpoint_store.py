@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import uuid
@@ -152,22 +151,3 @@ class CheckpointStore:
             self.folder.delete(file)
         except OSError as error:  # a store that is down for a moment; the next pruning finds it again
             self.say(f"{self.folder}/{file} could not be deleted ({error})")
-
-
-class EventLog:
-    """Lines for the user that survive the worker that wrote them: ``notes.jsonl``, shown by the driver.
-
-    Where the disk is full they wait until it isn't.
-    """
-
-    def __init__(self, out: Folder, name: str) -> None:
-        self._out, self._name = out, name
-        self._lines = out.read_text(name).splitlines() if out.is_file(name) else []
-
-    def __call__(self, text: str) -> None:
-        print(text, flush=True)
-        self._lines.append(json.dumps({"note": text}))
-        try:
-            self._out.write_text(self._name, "".join(f"{line}\n" for line in self._lines))
-        except OSError:
-            return

@@ -59,9 +59,13 @@ class Group:
             wrapped.register_comm_hook(None, default_hooks.fp16_compress_hook)
         return wrapped
 
-    def no_gradient_sync(self, model: nn.Module) -> AbstractContextManager:
-        """Passes in here leave gradients on their worker: all but the last part of an accumulated step."""
-        return nullcontext() if self.world == 1 else model.no_sync()
+    def no_gradient_sync(self, wrapped: nn.Module) -> AbstractContextManager:
+        """Leave the gradients of passes in here on their worker: all but the last part of an accumulated step.
+
+        Args:
+            wrapped: what `wrap` gave.
+        """
+        return nullcontext() if self.world == 1 else wrapped.no_sync()
 
     def sum(self, values: NDArray) -> NDArray:
         """The sum of an array over the workers, on all of them."""

@@ -19,6 +19,7 @@ from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.attack import worth_looking
 from acr_ray.training.checkpoint import Partial, Progress, load_state, save_state
+from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
@@ -30,7 +31,6 @@ from acr_ray.training.selection import SampleSelection
 from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import FIXED, Sums
 from acr_ray.training.timing import Timers
-from acr_ray.training.worker_sync import WorkerSync
 
 __all__ = ["Hooks", "Trainer", "TrainingStopped", "check_workers"]
 
@@ -55,7 +55,7 @@ class Hooks:
 
     Attributes:
         after_step: called with epoch and number of each step after it, e.g. by a profiler.
-        between_steps: called on every worker with the requests that the pulse has found, where there are any;
+        between_steps: called on every worker with the requests that `WorkerSync` has found, if there are any;
             ``progress.partial`` then says how far the epoch is, so a checkpoint saved there goes on at that step.
         after_epoch: called on every worker after each epoch.
     """
@@ -76,7 +76,7 @@ class Trainer:
         device: ``"cpu"`` or a CUDA device.
         contents: of what the recipe names by path, see `check_named`; none: whatever lies there.
         identity: of the checkpoints that this run writes and reads; none: the recipe's own.
-        pulse: asked between steps; one with requests of its own can save or stop within an epoch.
+        worker_sync: asked between steps; one with requests of its own can save or stop within an epoch.
 
     The sequence of global batches, views and noise does not depend on the number of workers.
 
@@ -89,7 +89,7 @@ class Trainer:
 
     def __init__(
         self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu",
-        contents: Contents | None = None, identity: str | None = None, pulse: WorkerSync | None = None,
+        contents: Contents | None = None, identity: str | None = None, worker_sync: WorkerSync | None = None,
     ) -> None:  # fmt: skip
         check_workers(recipe, len(images), group.world)
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
@@ -99,7 +99,7 @@ class Trainer:
         self.scaler = gradient_scaler(recipe.training.precision, device)
         self.identity = identity or digest(recipe.identity(contents))
         self.engine = SamplingEngine(self.networks.network, len(images.class_names), recipe.training.sigma, device)
-        self.progress, self.timers, self.worker_sync = Progress(), Timers(device), pulse or WorkerSync(group)
+        self.progress, self.timers, self.worker_sync = Progress(), Timers(device), worker_sync or WorkerSync(group)
         self.step = TrainStep(
             recipe, self.networks, build_method(recipe), self.optimizer, self.scaler, group, self.timers, seed, images
         )
@@ -203,10 +203,9 @@ class Trainer:
             self._stop(f"the loss is not finite at epoch {self.progress.epoch}, step {bad}")
 
     def _stop(self, problem: str) -> NoReturn:
-        raise TrainingStopped(
-            f"{problem}; the last checkpoint is from before it. "
-            "A smaller training.learning_rate or attack.epsilon may help"
-        )
+        half = self.recipe.training.precision == "float16"
+        advice = "training.precision=bfloat16" if half else "A smaller training.learning_rate or attack.epsilon"
+        raise TrainingStopped(f"{problem}; the last checkpoint is from before it. {advice} may help")
 
     def _summary(self, epoch: int, sums: Sums, attacks: bool, seconds: float) -> dict[str, Any]:
         names, finite = sums.names, self.finite()

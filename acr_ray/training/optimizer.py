@@ -11,14 +11,29 @@ REFERENCE_BATCH = 256  # of the paper's learning rate
 
 
 def build_optimizer(module: nn.Module, training: TrainingSettings, device: str) -> torch.optim.SGD:
-    """SGD as the recipe says; one kernel for all parameters on a GPU.
+    """Build SGD as the recipe says; one kernel for all parameters on a GPU.
 
     On a CPU torch's plain loop is kept: its fused kernel may round otherwise, and runs there are promised bit for bit.
     """
-    return torch.optim.SGD(
+    fused = torch.device(device).type == "cuda"
+    optimizer = torch.optim.SGD(
         module.parameters(), lr=training.learning_rate, momentum=training.momentum,
-        weight_decay=training.weight_decay, fused=True if torch.device(device).type == "cuda" else None,
+        weight_decay=training.weight_decay, fused=fused or None,
     )  # fmt: skip
+    if fused and training.momentum:
+        begin_momentum(optimizer)
+    return optimizer
+
+
+def begin_momentum(optimizer: torch.optim.SGD) -> None:
+    """Begin momentum at 0, which the first step turns into the gradient, as torch begins it.
+
+    The fused kernel takes new memory for it and writes there; but if the first gradients have overflowed in float16,
+    the scaler has it write nothing, and the next step reads what was in that memory before.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def learning_rate(training: TrainingSettings, epoch: int, step: int | None = None, steps: int = 1) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -10,7 +11,8 @@ class PassCounter:
 
     def __init__(self, module: nn.Module) -> None:
         self.forward = self.backward = 0
-        module.register_forward_hook(self._count)
+        # Outside of compiled graphs: a compiler would take the count for a constant, and compile anew at each pass.
+        module.register_forward_hook(torch.compiler.disable(self._count))
 
     def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.forward += len(output)

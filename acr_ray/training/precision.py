@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Autocast(nn.Module):
@@ -24,8 +24,8 @@ class Autocast(nn.Module):
 
 
 def in_precision(network: nn.Module, precision: str, device: str) -> nn.Module:
-    """The network with its passes in this precision; in float32 the network itself."""
-    return network if precision == "float32" else Autocast(network, PRECISIONS[precision], device)
+    """The network with its passes in this precision; in float32 and tf32 the network itself."""
+    return Autocast(network, LOWER[precision], device) if precision in LOWER else network
 
 
 def gradient_scaler(precision: str, device: str) -> torch.amp.GradScaler:

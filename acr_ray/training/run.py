@@ -6,24 +6,35 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from acr_ray.settings import Recipe, UserError
-from acr_ray.settings.documents import check
+from acr_ray.formats.files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT,
+    CONTROL,
+    EVENTS,
+    METRICS,
+    P_A,
+    PROBLEM,
+    PROFILE,
+    RAY_TRAIN,
+    STATE,
+    SUMMARY,
+)
+from acr_ray.formats.states import RunState
+from acr_ray.settings import Recipe
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
-from acr_ray.training.following import Follower
-from acr_ray.training.loop import TrainingStopped, check_workers
+from acr_ray.training.control.channel import ControlChannel
+from acr_ray.training.control.follower import Follower
+from acr_ray.training.control.messages import WorkerConfig, WorkerResult
+from acr_ray.training.loop import check_workers
 from acr_ray.training.named_files import Contents
-from acr_ray.training.p_a_file import FOLDER as P_A
-from acr_ray.training.requests import CONTROL, GRACE, RUNNING, STARTING, STOP, steer, steering
-from acr_ray.training.worker import BEST, CHECKPOINT, METRICS, NOTES, PROBLEM, PROFILE, STATE_FOLDER, train_worker
+from acr_ray.training.worker import train_worker
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
-RAY_FOLDER = "ray"
-OWNED = (
-    RAY_FOLDER, STATE_FOLDER, CHECKPOINT, BEST, PROFILE, METRICS, PROBLEM, NOTES, CONTROL, P_A, "summary.json",
-)  # fmt: skip
+OWNED = (RAY_TRAIN, STATE, CHECKPOINT, BEST_CHECKPOINT, PROFILE, METRICS, PROBLEM, EVENTS, CONTROL, P_A, SUMMARY)
+GRACE = 30.0  # seconds in which workers that are asked to stop have saved
 
 
 def run_training(
@@ -39,13 +50,13 @@ def run_training(
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Train to the last epoch, from the run's last intact checkpoint where there is one.
+    """Train to the last epoch, from the run's last intact checkpoint if there is one.
 
-    Where this process is told to end (SIGTERM), the workers are asked to save within an epoch first, and have
+    If this process is told to end (SIGTERM), the workers are asked to save within an epoch first, and have
     `GRACE` seconds to.
 
     Args:
-        out: gets ``checkpoint/`` and ``metrics.jsonl``; checkpoints to go on from are in ``state/``, Ray Train's own
+        out: gets ``checkpoint/`` and ``metrics.jsonl``; checkpoints to resume from are in ``state/``, Ray Train's own
             files in ``ray/``, until the run is done.
         fingerprint: of the training images, as the driver sees them.
         images: how many they are.
@@ -66,25 +77,25 @@ def run_training(
 
     workers.check_fits()
     check_workers(recipe, images, workers.most or workers.count)
-    for name in (PROBLEM, CONTROL):  # deleting works on a full disk, too
-        out.delete(name)
-    steer(out, STARTING)
+    channel = ControlChannel(out)
+    channel.open()
+    config = WorkerConfig(
+        run=f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}",
+        recipe=recipe,
+        seed=seed,
+        out=out.uri,
+        threads=workers.cpus,
+        checkpoint_every=policy.every,
+        checkpoint_minutes=policy.minutes,
+        keep_checkpoints=policy.last,
+        best_by=policy.best_by,
+        profile=policy.profile,
+        fingerprint=fingerprint,
+        contents=dict(contents or {}),
+    )
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={
-            "run": f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}",
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": seed,
-            "out": out.uri,
-            "threads": workers.cpus,
-            "checkpoint_every": policy.every,
-            "checkpoint_minutes": policy.minutes,
-            "keep_checkpoints": policy.last,
-            "best_by": policy.best_by,
-            "profile": policy.profile,
-            "fingerprint": fingerprint,
-            "contents": dict(contents or {}),
-        },
+        train_loop_config={"config": config},
         torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count if workers.most is None else (workers.count, workers.most),
@@ -93,28 +104,30 @@ def run_training(
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
-            name=RAY_FOLDER,
+            name=RAY_TRAIN,
             storage_path=out.uri,
             failure_config=FailureConfig(max_failures=policy.max_failures),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )
-    with Follower(out, on_epoch, on_note):
+    with Follower(channel, on_epoch, on_note):
         try:
-            problem = (_fit(trainer, policy.max_failures, on_note).return_value or {}).get("problem")
+            result: WorkerResult | None = _fit(trainer, policy.max_failures, on_note).return_value
         except SystemExit:
-            _ask_to_stop(out)
+            _ask_to_stop(channel)
             raise
         finally:
-            _raise_problem(out)
-    if problem:
-        _raise(problem)
-    for name in (RAY_FOLDER, STATE_FOLDER, CONTROL):
+            if problem := channel.take_problem():
+                raise problem.error()
+    if result is not None and result.problem is not None:
+        raise result.problem.error()
+    for name in (RAY_TRAIN, STATE):
         out.delete(name)
+    channel.close()
 
 
 def _fit(trainer: Any, max_failures: int, on_note: Callable[[str], None]) -> Any:
-    """The trainer's result, also where a worker dies while they are being started: Ray Train would give up there."""
+    """Return the result, also if a worker dies while they are being started: Ray Train would give up there."""
     from ray.exceptions import RayActorError
     from ray.train import ControllerError
 
@@ -127,24 +140,10 @@ def _fit(trainer: Any, max_failures: int, on_note: Callable[[str], None]) -> Any
             on_note("a worker was lost while the workers were starting; they are started again")
 
 
-def _ask_to_stop(out: Folder) -> None:
-    """Have the workers save where they are, and wait for it; those that are not at work yet have nothing to save."""
-    if steering(out) != RUNNING:
-        steer(out, STOP)
-        return
-    steer(out, STOP)
+def _ask_to_stop(channel: ControlChannel) -> None:
+    """Have the workers save where they are, and wait for it; those that do not train yet have nothing to save."""
+    training = channel.state() == RunState.RUNNING
+    channel.set_state(RunState.STOP)
     until = time.monotonic() + GRACE
-    while steering(out) == STOP and time.monotonic() < until:
+    while training and channel.state() == RunState.STOP and time.monotonic() < until:
         time.sleep(0.2)
-
-
-def _raise_problem(out: Folder) -> None:
-    if out.is_file(PROBLEM):
-        problem = check(dict[str, str], out.read_json(PROBLEM), f"{out}/{PROBLEM}")
-        out.delete(PROBLEM)
-        _raise(problem)
-
-
-def _raise(problem: dict[str, str]) -> NoReturn:
-    kind = UserError if problem.get("kind") == "user" else TrainingStopped
-    raise kind(problem.get("text", "the workers stopped, and the reason they left is damaged"))

@@ -85,7 +85,8 @@ class TrainStep:
             # Dropout draws from torch's global generator: seeded, it depends on nothing but the step and the worker.
             torch.manual_seed(derive_seed(self.seed, "torch", given.epoch, given.number, group.rank))
         self.optimizer.zero_grad(set_to_none=True)
-        parts = np.array_split(np.arange(len(given.positions)), min(t.accumulate, len(given.positions)))
+        # As many parts on every worker, whose shares may differ by one: synchronised batch norm waits in each of them.
+        parts = np.array_split(np.arange(len(given.positions)), min(t.accumulate, given.inputs // group.world))
         for part in parts:
             rows = slice(int(part[0]), int(part[-1]) + 1)
             batch = self._batch(given, x[rows], y[rows], given.positions[rows])
@@ -95,7 +96,7 @@ class TrainStep:
                     batch = replace(batch, noise=attacked.noise)
                     sums.add_attack(attacked.active)
             last = part is parts[-1]
-            with timers("forward_backward"), nullcontext() if last else group.no_gradient_sync(nets.model):
+            with timers("forward_backward"), nullcontext() if last else group.no_gradient_sync(nets.parallel):
                 found = self.method.loss(nets.model, batch)
                 # DDP averages workers alike; a part's share of the step's inputs makes that the mean over inputs.
                 share = len(part) / given.inputs

@@ -30,6 +30,11 @@ class Workers:
         """Raises UserError where the cluster could never hold the workers (Ray Train would wait for ever)."""
         import ray
 
+        if self.gpus not in (0, 1):
+            raise UserError(
+                f"--gpus-per-worker {self.gpus:g}: a worker computes on one GPU of its own; allowed: 0 or 1 "
+                "(more GPUs: more --workers)"
+            )
         total = ray.cluster_resources()
         for kind, needed in (("CPU", self.count * self.cpus), ("GPU", self.count * self.gpus)):
             if needed > total.get(kind, 0):

@@ -84,7 +84,7 @@ def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None)
     """
     fits = [resources.get("CPU", 0) // (workers.count * workers.cpus)]
     if workers.gpus:
-        fits.append(resources.get("GPU", 0) // (workers.count * workers.gpus))
+        fits.append(int(resources.get("GPU", 0) / (workers.count * workers.gpus) + 1e-9))
     return max(1, int(min(fits)) if asked is None else min(int(min(fits)), asked))
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from acr_ray.benchmarks import certify_works
-from acr_ray.benchmarks.figures import alternate, figure, ratios
-from acr_ray.benchmarks.processes import Worker, together
+from jobs.benchmarks import certify_works
+from jobs.benchmarks.figures import alternate, figure, ratios
+from jobs.benchmarks.processes import Worker, together
 from tests.fakes.jobs import run
 
 

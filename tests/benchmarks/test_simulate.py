@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks import simulate
-from acr_ray.benchmarks.simulate import Population, draws_for_radii, draws_for_width, measure, population
 from acr_ray.reporting import open_source
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.stopping import FixedRule
+from jobs.benchmarks import simulate
+from jobs.benchmarks.simulate import Population, draws_for_radii, draws_for_width, measure, population
 from tests.reporting.making import certificates, reference
 
 SMALL = {"sigma": 0.25, "n": 2000, "alpha": 0.01, "radii": (0.0, 0.25, 0.5)}

@@ -6,9 +6,9 @@ import socket
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks import train, train_works
-from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings.recipe import AttackSettings
+from jobs.benchmarks import train, train_works
+from jobs.benchmarks.processes import Worker, together
 from tests.fakes.jobs import run
 
 M, T, BATCH = 4, 3, 64

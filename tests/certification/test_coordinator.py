@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks.simulated_pool import SimulatedSamplerPool
 from acr_ray.certification.coordinator import Coordinator, SamplersLost, StorageLost
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
@@ -13,6 +12,7 @@ from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.data.image_set import MemorySet
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
+from tests.fakes.sampler_pool import SimulatedSamplerPool
 
 SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=3000, block=100, radii=(0.0, 0.25, 0.5))
 
@@ -35,7 +35,7 @@ def certify(folder, pool, settings=SETTINGS, images=12, low=3, high=3, patience=
     ledger.read(store)
     coordinator = Coordinator(ledger, store, data, pool, low, high, settings.block, patience, pool.clock)
     coordinator.run()
-    assert not coordinator.workers and len(store.finished) == images
+    assert not coordinator.samplers and len(store.finished) == images
     again = CountStore(CertificationProcedure(settings), data.names, data.labels.tolist())
     Ledger(Folder(folder), data.names, 10).read(again)
     assert again.finished == store.finished, "the ledger holds all that was counted"
@@ -56,10 +56,10 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stopping", ["fixed", "radii", "width"])
-@pytest.mark.parametrize("hands", [2, 7, 40])
-def test_any_number_of_samplers_gives_the_same(alone, tmp_path, stopping, hands):
+@pytest.mark.parametrize("samplers", [2, 7, 40])
+def test_any_number_of_samplers_gives_the_same(alone, tmp_path, stopping, samplers):
     store, coordinator = certify(
-        tmp_path, SimulatedSamplerPool(), SETTINGS.change({"stopping": stopping}), low=1, high=hands
+        tmp_path, SimulatedSamplerPool(), SETTINGS.change({"stopping": stopping}), low=1, high=samplers
     )
     assert store.finished == alone[stopping] and coordinator.wasted == 0
 
@@ -75,7 +75,7 @@ def test_sequential_rules_spend_less_and_agree_on_what_they_claim(alone):
 @pytest.mark.parametrize("seed", range(5))
 def test_samplers_lost_at_random_change_nothing(alone, tmp_path, stopping, seed):
     rng = np.random.default_rng(seed)
-    pool = SimulatedSamplerPool(fails=lambda hand, now: rng.random() < 0.2)
+    pool = SimulatedSamplerPool(fails=lambda sampler, now: rng.random() < 0.2)
     store, _ = certify(tmp_path, pool, SETTINGS.change({"stopping": stopping}), high=4)
     assert store.finished == alone[stopping]
     assert pool.started > 4, "the lost ones were replaced"
@@ -85,7 +85,7 @@ def test_samplers_lost_at_random_change_nothing(alone, tmp_path, stopping, seed)
 
 def test_a_sampler_that_hardly_moves_is_overtaken(alone, tmp_path):
     """Its tasks are given to others as well; the run does not wait for it, and its late answers count once."""
-    pool = SimulatedSamplerPool(block_seconds=0.1, slows=lambda hand: 10_000.0 if hand == 0 else 1.0)
+    pool = SimulatedSamplerPool(block_seconds=0.1, slows=lambda sampler: 10_000.0 if sampler == 0 else 1.0)
     store, coordinator = certify(tmp_path, pool)
     assert store.finished == alone["fixed"] and pool.now < 1000
 
@@ -105,7 +105,7 @@ def test_pending_samplers_are_not_waited_for(alone, tmp_path):
 
 def test_samplers_that_never_answer_end_the_run(tmp_path):
     with pytest.raises(SamplersLost, match="simulated"):
-        certify(tmp_path, SimulatedSamplerPool(fails=lambda hand, now: True))
+        certify(tmp_path, SimulatedSamplerPool(fails=lambda sampler, now: True))
 
 
 @pytest.fixture

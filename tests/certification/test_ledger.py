@@ -9,7 +9,7 @@ from acr_ray.certification import ledger as ledger_module
 from acr_ray.certification.count_store import CountStore, Overlap
 from acr_ray.certification.ledger import COMPACT_AT, Ledger
 from acr_ray.certification.procedure import ABSTAINED, CERTIFIED, STOPPED_WRONG, CertificationProcedure
-from acr_ray.certification.work_items import BlockRange, Queue, WorkItem, missing
+from acr_ray.certification.work_items import BlockRange, Queue, WorkItem, missing_blocks
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.decide import certify, select_class
 from acr_ray.smoothing.plan import SELECT, staged
@@ -20,35 +20,34 @@ SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n0=30, n=250, block=100)
 PHASES = CertificationProcedure(SETTINGS).phases  # one block of 30; blocks of 100, 100 and 50 of 100
 
 
-def counts_of(span, phase, seed=0):
-    counted = sum(phase.counted(block) for block in range(span.first, span.stop))
-    drawn = np.random.default_rng([seed, span.image, span.first]).multinomial(counted, [0.1, 0.7, 0.2])
+def counts_of(block_range, phase, seed=0):
+    counted = sum(phase.counted(block) for block in range(block_range.first, block_range.stop))
+    drawn = np.random.default_rng([seed, block_range.image, block_range.first]).multinomial(counted, [0.1, 0.7, 0.2])
     return {int(c): int(drawn[c]) for c in np.flatnonzero(drawn)}
 
 
 def result(image, phase, first, stop):
-    span = BlockRange(image, phase.name, first, stop)
-    return span, counts_of(span, phase), 0.25
+    block_range = BlockRange(image, phase.name, first, stop)
+    return block_range, counts_of(block_range, phase), 0.25
 
 
 def new_store(settings=SETTINGS, names=NAMES, labels=LABELS):
     return CountStore(CertificationProcedure(settings), names, labels)
 
 
-def queue_of(store, rows=100):
-    return Queue(len(store), store.needs, store.phases, rows, SELECT)
+def queue_of(store, draws_per_pass=100):
+    return Queue(len(store), store.advance, store.phases, draws_per_pass, SELECT)
 
 
-def draw_all(store, size, rows=100, hands=1):
+def draw_all(store, size):
     """Take tasks and answer them one by one, as one sampler would; yields the lines of each task."""
-    queue = queue_of(store, rows)
-    while pieces := queue.take(size, hands):
-        lines = [(s, counts_of(s, piece.phase), 0.25) for piece in pieces for s in piece.spans()]
-        for span, counts, seconds in lines:
-            assert store.add(span, counts, seconds)
-            needs = store.needs(span.image)
-            if needs and needs[0].phase != span.phase:
-                queue.go_on(span.image)
+    queue = queue_of(store)
+    while items := queue.take(size):
+        lines = [(r, counts_of(r, item.phase), 0.25) for item in items for r in item.block_ranges()]
+        for block_range, counts, seconds in lines:
+            assert store.add(block_range, counts, seconds)
+            if not store.missing(block_range.image):
+                queue.resume(block_range.image)
         yield lines
 
 
@@ -63,7 +62,7 @@ def test_missing_equals_a_slow_reference():
         blocks = int(rng.integers(1, 12))
         cuts = sorted(rng.choice(blocks + 1, size=min(blocks + 1, 5), replace=False).tolist())
         done = [pair for pair in zip(cuts, cuts[1:], strict=False) if rng.random() < 0.5]
-        found = [b for first, stop in missing(blocks, done) for b in range(first, stop)]
+        found = [b for first, stop in missing_blocks(blocks, done) for b in range(first, stop)]
         assert found == slow_missing(blocks, done)
 
 
@@ -71,12 +70,12 @@ def test_missing_equals_a_slow_reference():
 def test_tasks_cover_every_block_once_and_hold_about_what_was_asked(size):
     store, taken = new_store(), []
     for lines in draw_all(store, size):
-        cost = sum(span.blocks * (30 if span.phase == "select" else 100) for span, *_ in lines)
+        cost = sum(r.blocks * (30 if r.phase == "select" else 100) for r, *_ in lines)
         assert cost <= size + 100
-        taken += [span for span, *_ in lines]
-    blocks = [(span.image, span.phase, b) for span in taken for b in range(span.first, span.stop)]
+        taken += [block_range for block_range, *_ in lines]
+    blocks = [(r.image, r.phase, b) for r in taken for b in range(r.first, r.stop)]
     assert sorted(blocks) == sorted((i, p.name, b) for i in range(3) for p in PHASES for b in range(p.blocks))
-    assert len(store.finished) == 3 and store.evaluations == 3 * (30 + 300)
+    assert len(store.finished) == 3 and store.noise_draws == 3 * (30 + 300)
 
 
 def test_what_is_left_at_the_end_is_shared_out():
@@ -84,27 +83,28 @@ def test_what_is_left_at_the_end_is_shared_out():
     for image in range(3):
         store.add(*result(image, PHASES[0], 0, 1))
     queue = queue_of(store)
-    first = queue.take(100_000, hands=1)
-    assert sum(piece.evaluations for piece in first) == 900
+    first = queue.take(100_000, tasks=1)
+    assert sum(item.noise_draws for item in first) == 900
     queue.put(first)
-    assert sum(piece.evaluations for piece in queue.take(100_000, hands=3)) == 300
+    assert sum(item.noise_draws for item in queue.take(100_000, tasks=3)) == 300
 
 
 def test_selection_draws_of_neighbours_share_forward_passes_whatever_is_done_already():
     names = [f"i/{i}" for i in range(8)]
     store = new_store(names=names, labels=[0] * 8)
-    assert [piece.images for piece in queue_of(store).take(1) + queue_of(store).take(10_000)][:2] == [(0, 1, 2)] * 2
+    assert [item.images for item in queue_of(store).take(1) + queue_of(store).take(10_000)][:2] == [(0, 1, 2)] * 2
     store.add(*result(1, PHASES[0], 0, 1))
-    pieces = queue_of(store).take(10_000)
-    assert [p.images for p in pieces if p.phase.name == "select"] == [(0, 2), (3, 4, 5), (6, 7)]
+    items = queue_of(store).take(10_000)
+    assert [p.images for p in items if p.phase.name == "select"] == [(0, 2), (3, 4, 5), (6, 7)]
 
 
 def test_what_is_done_is_not_cut_again():
     store = new_store()
     for image, phase, first, stop in [(0, 0, 0, 1), (0, 1, 1, 2), (2, 1, 0, 3)]:
         store.add(*result(image, PHASES[phase], first, stop))
-    assert store.needs(0) == [BlockRange(0, "estimate", 0, 1), BlockRange(0, "estimate", 2, 3)]
-    assert store.needs(1) == [BlockRange(1, "select", 0, 1)] and store.needs(2) == [BlockRange(2, "select", 0, 1)]
+    store.advance_all()
+    assert store.missing(0) == [BlockRange(0, "estimate", 0, 1), BlockRange(0, "estimate", 2, 3)]
+    assert store.missing(1) == [BlockRange(1, "select", 0, 1)] and store.missing(2) == [BlockRange(2, "select", 0, 1)]
 
 
 def test_planning_a_million_images_takes_no_memory_for_them():
@@ -132,13 +132,13 @@ def test_read_back_equals_what_was_written(tmp_path, size):
     again = new_store()
     Ledger(folder, NAMES, 3).read(again)
     for found in (store, again):
-        assert found.evaluations == 3 * (30 + 300) and len(found.finished) == 3
+        assert found.noise_draws == 3 * (30 + 300) and len(found.finished) == 3
         for image in range(3):
             rows = [line for line in everything if line[0].image == image]
             dense = np.zeros((2, 3), dtype=int)
-            for span, counts, _ in rows:
+            for block_range, counts, _ in rows:
                 for label, count in counts.items():
-                    dense[int(span.phase == "estimate"), label] += count
+                    dense[int(block_range.phase == "estimate"), label] += count
             expected = certify(dense[0], dense[1], 0.5, 0.001)
             verdict = found.finished[image]
             assert found.seconds(image) == pytest.approx(sum(seconds for *_, seconds in rows))
@@ -200,7 +200,7 @@ def test_half_a_ledger_says_what_is_missing(tmp_path):
     again = new_store()
     Ledger(Folder(tmp_path), NAMES, 3).read(again)
     assert 0 in again.finished and 2 not in again.finished
-    assert again.needs(0) == [] and again.needs(2)
+    assert again.missing(0) == [] and again.missing(2)
 
 
 @pytest.mark.parametrize("sealed", [10**9, 6000])
@@ -220,7 +220,7 @@ def test_many_files_become_one_and_a_cut_short_merge_harms_nothing(tmp_path, mon
         (tmp_path / "ledger" / name).write_bytes(content)
     again = new_store(names=names, labels=[0] * len(names))
     Ledger(Folder(tmp_path), names, 3).read(again)
-    assert again.evaluations == 30 * len(names)
+    assert again.noise_draws == 30 * len(names)
 
 
 def spoil(text, **changes):
@@ -262,7 +262,7 @@ def test_overlapping_lines_are_refused(tmp_path):
 
 
 def test_a_store_counts_no_block_twice():
-    """Against a slow reference: any order of any spans, duplicates and partial overlaps included."""
+    """Against a slow reference: any order of any block ranges, duplicates and partial overlaps included."""
     rng = np.random.default_rng(3)
     for _ in range(200):
         store, covered = new_store(), set()
@@ -275,10 +275,20 @@ def test_a_store_counts_no_block_twice():
             else:
                 assert store.add(*result(0, PHASES[1], first, stop)) == (not wanted <= covered)
                 covered |= wanted
-        assert store.evaluations == 100 * len(covered)
+        assert store.noise_draws == 100 * len(covered)
 
 
-def test_a_piece_knows_its_cost():
-    piece = WorkItem((0, 2), PHASES[1], 1, 3)
-    assert piece.evaluations == 400
-    assert piece.spans() == [BlockRange(0, "estimate", 1, 3), BlockRange(2, "estimate", 1, 3)]
+def test_asking_what_an_image_lacks_changes_nothing():
+    store = new_store()
+    store.add(*result(0, PHASES[0], 0, 1))
+    store.add(*result(0, PHASES[1], 0, 3))
+    assert store.missing(0) == [] and store.missing(0) == [], "the selection is whole"
+    assert not store.finished, "a question finds no verdict"
+    assert store.advance(0) == [] and list(store.finished) == [0]
+    assert store.advance(1) == store.missing(1) == [BlockRange(1, "select", 0, 1)]
+
+
+def test_a_work_item_knows_its_cost():
+    item = WorkItem((0, 2), PHASES[1], 1, 3)
+    assert item.noise_draws == 400
+    assert item.block_ranges() == [BlockRange(0, "estimate", 1, 3), BlockRange(2, "estimate", 1, 3)]

@@ -18,13 +18,14 @@ from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.runs.audit import audited_numbers
 from acr_ray.data import open_images, select
 from acr_ray.data.decoding import decoded_image
+from acr_ray.formats.files import METRICS
 from acr_ray.models import load_checkpoint
 from acr_ray.reporting import build_report, comparison_table, open_sources
 from acr_ray.reporting.summary import summary
 from acr_ray.settings import CertifySettings, UserError, load_recipe
 from acr_ray.storage import Folder, claim, tables
 from acr_ray.storage.summaries import read_summary
-from acr_ray.training.following import METRICS, records
+from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.p_a_file import read_counts
 from acr_ray.tuning.kept_files import read_entry, read_report
 from jobs import pack
@@ -93,7 +94,7 @@ def places(tmp_path_factory):
         home / "run" / "run.json")  # fmt: skip
     add("summary.json", json.dumps(SUMMARY), lambda p: read_summary(Folder(p.parent), "certify"), spoil_json)
     add(METRICS, "".join(json.dumps({"epoch": e, "loss": 0.5, "histogram": [1, 2]}) + "\n" for e in range(3)),
-        lambda p: records(Folder(p.parent)), spoil_json)  # fmt: skip
+        lambda p: ControlChannel(Folder(p.parent)).records(), spoil_json)  # fmt: skip
     # A certification run: plan, images, ledger.
     folder = home / "certify"
     names = [f"test/{i}" for i in range(3)]

@@ -44,7 +44,7 @@ def certified(path, shares, model="ab"):
     ledger.append(lines)
     for line in lines:
         store.add(*line)
-    store.settle()
+    store.advance_all()
     write(folder, certificate_table(plan, store))
     return str(path)
 

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-from acr_ray.benchmarks.simulate import simulate
 from acr_ray.reporting import build_report, open_source, open_sources
 from acr_ray.reporting.metrics import abstained_share, acr, certified_accuracy
 from acr_ray.reporting.summary import summary
@@ -16,6 +15,7 @@ from acr_ray.settings import CertifySettings
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
 from acr_ray.smoothing.stopping import RADII, RANDOMIZED, WIDTH, rule_for
+from jobs.benchmarks.simulate import simulate
 from tests.reporting.making import certificates
 
 SIGMA, ALPHA, N = 0.25, 0.001, 20_000

@@ -5,12 +5,14 @@ import re
 import signal
 import sys
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from acr_ray.telemetry import watching
 from acr_ray.telemetry.logs import logger
 from acr_ray.telemetry.meters import COUNTERS, GAUGES, TAGGED, Meters, _metric
+from acr_ray.telemetry.progress import CertificationProgress
 from tests.fakes.jobs import start, wait_for
 from tests.fakes.models import write_digits_checkpoint
 
@@ -47,17 +49,13 @@ def test_an_epoch_becomes_numbers(told):
 
 
 def test_a_certification_counts_only_what_this_process_drew(told):
-    class CertificationProgress:
-        images_done, images, evaluations, rate, actors, seconds_left = 1, 9, 1500, 10.0, 2, float("inf")
-
-    meters = watching.CertificationMeters("r", before=1000)
-    meters(CertificationProgress)
+    meters, progress = watching.CertificationMeters("r", before=1000), CertificationProgress(1, 9, 1500, 0, 10.0, 2)
+    meters(progress)
     first = told["acr_last_progress_timestamp_seconds", None]
-    meters(CertificationProgress)
+    meters(progress)
     assert told["acr_noisy_samples", None] == 500 and ("acr_seconds_left", None) not in told
     assert told["acr_last_progress_timestamp_seconds", None] == first, "nothing new is no progress"
-    CertificationProgress.evaluations = 1700
-    meters(CertificationProgress)
+    meters(replace(progress, noise_draws=1700))
     assert told["acr_noisy_samples", None] == 700
 
 

@@ -1,21 +1,19 @@
 """Checkpoints: within an epoch to the bit, verified, the last and the best kept, a full disk survived."""
 
 import errno
-import json
 
-import numpy as np
 import pytest
 import torch
 
 from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
-from acr_ray.training import requests
 from acr_ray.training.checkpoint import DamagedCheckpoint
-from acr_ray.training.checkpoint_store import CheckpointStore, EventLog
+from acr_ray.training.checkpoint_store import CheckpointStore
+from acr_ray.training.control.messages import Request
+from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.worker_sync import END, LEAVE, SAVE, WorkerSync
 
 SHORT = {"training.epochs": 4, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1}
 
@@ -54,13 +52,12 @@ def test_a_run_that_goes_on_within_an_epoch_is_the_same_run(images, tmp_path, at
     undisturbed.run()
 
     def save(asked):
-        assert asked == SAVE
+        assert asked == Request.SAVE
         if (begun.progress.epoch, begun.progress.step) == at:
             begun.save(tmp_path)
             raise Enough
 
-    begun = Trainer(recipe, images, 3, Group())
-    begun.worker_sync = Everywhere(begun.group, lambda: SAVE)
+    begun = Trainer(recipe, images, 3, Group(), worker_sync=Everywhere(Group(), lambda: Request.SAVE))
     with pytest.raises(Enough):
         begun.run(Hooks(between_steps=save))
     resumed = Trainer(recipe, images, 3, Group())
@@ -139,57 +136,3 @@ def test_a_full_disk_is_survived_and_said_once(images, tmp_path, monkeypatch):
     assert [line.split(" (")[0] for line in said] == [
         "the checkpoint of epoch 4 could not be written", "checkpoints can be written again, from epoch 5 on",
     ]  # fmt: skip
-
-
-def test_notes_wait_for_room(tmp_path, monkeypatch):
-    notes = EventLog(Folder(tmp_path), "notes.jsonl")
-    monkeypatch.setattr(Folder, "write_text", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    notes("one")
-    monkeypatch.undo()
-    notes("two")
-    lines = [json.loads(line)["note"] for line in (tmp_path / "notes.jsonl").read_text().splitlines()]
-    assert lines == ["one", "two"]
-
-
-def test_workers_agree_on_requests_and_the_first_failure():
-    class Three(Group):
-        rank, world, device = 0, 3, "cpu"
-
-        def __init__(self):
-            pass
-
-        def sum(self, values):
-            return values + np.array([[0, 0, 0], [LEAVE, 9, 5], [END, 4, 7]])
-
-    worker_sync = WorkerSync(Three(), lambda: SAVE)
-    worker_sync.begin(10)
-    assert worker_sync.due(10) and not worker_sync.due(9)
-    asked, bad = worker_sync.ask(10, torch.tensor(-1))
-    assert asked == SAVE | LEAVE | END and bad == 4
-    assert not worker_sync.due(10) and worker_sync.due(11), "the first wait is one step: no speed is known yet"
-
-
-def test_requests_of_a_worker(tmp_path, monkeypatch):
-    out = Folder(tmp_path)
-    assert requests.steering(out) == requests.STARTING
-    requests.steer(out, requests.RUNNING)
-    noticed = []
-    leader = requests.Requests(out, 0, minutes=1, preempted=lambda: bool(noticed))
-    other = requests.Requests(out, 1, minutes=1, preempted=lambda: bool(noticed))
-    assert leader() == other() == 0
-    later = requests.time.monotonic() + 61
-    monkeypatch.setattr(requests.time, "monotonic", lambda: later)
-    assert (leader(), other()) == (SAVE, 0), "rank 0's clock decides"
-    leader.served()
-    assert leader() == 0
-    noticed.append(1)
-    assert leader() == other() == SAVE
-    other.served()
-    assert other() == 0, "a notice is answered by one checkpoint"
-    requests._told_to_leave.set()
-    assert other() == LEAVE
-    requests._told_to_leave.clear()
-    requests.steer(out, requests.STOP)
-    assert leader._end.wait(5) and leader() & END
-    (tmp_path / requests.CONTROL).write_text("{")
-    assert requests.steering(out) == requests.STARTING

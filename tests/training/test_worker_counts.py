@@ -14,6 +14,8 @@ from acr_ray.data.image_set import MemorySet
 from acr_ray.models import ModelCard, load_checkpoint, save_checkpoint
 from acr_ray.settings import Recipe, load_recipe
 from acr_ray.storage import Folder
+from acr_ray.training.control.messages import Request
+from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.group import Group, running_statistics
 from acr_ray.training.loop import Hooks, Trainer
 from tests.fakes.gloo import in_workers
@@ -60,17 +62,14 @@ def train_stop_and_resume(rank: int, world: int, out: str) -> None:
     whole = Trainer(recipe(), data, 0, Group())
     whole.run()
 
-    def stop(requests: int) -> None:
+    def stop(requests: Request) -> None:
         if broken.progress.epoch == 1 and broken.progress.step == 1:
             if rank == 0:
                 broken.save(folder / "state")
             raise Stopped
 
-    broken = Trainer(recipe(), data, 0, Group())
-    broken.worker_sync.wanted, broken.worker_sync.seconds = (
-        lambda: 1,
-        0.0,
-    )  # ask before each step, and always for a checkpoint
+    # Ask before each step, and always for a checkpoint.
+    broken = Trainer(recipe(), data, 0, Group(), worker_sync=WorkerSync(Group(), lambda: Request.SAVE, seconds=0.0))
     with pytest.raises(Stopped):
         broken.run(Hooks(between_steps=stop))
     whole.group.sum(np.zeros(1))  # nobody reads before rank 0 has written

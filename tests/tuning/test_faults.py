@@ -11,10 +11,10 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from acr_ray.benchmarks import search as bench
 from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import costs
+from jobs.benchmarks import search as bench
 from tests.fakes.jobs import below, run, start, wait_for
 
 pytestmark = pytest.mark.ray

@@ -20,6 +20,7 @@ from acr_ray.cli.session import RunOptions
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
 from acr_ray.storage import Folder, claim
+from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
 METHODS = sorted((name for name in RECIPES if name.startswith("digits")), key=lambda name: name != "digits-gaussian")
@@ -110,9 +111,7 @@ def _one_run(
         str(trained.folder), _options_in(out / f"certify-{n}/{folder}", options),
         settings={"n": n, "radii": RADII, "seed": seed, "root": recipe.data.root}, actors=(workers, workers),
     )  # fmt: skip
-    from acr_ray.training.following import records  # with it comes torch
-
-    summary, epochs = certified.summary, records(trained.folder)
+    summary, epochs = certified.summary, ControlChannel(trained.folder).records()
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
     shares = [100 * share for share in (*summary["certified_accuracy"].values(), summary["hard_share"])]
     return dict(zip(COLUMNS, [summary["acr"], *shares, passes / 1e6], strict=True))

@@ -86,7 +86,7 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     share = {f"{s.radius:g}": sum(r >= s.radius for r in right) / len(radii) for s in stated}
     given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping")}
     images = {"images": len(finished), "planned_images": len(radii), "incomplete": len(finished) < len(radii)}
-    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.evaluations}
+    bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.noise_draws}
     texts = [str(s) for s in stated]
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": texts}
 
@@ -99,5 +99,5 @@ def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
     compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in compared:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"
-        print(f"{line.image} {line.span.phase} blocks {line.span.first} to {line.span.stop - 1}: {outcome}", flush=True)
+        print(f"{line.image} {line.block_range.phase} blocks {line.block_range.first} to {line.block_range.stop - 1}: {outcome}", flush=True)
     return sum(not line.agrees for line in compared)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from acr_ray.cli.exits import CommandFailed
@@ -38,7 +40,7 @@ def with_measured_block(
 
     connect(options.verbose)
     actors = Actors.fitting((1, 1), gpus)
-    arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+    arithmetic = replace(Arithmetic.of(settings), rows=CANDIDATES[settings.device])
     sampler = sampler_class(actors).remote(card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
     tried = CANDIDATES[settings.device]
     try:
@@ -51,6 +53,8 @@ def with_measured_block(
     finally:
         ray.kill(sampler)
     best = max(rates, key=rates.__getitem__)
+    if not rates[best]:
+        raise CommandFailed(f"--block auto: not even {min(tried)} rows fit into the GPU's memory; give a smaller --block")
     measured = ", ".join(f"{block}: {rate:,.0f}/s" for block, rate in rates.items())
     print(f"block {best}, by measurement ({measured})", flush=True)
     return settings.change({"block": best})

@@ -97,11 +97,11 @@ def _sample(
     out, settings = opened.out, plan.settings
     plan.save(out)
     ledger, store = plan.open(out)
-    started, before = time.monotonic(), store.evaluations
+    started, before = time.monotonic(), store.noise_draws
     _print_begin(settings, inputs.chosen, card, before, str(out))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
     actors = Actors.fitting(wanted, gpus_per_actor)
-    arithmetic = Arithmetic(settings.device, settings.dtype, settings.compile)
+    arithmetic = Arithmetic.of(settings)
     pool = RaySamplerPool(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
     lines, meters = CertifyLines(), CertificationMeters(label, before)
     coordinator = Coordinator(ledger, store, inputs.images, pool, actors.low, actors.high, settings.block)
@@ -124,7 +124,7 @@ def _sample(
     row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
     summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
     summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
-    summary |= {"evaluations": store.evaluations, "evaluations_this_time": store.evaluations - before}
+    summary |= {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
     summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
     summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
     return summary | {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}

@@ -37,7 +37,7 @@ def drawer(
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
         raise UserError(f"--data.root {root}: other images than those of {run.where}")
-    arithmetic = Arithmetic(s.device, s.dtype, s.compile)
+    arithmetic = Arithmetic.of(s)
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)
 

@@ -34,11 +34,11 @@ def train(
     contents = check_recipe(recipe, images)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
-    from acr_ray.training.following import records
+    from acr_ray.training.control.channel import ControlChannel
     from acr_ray.training.loop import TrainingStopped
-    from acr_ray.training.run import CHECKPOINT, METRICS, OWNED, run_training
+    from acr_ray.training.run import OWNED, run_training
 
-    fingerprint = images.fingerprint()
+    channel, fingerprint = ControlChannel(out), images.fingerprint()
     settings = {**recipe.identity(contents), "seed": seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
@@ -70,7 +70,7 @@ def train(
             f"train {recipe.name}: {count(len(images), 'image')}, {count(workers.text, 'worker')}, results in {out}",
             flush=True,
         )
-        if before := records(out):
+        if before := channel.records():
             print(f"resuming: {len(before)} of {recipe.training.epochs} epochs are done", flush=True)
         started = time.monotonic()
         import ray.train
@@ -89,13 +89,13 @@ def train(
             ) from error
         card = out.read_json(f"{CHECKPOINT}/model.json")
         summary = {"schema_version": SCHEMA_VERSION, "recipe": recipe.name, "settings": recipe.model_dump(mode="json")}
-        summary |= {"seed": seed, **hardware, "data_fingerprint": fingerprint, "last_epoch": records(out)[-1]}
+        summary |= {"seed": seed, **hardware, "data_fingerprint": fingerprint, "last_epoch": channel.records()[-1]}
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
         out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
     with waiting:
         with_run(tracker, work)
-    for record in records(out):
+    for record in channel.records():
         log(record)
     tracker.files(out, ["summary.json", METRICS])
     log_sample_p_a(tracker, out)

@@ -67,11 +67,11 @@ class Catrs:
     def _target(self, batch: Batch) -> Tensor:
         """t, ``(B, K)`` probabilities."""
         if self.settings.target is None:
-            return F.one_hot(batch.labels, batch.classes).to(batch.images.dtype)
+            return _one_hot(batch.labels, batch.classes, batch.images.dtype)
         self._engine = self._engine or self._load(batch)
         drawn = self._engine.predictions(batch.images, batch.seeds.tolist(), self.settings.target_draws)
         drawn = drawn if self._place is None else self._place.to(drawn.device)[drawn]
-        return F.one_hot(drawn, batch.classes).to(batch.images.dtype).mean(dim=1)
+        return _one_hot(drawn, batch.classes, batch.images.dtype).mean(dim=1)
 
     def _load(self, batch: Batch) -> SamplingEngine:
         model, card = load_checkpoint(self.settings.target)
@@ -84,3 +84,8 @@ class Catrs:
             self._place = torch.from_numpy(places)
         device = str(batch.images.device)
         return SamplingEngine(model.to(device), card.num_classes, self.settings.target_sigma, device)
+
+
+def _one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """A row for each label. torch's own looks at the labels, for which the host must wait."""
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).to(dtype)

@@ -31,14 +31,16 @@ class Macer:
         right = F.nll_loss(log_mean(logits, batch.m), batch.labels)
         soft = F.softmax(s.beta * logits, dim=1).unflatten(0, (-1, batch.m)).mean(dim=1)
         top, classes = soft.topk(2, dim=1)
-        # Chosen before Φ⁻¹ is taken: a gradient of infinity times zero would be NaN.
         finite = (top[:, 0] < 1) & (top[:, 1] > 0)
-        chosen = top[(classes[:, 0] == batch.labels) & finite]
-        margin = torch.special.ndtri(chosen[:, 0]) - torch.special.ndtri(chosen[:, 1])
-        hinge = (s.gamma - margin).clamp_min(0).sum() * (batch.sigma / 2) / len(batch.images)
+        counted = (classes[:, 0] == batch.labels) & finite
+        # Replaced before Φ⁻¹ is taken: a gradient of infinity times zero would be NaN. Nothing is taken out: a size
+        # that depends on values makes a GPU's host wait.
+        safe = torch.where(counted[:, None], top, 0.5)
+        margin = torch.special.ndtri(safe[:, 0]) - torch.special.ndtri(safe[:, 1])
+        hinge = ((s.gamma - margin).clamp_min(0) * counted).sum() * (batch.sigma / 2) / len(batch.images)
         weight = s.weight if batch.epoch >= self.starts else 0.0
-        counted = torch.as_tensor(len(chosen) / len(batch.images), dtype=torch.float64)
-        return MethodLoss(right + weight * hinge, logits, {"macer_hinge": hinge, "macer_counted": counted})
+        share = counted.double().mean()
+        return MethodLoss(right + weight * hinge, logits, {"macer_hinge": hinge, "macer_counted": share})
 
     def passes(self, inputs: int, m: int) -> Passes:
         return Passes(inputs * m, inputs * m)

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from acr_ray.benchmarks.figures import figure
 from acr_ray.reporting import Source, open_sources
 from acr_ray.reporting.counts import counts_from_radius
 from acr_ray.reporting.report import default_radii
@@ -32,6 +31,7 @@ from acr_ray.settings import CertifySettings
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.stopping import Rule, claim_at, rule_for
+from jobs.benchmarks.figures import figure
 
 N0 = 100
 WHEN_WRONG = "+stop-when-wrong"

@@ -8,10 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from acr_ray.training.control.messages import Request
 from acr_ray.training.group import Group
 
-# Requests, as bits: a checkpoint; one, and leave, for this worker's place is going away; one, and end the run here.
-SAVE, LEAVE, END = 1, 2, 4
 MOST_STEPS = 10_000
 
 
@@ -22,12 +21,14 @@ class WorkerSync:
 
     Args:
         group: the workers.
-        wanted: this worker's requests, bits of `SAVE`, `LEAVE` and `END`; not forgotten by being asked.
+        requests: this worker's requests; not forgotten by being asked.
         seconds: about how often.
     """
 
-    def __init__(self, group: Group, wanted: Callable[[], int] = lambda: 0, seconds: float = 1.0) -> None:
-        self.group, self.wanted, self.seconds = group, wanted, seconds
+    def __init__(
+        self, group: Group, requests: Callable[[], Request] = lambda: Request(0), seconds: float = 1.0
+    ) -> None:
+        self.group, self.requests, self.seconds = group, requests, seconds
         self._next, self._step, self._time = 0, 0, time.monotonic()
 
     def begin(self, step: int) -> None:
@@ -39,8 +40,8 @@ class WorkerSync:
         """Whether to ask before this step; the same on every worker."""
         return step >= self._next
 
-    def ask(self, step: int, failed: torch.Tensor) -> tuple[int, int]:
-        """All workers' requests, and the first step whose loss was not finite on any of them, -1: none.
+    def ask(self, step: int, failed: torch.Tensor) -> tuple[Request, int]:
+        """Return all workers' requests, and the first step whose loss was not finite on any of them, -1: none.
 
         Args:
             failed: int64 scalar on the device: this worker's first such step, or -1.
@@ -49,7 +50,9 @@ class WorkerSync:
         # Rank 0's clock decides for all when to ask again.
         each = (now - self._time) / max(step - self._step, 1)
         wait = int(np.clip(self.seconds / max(each, 1e-6), 1, MOST_STEPS)) if step > self._step else 1
-        told = self.group.gather(np.array([self.wanted(), int(failed), wait], dtype=np.float64)).astype(np.int64)
-        self._step, self._time, self._next = step, now, step + int(told[0, 2])
-        bad = told[told[:, 1] >= 0, 1]
-        return int(np.bitwise_or.reduce(told[:, 0])), int(bad.min()) if len(bad) else -1
+        own = np.array([self.requests(), int(failed), wait], dtype=np.float64)
+        answers = self.group.gather(own).astype(np.int64)
+        self._step, self._time, self._next = step, now, step + int(answers[0, 2])
+        failures = answers[answers[:, 1] >= 0, 1]
+        requests = Request(int(np.bitwise_or.reduce(answers[:, 0])))
+        return requests, int(failures.min()) if len(failures) else -1

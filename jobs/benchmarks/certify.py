@@ -11,12 +11,12 @@ import argparse
 import importlib.util
 from typing import Any
 
-from acr_ray.benchmarks import simulate
-from acr_ray.benchmarks.figures import alternate, figure, ratios
-from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from jobs.benchmarks import simulate
+from jobs.benchmarks.figures import alternate, figure, ratios
+from jobs.benchmarks.processes import Worker, together
 
-WORKS = "acr_ray.benchmarks.certify_works"
+WORKS = "jobs.benchmarks.certify_works"
 MODELS = {"cpu": ("cifar_resnet20", "cifar_resnet110"), "cuda": ("cifar_resnet110", "resnet50")}
 BLOCKS = {"cpu": (50, 100, 200, 400, 1000), "cuda": (100, 250, 500, 1000, 2000, 4000)}
 COHEN_BATCH = 1000  # the default of locuslab/smoothing's certify.py
@@ -108,7 +108,7 @@ def _memory(options: argparse.Namespace) -> dict[str, Any]:
 
 def _job(name: str, rounds: int) -> dict[str, float | int]:
     """Samples a second of two actors under the coordinator, over two plain processes running the engine."""
-    from acr_ray.benchmarks.certify_job import Job
+    from jobs.benchmarks.certify_job import Job
 
     images, n = 4, 2000
     with (

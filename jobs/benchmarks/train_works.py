@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from acr_ray.benchmarks.certify_works import shape_of
 from acr_ray.data.image_set import MemorySet
 from acr_ray.data.sampling import view_seeds
 from acr_ray.models import build_model
@@ -22,6 +21,7 @@ from acr_ray.training.loop import Trainer
 from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import wait_for
+from jobs.benchmarks.certify_works import shape_of
 
 SEED, CLASSES, STEPS, STATISTICS = 0, 10, 1000, 12
 STATE: dict[str, Any] = {}  # of this process: what it was told to set up

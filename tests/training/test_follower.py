@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from acr_ray.formats.files import EVENTS, METRICS
 from acr_ray.storage import Folder
-from acr_ray.training.following import METRICS, NOTES, Follower
+from acr_ray.training.control.channel import ControlChannel
+from acr_ray.training.control.follower import Follower
 from tests.fakes.jobs import wait_for
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -28,22 +30,22 @@ def write(out, name, *rows):
 
 
 def test_each_epoch_is_told_once_also_where_workers_begin_again(tmp_path):
-    out, epochs, notes = Folder(tmp_path), [], []
+    out, epochs, events = Folder(tmp_path), [], []
     write(out, METRICS, {"epoch": 0})
-    with Follower(out, epochs.append, notes.append, interval=0.01):
+    with Follower(ControlChannel(out), epochs.append, events.append, interval=0.01):
         write(out, METRICS, {"epoch": 0}, {"epoch": 1}, {"epoch": 2})
         wait_for(lambda: len(epochs) == 2, seconds=5)
         write(out, METRICS, {"epoch": 0}, {"epoch": 1})
-        write(out, NOTES, {"note": "a checkpoint was damaged"})
-        wait_for(lambda: notes, seconds=5)
+        write(out, EVENTS, {"note": "a checkpoint was damaged"})
+        wait_for(lambda: events, seconds=5)
         write(out, METRICS, *({"epoch": number} for number in range(4)))
     assert [record["epoch"] for record in epochs] == [1, 2, 3], "those done before the run are known"
-    assert notes == ["a checkpoint was damaged"]
+    assert events == ["a checkpoint was damaged"]
 
 
 def test_storage_that_fails_for_a_moment_is_asked_again(tmp_path):
     out, epochs = Shaky(tmp_path), []
-    with Follower(out, epochs.append, interval=0.01):
+    with Follower(ControlChannel(out), epochs.append, interval=0.01):
         write(out, METRICS, {"epoch": 0})
         wait_for(lambda: len(epochs) == 1, seconds=5)
         out.failing = 3
@@ -55,5 +57,5 @@ def test_storage_that_fails_for_a_moment_is_asked_again(tmp_path):
 def test_a_last_read_that_fails_does_not_hide_how_the_run_ended(tmp_path):
     out = Shaky(tmp_path)
     write(out, METRICS, {"epoch": 0})
-    with Follower(out, print, interval=60):
+    with Follower(ControlChannel(out), print, interval=60):
         out.failing = 1000

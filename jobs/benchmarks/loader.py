@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from acr_ray.benchmarks.figures import figure
 from acr_ray.data import ImageSet, batches, open_images
 from acr_ray.data.pack import write_pack
 from acr_ray.models import build_model
 from acr_ray.training.timing import wait_for
+from jobs.benchmarks.figures import figure
 
 BATCH, WIDTH, HEIGHT, EPOCHS = 32, 500, 375, 4
 

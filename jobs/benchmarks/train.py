@@ -14,13 +14,13 @@ import socket
 from functools import partial
 from typing import Any
 
-from acr_ray.benchmarks.figures import alternate, figure, ratios
-from acr_ray.benchmarks.processes import Worker, together
 from acr_ray.settings import Recipe
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.settings.recipe import AttackSettings, DataSettings, ModelSettings, TrainingSettings
+from jobs.benchmarks.figures import alternate, figure, ratios
+from jobs.benchmarks.processes import Worker, together
 
-WORKS = "acr_ray.benchmarks.train_works"
+WORKS = "jobs.benchmarks.train_works"
 # network: m, T, sigma, epsilon, batch
 MODELS = {
     "cpu": {"cifar_resnet20": (4, 3, 0.25, 0.25, 256)},

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from acr_ray.benchmarks.figures import figure
 from acr_ray.data import batches, open_images
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import Recipe, load_recipe
@@ -35,6 +34,7 @@ from acr_ray.tuning.rungs import place
 from acr_ray.tuning.space import Space, parse_space
 from acr_ray.tuning.trial_run import RUNNING, TRIALS, SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out
+from jobs.benchmarks.figures import figure
 
 FULL = ("training.m=2,4", "training.e_t=20,30,40", "discard.p_t=0.4,0.5", "attack.steps=1,3")
 QUICK = ("training.e_t=3,4", "discard.p_t=0.4,0.5")

@@ -11,9 +11,10 @@ import ray
 from acr_ray.certification.coordinator import Coordinator
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
+from acr_ray.certification.pool import SamplerReady
 from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.certification.sampler import Arithmetic
-from acr_ray.certification.sampler_pool import READY, Actors, RaySamplerPool
+from acr_ray.certification.sampler_pool import Actors, RaySamplerPool
 from acr_ray.data.image_set import MemorySet
 from acr_ray.models import ModelCard, build_model, state_bytes
 from acr_ray.settings import CertifySettings
@@ -23,21 +24,22 @@ from acr_ray.storage import Folder
 class _Ready(RaySamplerPool):
     """A pool whose actors outlive a run: they are started and ready before it, and kept after it."""
 
-    def hire(self, count: int) -> None:
-        self.hands = [super(_Ready, self).start() for _ in range(count)]
+    def start_all(self, count: int) -> None:
+        """Start so many actors and wait until they are ready."""
+        self._samplers = [super(_Ready, self).start() for _ in range(count)]
         waiting = count
         while waiting:
-            waiting -= sum(what == READY for _, what, _ in self.wait(1.0))
-        self._free = list(self.hands)
+            waiting -= sum(isinstance(event, SamplerReady) for event in self.wait(1.0))
+        self._free = list(self._samplers)
 
     def start(self):
-        hand = self._free.pop()
-        self._expected[hand.device_name.remote()] = (hand, READY)
-        return hand
+        sampler = self._free.pop()
+        self._expect_ready(sampler)
+        return sampler
 
-    def release(self, hand) -> None:
-        self._expected = {ref: what for ref, what in self._expected.items() if what[0] != hand}
-        self._free.append(hand)
+    def release(self, sampler) -> None:
+        self._forget(sampler)
+        self._free.append(sampler)
 
 
 class Job:
@@ -64,7 +66,7 @@ class Job:
         )  # fmt: skip
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._pool = _Ready(card, state_bytes(model), 0.25, 0, Arithmetic(), Actors(2, 2))
-        self._pool.hire(2)
+        self._pool.start_all(2)
 
     def __enter__(self) -> Job:
         return self

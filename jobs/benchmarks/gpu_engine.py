@@ -1,0 +1,172 @@
+"""``bench gpu``: the sampling engine on the card against the CPU, eager and compiled."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import chi2, kstest
+
+from acr_ray.data import open_images
+from acr_ray.settings import load_recipe
+from acr_ray.smoothing.arithmetic import prepare
+from acr_ray.smoothing.compiled import Compiled
+from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.noise import standard_normal
+from acr_ray.smoothing.plan import Phase
+from acr_ray.training.group import Group
+from acr_ray.training.loop import Trainer
+from jobs.benchmarks.gpu_parts import Findings
+
+SIGMA, SHAPE = 0.25, (3, 32, 32)
+LIMITS = {"float32": 2e-3, "tf32": 0.1, "bfloat16": 1.0, "float16": 0.2}  # of a logit, against the CPU's in float32
+
+
+@cache
+def trained(epochs: int = 6) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """A small network that knows digits, trained on the CPU; test images, labels and names."""
+    recipe = load_recipe("digits-gaussian").change({"training.epochs": epochs, "training.milestones": ()})
+    trainer = Trainer(recipe, open_images("digits", None, "train"), 0, Group())
+    trainer.run()
+    test = open_images("digits", None, "test")
+    trainer.module._forward_hooks.clear()  # the counter of passes
+    return trainer.module.eval(), test.load(range(len(test)), None), torch.from_numpy(test.labels), test.names
+
+
+def engine(found: Findings) -> None:
+    """Noise, logits, counts, order of blocks, memory."""
+    device = found.device
+    _noise(found)
+    model, x, y, names = trained()
+    few = 40 if found.dry else 400
+    rows = (x[:few, None] + SIGMA * torch.randn(few, 20, *x.shape[1:], generator=_seeded(1))).flatten(0, 1)
+    with torch.no_grad():
+        reference = prepare(model)(rows)
+    for dtype in _dtypes(found):
+        with found.check(f"logits of the same rows, {dtype}") as v, torch.no_grad():
+            logits = prepare(model, device=device, dtype=dtype)(rows.to(device)).cpu()
+            v["largest_difference"] = float((logits - reference).abs().max())
+            v["share_of_other_answers"] = float((logits.argmax(1) != reference.argmax(1)).double().mean())
+            top = logits.topk(2, 1).values
+            v["share_of_ties"] = float((top[:, 0] == top[:, 1]).double().mean())
+            assert v["largest_difference"] < LIMITS[dtype] and v["share_of_other_answers"] < 0.02
+            assert v["share_of_ties"] < 1e-3
+    chosen, n = list(range(0, len(x), 100 if found.dry else 12)), 1000 if found.dry else 10_000
+    phase = Phase("estimate", n, 500)
+    on_cpu = counts(SamplingEngine(prepare(model), 10, SIGMA), x, names, chosen, phase)
+    for dtype in _dtypes(found):
+        with found.check(f"counts, {dtype}: like the CPU's, and the same when drawn again") as v:
+            sampling = SamplingEngine(prepare(model, device=device, dtype=dtype), 10, SIGMA, device)
+            drawn = counts(sampling, x, names, chosen, phase)
+            v["p_value"] = two_sample(on_cpu, drawn)
+            assert v["p_value"] > 1e-6 and (drawn.sum(1) == n).all()
+            assert (drawn == counts(sampling, x, names, chosen, phase)).all()
+    sampling = SamplingEngine(prepare(model, device=device), 10, SIGMA, device)
+    with found.check("counts: any order of blocks, any company in a pass") as v:
+        blocks = phase.blocks
+        some = chosen[:5]
+        alone = np.stack([sampling.count(x[i], names[i], 0, phase, 0, blocks) for i in some])
+        halves = [sampling.count(x[i], names[i], 0, phase, 1, blocks) for i in some]
+        halves = [h + sampling.count(x[i], names[i], 0, phase, 0, 1) for h, i in zip(halves, some, strict=True)]
+        assert (alone == np.stack(halves)).all()
+        company = sampling.count_images(x[some], [names[i] for i in some], 0, phase, 0, blocks)
+        v["draws_that_differ_in_company"] = int(abs(alone - company).sum() // 2)
+        assert v["draws_that_differ_in_company"] <= 4
+    if not found.dry:
+        with found.check("memory: drawing on takes no more") as v:
+            held = []
+            for _ in range(3):
+                for block in (100, 500, 1000):
+                    sampling.count(x[0], names[0], 0, Phase("memory", 20 * block, block), 0, 20)
+                held.append(torch.cuda.memory_allocated())
+            v["bytes"] = held
+            assert held[2] == held[1]
+
+
+def compiled(found: Findings) -> None:
+    """Counts of compiled networks: near eager ones, the same whatever was asked before, and without CUDA graphs."""
+    model, x, _, names = trained()
+    chosen, phase = list(range(0, len(x), 250 if found.dry else 50)), Phase("estimate", 2000, 500)
+    draws = phase.draws * len(chosen)
+
+    def sampling(network: torch.nn.Module) -> SamplingEngine:
+        return SamplingEngine(network, 10, SIGMA, found.device)
+
+    for dtype in ("bfloat16",) if found.dry else ("float32", "bfloat16"):
+        eager = prepare(model, device=found.device, dtype=dtype)
+        plain = counts(sampling(eager), x, names, chosen, phase)
+
+        def other_sizes(one: SamplingEngine) -> None:
+            for size in (20, 100) if found.dry else (20, 3, 100, 400):  # looks of --stopping radii, last groups
+                one.count(x[0], names[0], 0, Phase("other", size, size), 0, 1)
+
+        with found.check(f"compiled, {dtype}: eager's counts to rounding, whatever came before") as v:
+            first = sampling(prepare(model, device=found.device, dtype=dtype, compiled=True, rows=(500,)))
+            own = counts(first, x, names, chosen, phase)
+            other_sizes(first)
+            again = counts(first, x, names, chosen, phase)
+            torch._dynamo.reset()
+            second = sampling(prepare(model, device=found.device, dtype=dtype, compiled=True, rows=(500,)))
+            other_sizes(second)
+            later = counts(second, x, names, chosen, phase)
+            v["share_other_than_eager"] = float(abs(own - plain).sum() / 2 / draws)
+            v["differ_after_other_sizes"] = int(abs(own - again).sum() // 2)
+            v["differ_if_others_came_first"] = int(abs(own - later).sum() // 2)
+            assert v["share_other_than_eager"] < 5e-3
+            assert v["differ_after_other_sizes"] == v["differ_if_others_came_first"] == 0
+        with found.check(f"compiled, {dtype}: the same counts with CUDA graphs and without") as v:
+            torch._dynamo.reset()
+            without = sampling(Compiled(eager, found.device, (500,), graphs=False))
+            v["differ"] = int(abs(counts(without, x, names, chosen, phase) - own).sum() // 2)
+            assert v["differ"] == 0
+    torch._dynamo.reset()
+
+
+def counts(engine: SamplingEngine, x: torch.Tensor, names: Any, chosen: list[int], phase: Phase) -> NDArray[np.int64]:
+    """Class counts ``(len(chosen), K)`` of a phase, eight images to a pass."""
+    groups = [chosen[i : i + 8] for i in range(0, len(chosen), 8)]
+    drawn = [engine.count_images(x[g], [names[i] for i in g], 0, phase, 0, phase.blocks) for g in groups]
+    return np.concatenate(drawn)
+
+
+def two_sample(a: NDArray, b: NDArray) -> float:
+    """p-value of the hypothesis that two tables of counts ``(images, K)`` come from the same distributions.
+
+    Pearson's chi-squared test of two samples, summed over images; classes with fewer than 20 counts are put together.
+    """
+    statistic, freedom = 0.0, 0
+    for x, y in zip(a.astype(float), b.astype(float), strict=True):
+        often = x + y >= 20
+        x, y = (np.append(v[often], v[~often].sum()) for v in (x, y))
+        x, y = x[x + y > 0], y[x + y > 0]
+        if len(x) > 1:
+            n, m = x.sum(), y.sum()
+            statistic += (((m / n) ** 0.5 * x - (n / m) ** 0.5 * y) ** 2 / (x + y)).sum()
+            freedom += len(x) - 1
+    return float(chi2.sf(statistic, freedom)) if freedom else 1.0
+
+
+def _noise(found: Findings) -> None:
+    device, draws = found.device, 40 if found.dry else 400
+    with found.check("noise: standard normal, from its seed alone") as v:
+        one = standard_normal([5], draws, SHAPE, device)
+        flat = one.flatten().cpu().numpy()
+        v["ks_p_value"] = float(kstest(flat[:: max(1, len(flat) // 100_000)], "norm").pvalue)
+        v["mean"], v["std"] = float(flat.mean()), float(flat.std())
+        assert v["ks_p_value"] > 1e-4 and abs(v["mean"]) < 0.02 and abs(v["std"] - 1) < 0.02
+        both = standard_normal([9, 5], draws, SHAPE, device)
+        assert torch.equal(both[draws:], one) and both.is_contiguous(memory_format=torch.channels_last)
+        other = both[:draws].flatten().cpu().numpy()
+        v["correlation_with_other_seed"] = float(np.corrcoef(flat, other)[0, 1])
+        assert abs(v["correlation_with_other_seed"]) < 6 / len(flat) ** 0.5
+
+
+def _dtypes(found: Findings) -> tuple[str, ...]:
+    return ("float32", "bfloat16") if found.dry else tuple(LIMITS)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
