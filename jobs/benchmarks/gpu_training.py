@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from acr_ray.training.worker_sync import SAVE
 
 import acr_ray.training.step as stepping
 from acr_ray.data import ImageSet, open_images
@@ -25,7 +26,6 @@ from acr_ray.training.optimizer import begin_momentum
 from acr_ray.training.precision import in_precision
 from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
-from acr_ray.training.worker_sync import SAVE
 from jobs.benchmarks.gpu_engine import trained
 from jobs.benchmarks.gpu_parts import Findings
 from jobs.benchmarks.train_works import images_of
