@@ -42,7 +42,7 @@ def run(
         UserError: recipe, data, cluster or folder do not allow it; nothing was made.
         CommandFailed: training broke off; the same call resumes it.
     """
-    from acr_ray.cli.runs.training import train  # loads torch, which --help and a mistake need not wait for
+    from acr_ray.cli.drivers.training import train  # loads torch, which --help and a mistake need not wait for
 
     return train(recipe.with_absolute_paths(), options, workers or Workers(), seed, policy or CheckpointPolicy())
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     recipe, options = parsed
     workers, policy, run_options = workers_of(options), checkpoint_policy(options), RunOptions.of(options)
     if options.dry_run:
-        from acr_ray.cli.runs.dry_run import print_dry_run
+        from acr_ray.cli.drivers.dry_run import print_dry_run
 
         print_dry_run(recipe.with_absolute_paths(), run_options, workers, policy)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.runs.recipe_inputs import open_data
+from acr_ray.cli.drivers.recipe_inputs import open_data
 from acr_ray.data import ImageSet, select
 from acr_ray.data.choosing import told
 from acr_ray.models import ModelCard

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.progress import clock
-from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
 from acr_ray.settings import Recipe, UserError
