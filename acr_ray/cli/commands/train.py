@@ -100,7 +100,7 @@ def _add_cluster_options(parser: Parser) -> None:
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
         "--workers", type=_workers, default=(1, None), metavar="N|N:M",
-        help="DDP workers; 2:8: go on with as few as 2, use up to 8 if there is room [>= 1; default: 1]",
+        help="DDP workers; 2:8: continue with as few as 2, use up to 8 if there is room [>= 1; default: 1]",
     )  # fmt: skip
     add_worker_options(group)
     group.add_argument(
