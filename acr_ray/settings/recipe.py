@@ -39,7 +39,7 @@ class TrainingSettings(Settings):
 
     sigma: float = Field(gt=0, le=100, description="standard deviation of the noise, inputs in [0, 1]")
     epochs: int = Field(ge=1, le=100_000, description="passes over as many samples as the training set has")
-    batch_size: int = Field(256, ge=1, le=1_000_000, description="noisy samples of one optimizer step, all workers")
+    batch_size: int = Field(256, ge=1, le=1_000_000, description="noise draws of one optimizer step, all workers")
     m: int = Field(1, ge=1, le=1024, description="noisy copies of an input; a step sees batch_size/m inputs")
     e_t: int = Field(0, ge=0, description="E_t: the epoch from which discard, reweigh and attack act")
     learning_rate: float = Field(0.1, gt=0, le=1000, description="of SGD")
@@ -63,7 +63,7 @@ class TrainingSettings(Settings):
     sync_batch_norm: bool = Field(False, description="batch norm over all workers' rows of a step; GPUs only")
     warmup_epochs: int = Field(0, ge=0, le=100_000, description="epochs over which the learning rate grows to its own")
     replacement: bool = Field(
-        False, description="draw samples with replacement from epoch E_t on, also where none are discarded or reweighed"
+        False, description="draw samples with replacement from epoch E_t on, also if none are discarded or reweighed"
     )
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"

@@ -10,14 +10,15 @@ from torch import nn
 
 from acr_ray.certification import certificates
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.drivers.block_size import with_measured_block
+from acr_ray.cli.drivers.certification_inputs import CertificationInputs, make_plan, open_inputs
+from acr_ray.cli.drivers.mlflow_reports import log_page
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import CertifyLines, Waiting, count
 from acr_ray.cli.ray_session import check_actors_fit
 from acr_ray.cli.results import CertifyResult
-from acr_ray.cli.runs.block_size import with_measured_block
-from acr_ray.cli.runs.certification_inputs import CertificationInputs, make_plan, open_inputs
-from acr_ray.cli.runs.mlflow_reports import log_page
 from acr_ray.cli.session import OpenedRun, RunOptions, open_run
+from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
@@ -29,7 +30,7 @@ from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 
 SCHEMA_VERSION = 1
-OWNED = ("ledger", "plan.json", "images.parquet", certificates.PARQUET, certificates.TSV, "summary.json")
+OWNED = (LEDGER, PLAN, PLAN_IMAGES, certificates.PARQUET, certificates.TSV, SUMMARY)
 
 
 def certify(
@@ -68,12 +69,12 @@ def certify(
     def work() -> None:
         if not opened.computed:
             summary = _sample(plan, inputs, card, model, opened, name, actors, gpus_per_actor)
-            out.write_json("summary.json", {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
+            out.write_json(SUMMARY, {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)
     summary = read_summary(out, "certify")
     tracker.metrics(numbers(summary))
-    tracker.files(out, [certificates.PARQUET, certificates.TSV, "summary.json"])
+    tracker.files(out, [certificates.PARQUET, certificates.TSV, SUMMARY])
     log_page(tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
     opened.close()
     at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early

@@ -8,12 +8,12 @@ from typing import Any
 
 from acr_ray import __version__
 from acr_ray.cli.command_line import command_line
+from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
+from acr_ray.cli.drivers.trial_progress import TrialLines
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import Waiting
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
-from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
-from acr_ray.cli.runs.trial_progress import TrialLines
 from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.cli.tune_arguments import TuneArguments
 from acr_ray.settings import Recipe, UserError
