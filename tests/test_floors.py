@@ -30,6 +30,7 @@ RAY = {
     "tuning/suggesting.py",
     "tuning/trial.py",
     "tuning/placement.py",
+    "tuning/watcher.py",
     "training/worker.py",
     "training/run.py",
     "training/backend.py",
