@@ -53,7 +53,9 @@ class TrainingSettings(Settings):
         description="of the network's passes: bfloat16 and float16 by autocast, tf32 on GPUs; weights, losses and "
         "noise stay float32",
     )
-    compile: bool = Field(False, description="torch.compile the network; the attack then uses a few fixed sizes")
+    compile: bool = Field(
+        False, description="torch.compile the network; the attack then uses a few fixed sizes, on GPUs one CUDA graph"
+    )
     accumulate: int = Field(1, ge=1, le=10_000, description="parts that a worker passes its share of a step in")
     gradient_compression: Literal["none", "float16"] = Field(
         "none", description="float16: workers exchange gradients in half the bytes"

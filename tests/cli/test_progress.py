@@ -1,11 +1,11 @@
-"""What commands print while they work."""
+"""What jobs print while they work."""
 
 import threading
 import time
-from types import SimpleNamespace
 
 from acr_ray.cli.progress import CertifyLines, EpochLines, Waiting, count
 from acr_ray.settings import load_recipe
+from acr_ray.telemetry.progress import CertificationProgress
 
 
 def record(epoch, **more):
@@ -31,9 +31,7 @@ def test_nothing_begins_in_plain_gaussian_training(capsys):
 
 def test_one_actor_is_not_several(capsys):
     assert [count(n, "worker") for n in (1, 2, "1", "2:8")] == ["1 worker", "2 workers", "1 worker", "2:8 workers"]
-    progress = SimpleNamespace(
-        images_done=3, images=3, actors=1, noise_draws=300, noise_draws_planned=300, rate=0.0, seconds_left=0.0
-    )
+    progress = CertificationProgress(3, 3, noise_draws=300, noise_draws_planned=300, rate=0.0, actors=1)
     CertifyLines()(progress)
     assert capsys.readouterr().out == "3/3 images  1 actor  300 of 300 noise draws\n"
 
