@@ -39,6 +39,7 @@ RAY = {
     "preflight/nodes.py",
     "telemetry/meters.py",
     "preflight/reach.py",
+    "cli/ray_job.py",
     "cli/ray_session.py",
     "cli/drivers/block_size.py",
     "cli/drivers/training.py",

@@ -50,7 +50,8 @@ class PrivateHead:
         port, dashboard, client, agent, metrics = _free_ports(5)
         token = self.folder / "token"
         token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        self.token = secrets.token_hex(32)
+        token.write_text(self.token)
         self.dashboard = f"http://{LOOPBACK}:{dashboard}"
         self.metrics = f"http://{LOOPBACK}:{metrics}/metrics"
         self.environment = {
@@ -58,6 +59,7 @@ class PrivateHead:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+            "RAY_API_SERVER_ADDRESS": self.dashboard,  # ray job submit would prefer one that the user has set
             "RAY_USAGE_STATS_ENABLED": "0",
             # What ray job stop leaves a job to save in, before it kills it; Ray's own default is three seconds.
             "RAY_JOB_STOP_WAIT_TIME_S": "30",
