@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,10 @@ RAY = {
     "preflight/nodes.py",
     "telemetry/meters.py",
     "preflight/reach.py",
+    "cli/ray_job.py",
     "cli/ray_session.py",
-    "cli/runs/block_size.py",
-    "cli/runs/training.py",
+    "cli/drivers/block_size.py",
+    "cli/drivers/training.py",
 }
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
@@ -138,6 +140,14 @@ def test_jobs_are_shims_of_the_commands():
     assert set(shims) == {path.stem for path in (ROOT / "acr_ray" / "cli" / "commands").glob("[!_]*.py")}
     for job, text in shims.items():
         assert len(text.splitlines()) <= 12 and f"from acr_ray.cli.commands.{job} import main\n" in text, job
+
+
+def test_no_file_of_the_package_has_a_name_that_git_and_ray_leave_out():
+    """A folder ``runs/`` in the package, say, would be in no commit, and in no job's working directory."""
+    lines = [*(ROOT / ".gitignore").read_text().splitlines(), *(ROOT / ".rayignore").read_text().splitlines()]
+    for path in [*FILES, *(ROOT / "jobs").rglob("*.py")]:
+        for part in path.relative_to(ROOT).parts:
+            assert not any(fnmatch(part, line.rstrip("/")) for line in lines), path
 
 
 def test_no_command_imports_the_private_parts_of_another():

@@ -33,7 +33,7 @@ class PrivateHead:
     everything that is started with `environment`. The token is a file that only this user can read.
 
     Args:
-        cpus: logical CPUs of the node; all of the machine's where not given.
+        cpus: logical CPUs of the node; None: all of the machine's.
         seconds: how long to wait for the head.
         alone: no other node will join it: all of Ray listens on loopback only. Else Ray puts the machine's own address
             in place of 127.0.0.1, and its control store, raylet and workers listen on all addresses (with the token).
@@ -50,7 +50,8 @@ class PrivateHead:
         port, dashboard, client, agent, metrics = _free_ports(5)
         token = self.folder / "token"
         token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        self.token = secrets.token_hex(32)
+        token.write_text(self.token)
         self.dashboard = f"http://{LOOPBACK}:{dashboard}"
         self.metrics = f"http://{LOOPBACK}:{metrics}/metrics"
         self.environment = {
@@ -58,6 +59,7 @@ class PrivateHead:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+            "RAY_API_SERVER_ADDRESS": self.dashboard,  # ray job submit would prefer one that the user has set
             "RAY_USAGE_STATS_ENABLED": "0",
             # What ray job stop leaves a job to save in, before it kills it; Ray's own default is three seconds.
             "RAY_JOB_STOP_WAIT_TIME_S": "30",
@@ -139,12 +141,12 @@ class PrivateHead:
 
     def _orphans(self) -> list[psutil.Process]:
         """Processes of a head that failed to start: known by this head's folder, which nobody else names."""
-        found = []
+        orphans = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.pid != os.getpid() and any(f"{self.folder}/" in part for part in process.cmdline()[1:]):
-                    found.append(process)
-        return found
+                    orphans.append(process)
+        return orphans
 
 
 def _end_with_parent() -> None:
@@ -155,13 +157,13 @@ def _end_with_parent() -> None:
 
 def _free_ports(count: int) -> list[int]:
     """Ports that are free now, below the range that the system hands out by itself and outside Ray's workers'."""
-    found: list[int] = []
+    ports: list[int] = []
     for port in range(23000 + secrets.randbelow(4000), 32000):
         with socket.socket() as probe:
             if probe.connect_ex((LOOPBACK, port)) and _binds(port):
-                found.append(port)
-        if len(found) == count:
-            return found
+                ports.append(port)
+        if len(ports) == count:
+            return ports
     raise HeadFailed("no free ports between 23000 and 32000")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from acr_ray.settings import Recipe
 
 SECONDS = 3.0  # between lines
-STILL = 15.0  # of silence, after which it is said what is being waited for
+STILL = 15.0  # of silence, after which a line names what is being waited for
 
 
 class Waiting:

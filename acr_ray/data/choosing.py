@@ -48,7 +48,9 @@ def select(
     return images
 
 
-def told(chosen: ImageSet, total: int, max_images: int | None, every: int | None, image_list: str | None) -> str:
+def describe_choice(
+    chosen: ImageSet, total: int, max_images: int | None, every: int | None, image_list: str | None
+) -> str:
     """Which images these are, of ``total`` and of how many classes, as text."""
     how = [f"--every {every}"] if every is not None else []
     how += [f"those of {image_list}"] if image_list is not None else []

@@ -106,6 +106,8 @@ def type_text(info: FieldInfo) -> str:
 
 
 def _type_text(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _type_text(get_args(kind)[0])
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:

@@ -18,14 +18,14 @@ class CertifySettings(Settings):
     """Cohen et al.'s CERTIFY over a set of images; defaults are the field's."""
 
     sigma: float = Field(gt=0, le=100, description="standard deviation of the noise; the checkpoint's if not given")
-    n0: int = Field(100, ge=1, le=100_000_000, description="draws that select the class")
-    n: int = Field(100_000, ge=1, le=1_000_000_000, description="fresh draws behind the bound")
+    n0: int = Field(100, ge=1, le=100_000_000, description="noise draws that select the class")
+    n: int = Field(100_000, ge=1, le=1_000_000_000, description="fresh noise draws behind the bound")
     alpha: float = Field(0.001, gt=0, lt=1, description="probability that one certificate is wrong")
     radii: tuple[Radius, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0), max_length=MOST_RADII, description="radii of the certified accuracies"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all noise")
-    block: int = Field(500, ge=1, le=1_000_000, description="draws of one seed and one forward pass; auto: as measured")
+    block: int = Field(500, ge=1, le=1_000_000, description="noise draws of one seed and pass; auto: as measured")
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set if not given")
     root: str | None = Field(None, description="folder of the data set")
     class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
@@ -37,13 +37,14 @@ class CertifySettings(Settings):
     image_list: str | None = Field(None, description="file with one stable image name a line")
     device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")
     stopping: Literal["fixed", "radii", "width"] = Field(
-        "fixed", description="fixed: n draws an image; radii: until the radii's answers are known; width: see tolerance"
+        "fixed",
+        description="fixed: n noise draws an image; radii: until the radii's answers are known; width: see tolerance",
     )
     tolerance: float | None = Field(
         None,
         gt=0,
         le=100,
-        description="width: stop where n draws could not raise the radius by more; none: 0.012 sigma",
+        description="width: stop when n draws could not raise the radius by more; none: 0.012 sigma",
     )
     stop_when_wrong: bool = Field(False, description="draw no more for an image whose selected class is not its label")
     bound: Literal["clopper-pearson", "randomized"] = Field(

@@ -75,7 +75,7 @@ class CatrsSettings(Settings):
     double_from: int | None = Field(None, ge=0, description="epoch from which ε is doubled")
     target: str | None = Field(None, description="checkpoint whose smoothed prediction is the target; none: the label")
     target_sigma: float = Field(0.25, gt=0, le=100, description="noise of the target's smoothed prediction")
-    target_draws: int = Field(16, ge=1, le=100_000, description="draws of the target's smoothed prediction")
+    target_draws: int = Field(16, ge=1, le=100_000, description="noise draws of the target's smoothed prediction")
     confidence: Literal["own", "target"] = Field("own", description="whose share of right answers draws K")
 
     @model_validator(mode="after")

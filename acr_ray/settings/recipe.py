@@ -39,7 +39,7 @@ class TrainingSettings(Settings):
 
     sigma: float = Field(gt=0, le=100, description="standard deviation of the noise, inputs in [0, 1]")
     epochs: int = Field(ge=1, le=100_000, description="passes over as many samples as the training set has")
-    batch_size: int = Field(256, ge=1, le=1_000_000, description="noisy samples of one optimizer step, all workers")
+    batch_size: int = Field(256, ge=1, le=1_000_000, description="noise draws of one optimizer step, all workers")
     m: int = Field(1, ge=1, le=1024, description="noisy copies of an input; a step sees batch_size/m inputs")
     e_t: int = Field(0, ge=0, description="E_t: the epoch from which discard, reweigh and attack act")
     learning_rate: float = Field(0.1, gt=0, le=1000, description="of SGD")
@@ -53,7 +53,9 @@ class TrainingSettings(Settings):
         description="of the network's passes: bfloat16 and float16 by autocast, tf32 on GPUs; weights, losses and "
         "noise stay float32",
     )
-    compile: bool = Field(False, description="torch.compile the network; the attack then uses a few fixed sizes")
+    compile: bool = Field(
+        False, description="torch.compile the network; the attack then uses a few fixed sizes, on GPUs one CUDA graph"
+    )
     accumulate: int = Field(1, ge=1, le=10_000, description="parts that a worker passes its share of a step in")
     gradient_compression: Literal["none", "float16"] = Field(
         "none", description="float16: workers exchange gradients in half the bytes"

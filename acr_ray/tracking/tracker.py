@@ -106,8 +106,8 @@ class Tracker:
     def _lost(self, reason: str) -> None:
         self._say(
             f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self.uri, reason)}; "
-            "continuing without it. All results are in --out; what is missing is logged once it answers, by this job or by the same command "
-            "again"
+            "continuing without it. All results are in --out; what is missing is logged once it answers, by this job "
+            "or by the same command again"
         )
 
     def _found(self) -> None:

@@ -22,6 +22,11 @@ class PassCounter:
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
 
+    def add(self, rows: int) -> None:
+        """Count rows that were passed forward and backward out of this counter's sight."""
+        self.forward += rows
+        self.backward += rows
+
     def seen(self) -> tuple[int, int]:
         """Rows forward and backward since the last `take`."""
         return self.forward, self.backward

@@ -14,6 +14,7 @@ from acr_ray.data import ImageSet
 from acr_ray.data.sampling import view_seeds
 from acr_ray.settings import Recipe, derive_seed
 from acr_ray.training.attack import HALF_SCALE, Attacked, attack_noise
+from acr_ray.training.graphed import GraphedAttack
 from acr_ray.training.group import Group
 from acr_ray.training.methods import Batch, Method
 from acr_ray.training.networks import Networks
@@ -74,6 +75,12 @@ class TrainStep:
         self.recipe, self.networks, self.method, self.seed = recipe, networks, method, seed
         self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
         self.shape, self.class_names = images.shape, images.class_names
+        t, on_gpu = recipe.training, torch.device(networks.device).type == "cuda"
+        self._scale = HALF_SCALE if t.precision == "float16" else 1.0
+        # As part of compiling: it passes more rows, so what it answers can differ in the last bits.
+        self._graphed = None
+        if t.compile and on_gpu and not recipe.attack.buckets:
+            self._graphed = GraphedAttack(networks.network, recipe.attack, self._scale, networks.passes)
 
     def __call__(self, given: StepInput, sums: Sums) -> None:
         """One optimizer step; ``sums`` gets what the epoch's record needs."""
@@ -110,13 +117,15 @@ class TrainStep:
     def attack(self, batch: Batch, look_first: tuple[bool, ...] = ()) -> Attacked:
         """The paper's attack on a batch's noise, as the recipe's hardware settings ask for it."""
         recipe = self.recipe
+        if self._graphed is not None:
+            return self._graphed(batch.repeated(batch.images), batch.repeated(batch.labels), batch.noise)
         buckets = recipe.attack.buckets
         if buckets is None:
             buckets = COMPILED_BUCKETS if recipe.training.compile else 0
         return attack_noise(
             self.networks.network, batch.repeated(batch.images), batch.repeated(batch.labels), batch.noise,
             recipe.attack, buckets=buckets, look_first=look_first,
-            scale=HALF_SCALE if recipe.training.precision == "float16" else 1.0,
+            scale=self._scale,
         )  # fmt: skip
 
     def _batch(self, given: StepInput, x: Tensor, y: Tensor, positions: NDArray[np.int64]) -> Batch:

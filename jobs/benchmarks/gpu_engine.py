@@ -26,7 +26,7 @@ LIMITS = {"float32": 2e-3, "tf32": 0.1, "bfloat16": 1.0, "float16": 0.2}  # of a
 
 
 @cache
-def trained(epochs: int = 6) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, tuple[str, ...]]:
+def trained(epochs: int = 4) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """A small network that knows digits, trained on the CPU; test images, labels and names."""
     recipe = load_recipe("digits-gaussian").change({"training.epochs": epochs, "training.milestones": ()})
     trainer = Trainer(recipe, open_images("digits", None, "train"), 0, Group())

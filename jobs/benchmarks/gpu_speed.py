@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 
@@ -22,16 +23,16 @@ from jobs.benchmarks.train import recipe_of
 CERTIFY = {"cifar_resnet110": (4000, 40_000), "resnet50": (1000, 4000)}
 TRAIN = {"cifar_resnet110": (4, 3, 0.25, 0.25, 256), "resnet50": (1, 2, 0.5, 1.0, 256)}  # m, T, sigma, epsilon, batch
 DRY_CERTIFY, DRY_TRAIN = {"cifar_resnet20": (20, 40)}, {"cifar_resnet20": (2, 1, 0.25, 0.25, 8)}
-LIMIT = 80.0  # seconds: what does not begin before is left out, and said
+LIMIT = 60.0  # seconds: what does not begin before is left out, and said
 
 
 def certify(found: Findings) -> None:
     """The engine against the same forward passes alone, and against Cohen et al.'s loop as torch runs it by default."""
     for name, (block, draws) in (DRY_CERTIFY if found.dry else CERTIFY).items():
-        fresh, classes = model_in("contiguous", name, "cpu"), 1000 if shape_of(name)[1] == 224 else 10
+        fresh, classes = with_statistics(name, found.device), 1000 if shape_of(name)[1] == 224 else 10
         first: list[float] = []
         ways = [("float32", False), ("bfloat16", False)] if found.dry else [
-            ("bfloat16", True), ("bfloat16", False), ("float16", True), ("float32", False),
+            ("bfloat16", True), ("bfloat16", False), ("float16", False), ("float32", False),
         ]  # fmt: skip
         for dtype, compiled in ways:
             label = f"{name}, {dtype}{', compiled' if compiled else ''}, {block} rows a pass"
@@ -62,6 +63,15 @@ def certify(found: Findings) -> None:
             v["first_of_ours_is_times"] = figure([a / b for a in first for b in rates])
 
 
+def with_statistics(name: str, device: str) -> torch.nn.Module:
+    """A network whose batch statistics are those of noisy images: fresh ones let 110 layers overflow in float16."""
+    network = copy.deepcopy(model_in("contiguous", name, "cpu")).to(device).train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(32, *shape_of(name), device=device) + 0.25)
+    return network.cpu().eval()
+
+
 def train(found: Findings) -> None:
     """Our step with the attack against the same written plainly in torch's default float32, and its own passes."""
     for name, sizes in (DRY_TRAIN if found.dry else TRAIN).items():
@@ -72,7 +82,6 @@ def train(found: Findings) -> None:
                 continue
             with found.check(f"a training step with the attack: {label}") as v:
                 recipe = recipe_of(name, sizes, "bfloat16", compiled, sizes[4])
-                recipe = recipe.change({"attack.buckets": 1}) if compiled else recipe
                 v |= _steps(recipe, found, rounds=2 if found.dry else 3)
             torch._dynamo.reset()
 

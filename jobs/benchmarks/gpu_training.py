@@ -18,11 +18,13 @@ from acr_ray.data import ImageSet, open_images
 from acr_ray.data.sampling import view_seeds
 from acr_ray.settings import Recipe, load_recipe
 from acr_ray.settings.recipe import AttackSettings
-from acr_ray.training.attack import HALF_SCALE, attack_noise
+from acr_ray.training.attack import HALF_SCALE, attack_every_row, attack_noise
 from acr_ray.training.control.messages import Request
+from acr_ray.training.graphed import GraphedAttack
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.optimizer import begin_momentum
+from acr_ray.training.passes import PassCounter
 from acr_ray.training.precision import in_precision
 from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
@@ -70,6 +72,20 @@ def _attack(found: Findings) -> None:
                 v["length_changed_by"] = float((moved.flatten(1).norm(dim=1) / length - 1).abs().max())
                 assert v["length_changed_by"] < 1e-4
                 assert v["share_of_rows_alike"] > (0.99 if precision == "float32" else 0.95)
+    if not found.dry:
+        with found.check("attack captured as a CUDA graph: as without, also after the weights have changed") as v:
+            settings = AttackSettings(enabled=True, steps=3, epsilon=0.25)
+            given, network = (x.cuda(), y.cuda(), noise.cuda()), in_precision(on_card, "bfloat16", "cuda")
+            graphed = GraphedAttack(network, settings, 1.0, PassCounter(on_card))
+            for _ in range(2):
+                own = attack_every_row(network, *given, settings)
+                replayed = graphed(*given)
+                v["still_correct"] = replayed.active.tolist()
+                v["largest_difference"] = float((own.noise - replayed.noise).abs().max())
+                assert v["largest_difference"] == 0 and torch.equal(own.active, replayed.active)
+                with torch.no_grad():
+                    for parameter in on_card.parameters():
+                        parameter.mul_(0.9)
 
 
 @contextlib.contextmanager
@@ -145,7 +161,7 @@ def _first_steps(found: Findings) -> None:
     """A deep network whose batch statistics are fresh overflows in float16; training must come out of it."""
     network = "cifar_resnet20" if found.dry else "cifar_resnet110"
     for name in ("gaussian",) if found.dry else ("gaussian", "smoothadv"):
-        for precision in ("bfloat16", "float16"):
+        for precision in ("bfloat16",) if found.dry else ("bfloat16", "float16"):
             with found.check(f"first steps of {network}, {name}, {precision}: finite") as v:
                 recipe = load_recipe(f"cifar10-{name}-0.5").change({
                     "model.architecture": network, "training.epochs": 1, "training.milestones": (),
@@ -163,21 +179,21 @@ def _compiled_recipe(found: Findings) -> None:
 
     images = open_images("digits", None, "train").subset(range(0, 1297, 16 if found.dry else 2))
     recipe = load_recipe("digits").change({
-        "training.epochs": 3, "training.e_t": 1, "training.milestones": (), "reweigh.every": 1, "attack.buckets": 2,
+        "training.epochs": 3, "training.e_t": 1, "training.milestones": (), "reweigh.every": 1,
         "training.precision": "bfloat16", "discard.enabled": False,
     })  # fmt: skip
     with found.check("the paper's recipe, compiled, bfloat16: near the eager one") as v:
         losses = []
-        for compile_ in (False, True):
+        for compiled, buckets in ((False, None), (True, 2), (True, None)):
             torch._dynamo.reset()
             counters.clear()
-            own = recipe.change({"training.compile": compile_})
+            own = recipe.change({"training.compile": compiled, "attack.buckets": buckets})
             trainer = Trainer(own, images, 0, Group(found.device), found.device)
             trainer.run()
             losses.append(trainer.progress.history[-1]["loss"])
-        v["loss_eager"], v["loss"] = losses
+        v["loss_eager"], v["loss_with_buckets"], v["loss"] = losses
         v["graphs"] = counters["stats"].get("unique_graphs", 0)
-        assert abs(losses[0] - losses[1]) < 0.1 and v["graphs"]
+        assert max(losses) - min(losses) < 0.1 and v["graphs"]
     torch._dynamo.reset()
 
 
@@ -237,7 +253,8 @@ def _waits(found: Findings) -> None:
             torch.cuda.set_sync_debug_mode("warn")
             trainer.step(given, sums)
             torch.cuda.set_sync_debug_mode("default")
-        lines = [f"{Path(w.filename).name}:{w.lineno}" for w in heard if "synchroniz" in str(w.message).lower()]
+        lines = [f"{Path(w.filename).name}:{w.lineno}" for w in heard if "synchronizing" in str(w.message)]
         with found.check(f"waits for the card in a step {'with' if attacks else 'without'} the attack") as v:
             v["waits"], v["in"] = len(lines), ", ".join(sorted(set(lines)))
-            assert len(lines) <= (recipe.attack.steps if attacks else 0)
+            # Choosing rows waits: for their number, and for the place to put them.
+            assert len(lines) <= (2 * recipe.attack.steps if attacks else 0)

@@ -151,7 +151,7 @@ def test_a_sequential_run_is_read_with_its_own_alpha_only(tmp_path):
 
 
 def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
-    from acr_ray.cli.runs.redraw import drawer
+    from acr_ray.cli.drivers.redraw import drawer
     from acr_ray.data import open_images
     from tests.fakes.models import write_digits_checkpoint
 

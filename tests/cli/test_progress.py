@@ -31,7 +31,8 @@ def test_nothing_begins_in_plain_gaussian_training(capsys):
 
 def test_one_actor_is_not_several(capsys):
     assert [count(n, "worker") for n in (1, 2, "1", "2:8")] == ["1 worker", "2 workers", "1 worker", "2:8 workers"]
-    CertifyLines()(CertificationProgress(3, 3, noise_draws=300, noise_draws_planned=300, rate=0.0, actors=1))
+    progress = CertificationProgress(3, 3, noise_draws=300, noise_draws_planned=300, rate=0.0, actors=1)
+    CertifyLines()(progress)
     assert capsys.readouterr().out == "3/3 images  1 actor  300 of 300 noise draws\n"
 
 

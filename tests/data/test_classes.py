@@ -11,8 +11,8 @@ from PIL import Image
 from acr_ray.certification.audit import merge, read_run
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.commands.certify import parser
+from acr_ray.cli.drivers.certification_inputs import open_inputs
 from acr_ray.cli.parser import given
-from acr_ray.cli.runs.certification_inputs import open_inputs
 from acr_ray.data import open_images
 from acr_ray.data.classes import places_of, renamed
 from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint

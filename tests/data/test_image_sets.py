@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from acr_ray.data import DATASETS, open_images, select
-from acr_ray.data.choosing import told
+from acr_ray.data.choosing import describe_choice
 from acr_ray.data.image_set import MemorySet
 from acr_ray.settings import UserError
 
@@ -113,11 +113,11 @@ def test_a_few_images_are_of_many_classes_however_the_set_is_arranged(arrangemen
     )  # fmt: skip
     chosen = select(images, max_images=12)
     assert len(set(chosen.labels)) >= 6
-    assert told(chosen, 900, 12, None, None).startswith("12 of 900 images (a fixed random choice, ")
-    assert told(select(images, every=100), 900, None, 100, None).startswith("9 of 900 images (--every 100, ")
-    assert told(images, 900, None, None, None) == "900 of 900 images (10 of 10 classes)"
+    assert describe_choice(chosen, 900, 12, None, None).startswith("12 of 900 images (a fixed random choice, ")
+    assert describe_choice(select(images, every=100), 900, None, 100, None).startswith("9 of 900 images (--every 100, ")
+    assert describe_choice(images, 900, None, None, None) == "900 of 900 images (10 of 10 classes)"
     one = select(images, max_images=30).subset(range(5))
-    assert f"{len(set(one.labels))} of 10 classes" in told(one, 900, None, None, "few.txt")
+    assert f"{len(set(one.labels))} of 10 classes" in describe_choice(one, 900, None, None, "few.txt")
 
 
 def test_select_by_list(images, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from acr_ray.cli.commands import audit, certify, compare, demo, doctor, pack, report, train
+from acr_ray.cli.commands import audit, certify, compare, demo, doctor, pack, report, train, tune
 from acr_ray.cli.exits import run_command
 from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.settings import UserError
@@ -209,12 +209,13 @@ def test_a_damaged_cifar_file_is_named(tmp_path, refused):
     assert "data_batch_3" in line
 
 
-@pytest.mark.parametrize("job", [train, certify, report, demo, compare], ids=lambda job: job.__name__)
+@pytest.mark.parametrize("job", [train, certify, tune, report, demo, compare], ids=lambda job: job.__name__)
 def test_help_tells_every_option(job, capsys):
     with pytest.raises(SystemExit) as left:
         job.main(["--help"])
     printed = capsys.readouterr().out
     assert left.value.code == 0 and "--out" in printed and "default" in printed
+    assert "annotation" not in printed and "metadata" not in printed, "Python's words for a type"
     if job is train:
         assert "--discard.p_t" in printed and "0 to 1" in printed
 

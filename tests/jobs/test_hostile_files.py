@@ -15,7 +15,7 @@ from PIL import Image
 from acr_ray.certification import certificates as certificate_files
 from acr_ray.certification.audit import read_run, redraw
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.runs.audit import audited_numbers
+from acr_ray.cli.drivers.audit import audited_numbers
 from acr_ray.data import open_images, select
 from acr_ray.data.decoding import decoded_image
 from acr_ray.formats.files import METRICS

@@ -87,7 +87,7 @@ def test_what_is_written_again_is_the_same():
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.runs.training", "cli.runs.certification", "certification.sampler", "training.loop"]
+    "module", ["cli.drivers.training", "cli.drivers.certification", "certification.sampler", "training.loop"]
 )
 def test_work_on_digits_begins_without_torchvision_and_matplotlib(module):
     """They take seconds to load in each driver, worker and actor; only some networks, images and figures need them."""

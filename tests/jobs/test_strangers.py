@@ -102,6 +102,6 @@ def test_the_images_of_the_package_and_those_named_again_are_used(run_folder, tm
     plan = json.loads((run_folder / PLAN).read_text())
     plan["settings"] |= {"dataset": "digits"}
     (run_folder / PLAN).write_text(json.dumps(plan))
-    from acr_ray.cli.runs.thumbnails import thumbnails_for
+    from acr_ray.cli.drivers.thumbnails import thumbnails_for
 
     assert len(thumbnails_for([str(run_folder)], None, None)) == len(open_images("digits", None, "test"))

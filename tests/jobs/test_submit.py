@@ -114,7 +114,7 @@ def test_mistakes_are_said_before_anything_is_sent(argv, submitted):
 
 def test_the_demo_uploads_the_code_alone(monkeypatch, tmp_path):
     class Head:
-        dashboard, environment = "http://127.0.0.1:1", {}
+        dashboard, token = "http://127.0.0.1:1", "secret"
 
         def __init__(self, cpus, alone):
             pass
@@ -125,13 +125,22 @@ def test_the_demo_uploads_the_code_alone(monkeypatch, tmp_path):
         def __exit__(self, *error):
             pass
 
-    seen = []
+    submitted = []
+
+    def run_job(dashboard, token, entrypoint, folder):
+        submitted.append((dashboard, token, entrypoint, folder, files_of(folder)))
+        return len(submitted) == 1
+
     monkeypatch.setattr(demo, "PrivateHead", Head)
-    monkeypatch.setattr(demo, "follow", lambda command, environment: seen.append(command) or 0)
-    demo.main(["--out", str(tmp_path)])
-    assert seen[0][:3] == ["ray", "job", "submit"]
-    folder = Path(seen[0][seen[0].index("--working-dir") + 1])
-    assert folder != ROOT and folder.is_absolute() and folder.name != "."
+    monkeypatch.setattr(demo, "run_job", run_job)
+    result = demo.run(str(tmp_path), seed=3)
+    dashboard, token, entrypoint, folder, held = submitted[0]
+    assert (dashboard, token) == ("http://127.0.0.1:1", "secret")
+    assert entrypoint == f"python -m jobs.demo --inside --out {tmp_path} --seed 3 --n 10000"
+    assert folder != ROOT and "jobs/demo.py" in held and {name.split("/")[0] for name in held} == {"acr_ray", "jobs"}
+    assert result.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db" and str(result.folder) == str(tmp_path)
+    with pytest.raises(CommandFailed, match="run make demo again to resume"):
+        demo.main(["--out", str(tmp_path)])
 
 
 def test_results_that_the_readme_makes_are_not_uploaded_by_ray_either():

@@ -52,9 +52,9 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
     def start(*arguments):
         raise Started
 
-    monkeypatch.setattr("acr_ray.cli.runs.search.check_workers_fit", lambda *arguments: None)
+    monkeypatch.setattr("acr_ray.cli.drivers.search.check_workers_fit", lambda *arguments: None)
     monkeypatch.setattr(
-        "acr_ray.cli.runs.search.TrialLines", start
+        "acr_ray.cli.drivers.search.TrialLines", start
     )  # the first that a search makes once its folder is its own
     given = ["digits", "--out", str(tmp_path), "--no-tracking", *map(str, SHORT)]
     with pytest.raises(Started):

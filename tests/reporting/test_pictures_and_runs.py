@@ -12,7 +12,7 @@ from PIL import Image
 from acr_ray.certification.certificates import certificate_table, write
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.work_items import BlockRange
-from acr_ray.cli.runs.thumbnails import SIDE, Thumbnails, thumbnails_for
+from acr_ray.cli.drivers.thumbnails import SIDE, Thumbnails, thumbnails_for
 from acr_ray.data import open_images
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.storage import Folder

@@ -8,12 +8,15 @@ import torch
 
 from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
+from acr_ray.settings.recipe import AttackSettings
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.training.ascent import gradient
+from acr_ray.training.attack import attack_every_row, attack_noise
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
+from acr_ray.training.precision import in_precision
 from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
 from tests.fakes.device import Pretended
@@ -90,6 +93,25 @@ def test_the_engine_waits_for_nothing_between_blocks(dtype, images):
             engine.count_label(x, labels, names, 0, Phase("p_a", blocks * 50, 50))
         waits.append(sum(seen.waits.values()))
     assert waits == [1, 1, 1, 1]  # whether all logits were finite, once at the end
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_the_attack_on_every_row_finds_what_the_other_finds_and_never_waits(norm, precision, images):
+    trainer = Trainer(load_recipe("digits-gaussian").change({"training.epochs": 3}), images, 0, Group())
+    trainer.run()
+    x, y = images.load(range(len(images)), None), torch.from_numpy(images.labels)
+    noise = 0.25 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    settings = AttackSettings(enabled=True, steps=T, epsilon=0.25, norm=norm)
+    scale = 1024.0 if precision == "float16" else 1.0
+    network = in_precision(trainer.module, precision, "cpu")
+    one = attack_noise(network, x, y, noise, settings, scale=scale)
+    with Pretended() as seen:
+        other = attack_every_row(network, x, y, noise, settings, scale=scale)
+    assert not seen.waits and 0 < one.active[-1] < one.active[0]
+    assert (one.active - other.active).abs().max() <= (0 if precision == "float32" else 2)
+    alike = (one.noise - other.noise).flatten(1).norm(dim=1) < 1e-5 * noise.flatten(1).norm(dim=1)
+    assert alike.double().mean() > (0.99 if precision == "float32" else 0.85)
 
 
 def test_the_pretended_device_catches_planted_faults():

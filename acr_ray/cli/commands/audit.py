@@ -53,7 +53,7 @@ def run(
     """
     if redraw and not checkpoint:
         raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
-    from acr_ray.cli.runs.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
+    from acr_ray.cli.drivers.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
 
     redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map) if redraw else None
     return audit(runs, options, alpha, bound, rho, redrawing)

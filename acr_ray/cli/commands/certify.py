@@ -56,7 +56,7 @@ def run(
         UserError: checkpoint, data, cluster or folder do not allow it; nothing was made.
         CommandFailed: samplers or storage were lost; the same call resumes the run.
     """
-    from acr_ray.cli.runs.certification import certify  # loads torch, which --help and a mistake need not wait for
+    from acr_ray.cli.drivers.certification import certify  # loads torch, which --help and a mistake need not wait for
 
     return certify(checkpoint, options, settings or {}, actors, gpus_per_actor, measure_block)
 

@@ -5,19 +5,18 @@ Starts a private Ray head on loopback, submits itself as a Ray job, and stops th
 
 from __future__ import annotations
 
-import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
-from acr_ray.cli.code_folder import ROOT, code_folder
+from acr_ray.cli.code_folder import code_folder
 from acr_ray.cli.command_line import command_line, jobs_folder
 from acr_ray.cli.commands import certify, report, train
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.options import RESULTS
 from acr_ray.cli.parser import Parser, whole
 from acr_ray.cli.private_head import HeadFailed, PrivateHead
+from acr_ray.cli.ray_job import JobLost, run_job
 from acr_ray.cli.results import DemoResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings import load_recipe
@@ -25,9 +24,6 @@ from acr_ray.storage import Folder, own
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
 RECIPES = ("digits-gaussian", "digits")
-CHATTER = re.compile(
-    r"\S+ \S+\t[A-Z]+ (cli|sdk|dashboard_sdk|packaging|working_dir|job_manager)\.py|Running entrypoint"
-)
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -47,17 +43,17 @@ def run(out: str = "outputs/demo", *, seed: int = 0, n: int = 10_000) -> DemoRes
     taken = () if folder.is_file(f"train/{RECIPES[0]}/run.json") else ("train", "certify", "report", "mlflow.db")
     own(folder, "demo", taken)  # a demo that was interrupted before it wrote run.json resumes
     print("starting a private Ray head on 127.0.0.1 with token authentication", flush=True)
+    module = "jobs.demo" if jobs_folder() else "acr_ray demo"
+    words = [*module.split(), "--inside", "--out", str(folder), "--seed", str(seed), "--n", str(n)]
+    entrypoint = shlex.join(["python", "-m", *words])
     try:
-        # A process of its own for the job: only Ray's job client uploads code and follows the job's output.
-        with PrivateHead(cpus=2, alone=True) as head, code_folder() as code_alone:
-            inside = ["--inside", "--out", str(folder), "--seed", str(seed), "--n", str(n)]
-            command = ["ray", "job", "submit", "--address", head.dashboard, "--working-dir", str(code_alone)]
-            command += ["--", "python", "-m", *(["jobs.demo"] if jobs_folder() else ["acr_ray", "demo"]), *inside]
-            print(f"$ {shlex.join(command)}", flush=True)
-            code = follow(command, head.environment)
-    except HeadFailed as error:
-        raise CommandFailed(str(error)) from error
-    if code:
+        # A process of its own on the head, as any job of a user: this one leads no Ray.
+        with PrivateHead(cpus=2, alone=True) as head, code_folder() as code:
+            print(f"$ ray job submit --address {head.dashboard} --working-dir {code} -- {entrypoint}", flush=True)
+            succeeded = run_job(head.dashboard, head.token, entrypoint, code)
+    except (HeadFailed, JobLost) as error:
+        raise CommandFailed(f"{error}; run make demo again to resume") from error
+    if not succeeded:
         raise CommandFailed("the job did not finish; run make demo again to resume")
     mlflow = Path(sys.executable).with_name("mlflow")
     print(f"MLflow: {mlflow} ui --backend-store-uri {mlflow_uri}")
@@ -108,22 +104,6 @@ def parser() -> Parser:
         "--out", metavar="DIR", default="outputs/demo", help="results [default: outputs/demo]"
     )
     return parser
-
-
-def follow(command: list[str], environment: dict[str, str]) -> int:
-    """Run ``ray job submit`` and pass on what the job prints, without the client's own chatter unless it fails."""
-    chatter: list[str] = []
-    with subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as client:
-        for line in client.stdout:
-            if CHATTER.match(line):
-                chatter.append(line)
-            else:
-                print(line, end="", flush=True)
-    if client.returncode:
-        print("".join(chatter[-10:]), file=sys.stderr)
-    return client.returncode
 
 
 def _places(out: str) -> tuple[Folder, str]:

@@ -53,8 +53,8 @@ def run(
         UserError: a source can't be read, or an argument doesn't fit.
     """
     # Here, so that --help and a mistake need not wait for them.
-    from acr_ray.cli.runs.mlflow_reports import log_comparison
-    from acr_ray.cli.runs.thumbnails import thumbnails_for
+    from acr_ray.cli.drivers.mlflow_reports import log_comparison
+    from acr_ray.cli.drivers.thumbnails import thumbnails_for
     from acr_ray.reporting import Assumptions, comparison_table, write_report
     from acr_ray.tracking.runs import download
 

@@ -42,7 +42,7 @@ def run(
         UserError: recipe, data, cluster or folder do not allow it; nothing was made.
         CommandFailed: training broke off; the same call resumes it.
     """
-    from acr_ray.cli.runs.training import train  # loads torch, which --help and a mistake need not wait for
+    from acr_ray.cli.drivers.training import train  # loads torch, which --help and a mistake need not wait for
 
     return train(recipe.with_absolute_paths(), options, workers or Workers(), seed, policy or CheckpointPolicy())
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     recipe, options = parsed
     workers, policy, run_options = workers_of(options), checkpoint_policy(options), RunOptions.of(options)
     if options.dry_run:
-        from acr_ray.cli.runs.dry_run import print_dry_run
+        from acr_ray.cli.drivers.dry_run import print_dry_run
 
         print_dry_run(recipe.with_absolute_paths(), run_options, workers, policy)
     else:
@@ -100,7 +100,7 @@ def _add_cluster_options(parser: Parser) -> None:
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
         "--workers", type=_workers, default=(1, None), metavar="N|N:M",
-        help="DDP workers; 2:8: go on with as few as 2, use up to 8 if there is room [>= 1; default: 1]",
+        help="DDP workers; 2:8: continue with as few as 2, use up to 8 if there is room [>= 1; default: 1]",
     )  # fmt: skip
     add_worker_options(group)
     group.add_argument(

@@ -37,7 +37,7 @@ def run(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         CommandFailed: trials were lost; the same call tries them again.
     """
     arguments.check()
-    from acr_ray.cli.runs.search import tune  # loads torch, which --help and a mistake need not wait for
+    from acr_ray.cli.drivers.search import tune  # loads torch, which --help and a mistake need not wait for
 
     return tune(arguments, options)
 

@@ -7,20 +7,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from acr_ray.cli.session import RunOptions
+from acr_ray.formats.files import P_A, PAGE, RUN, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN
 from acr_ray.reporting import write_report
 from acr_ray.storage import Folder, amend
-from acr_ray.storage.run_record import RUN
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
 from acr_ray.tracking.view import NOTE
 
-P_A = "p_a"  # folder of a training run's estimates
-PAGE = ("report.html", "table.md", "table.csv", "table.tex", "summary.json")
+REPORT = (PAGE, TABLE_MARKDOWN, TABLE_CSV, TABLE_LATEX, SUMMARY)
 
 
 def page_files(folder: Folder) -> list[str]:
     """List the files of a report: the page first, then tables, then its figures."""
-    return [*PAGE, *(n for ending in (".png", ".svg", ".pdf") for n in folder.names(ending))]
+    return [*REPORT, *(n for ending in (".png", ".svg", ".pdf") for n in folder.names(ending))]
 
 
 def log_page(tracker: Tracker, sources: Sequence[tuple[str, str]], radii: Sequence[float]) -> None:
@@ -31,7 +30,7 @@ def log_page(tracker: Tracker, sources: Sequence[tuple[str, str]], radii: Sequen
         folder = Folder(temporary)
         write_report(list(sources), folder, radii=radii)
         tracker.files(folder, page_files(folder), "report")
-        tracker.tags({NOTE: folder.read_text("table.md")})
+        tracker.tags({NOTE: folder.read_text(TABLE_MARKDOWN)})
 
 
 def log_comparison(options: RunOptions, out: Folder) -> None:
@@ -44,10 +43,12 @@ def log_comparison(options: RunOptions, out: Folder) -> None:
     tracker = options.open_tracker(out)
     if tracker.uri is None:
         return
-    summary, record = out.read_json("summary.json"), out.read_json(RUN)
+    summary, record = out.read_json(SUMMARY), out.read_json(RUN)
     names = [source["name"] for source in summary["sources"]]
     sources = [*summary["sources"], *filter(None, [summary["constant"]])]
-    settings = {source["name"]: {key: source[key] for key in ("sigma", "n", "alpha", "incomplete")} for source in sources}
+    settings = {
+        source["name"]: {key: source[key] for key in ("sigma", "n", "alpha", "incomplete")} for source in sources
+    }
     about = {"sources": settings, "radii": summary["radii"], "baseline": summary["baseline"], "uri": tracker.uri}
     known = record.get("mlflow_runs", {}) if record.get("mlflow_report") == about else {}
     runs = {"": tracker.start("report", options.run_name or " vs ".join(names), known.get(""))}
@@ -61,7 +62,7 @@ def log_comparison(options: RunOptions, out: Folder) -> None:
         nested.metrics(values)
         nested.finish()
     tracker.files(out, page_files(out))
-    tracker.tags({NOTE: out.read_text("table.md")})
+    tracker.tags({NOTE: out.read_text(TABLE_MARKDOWN)})
     tracker.finish()
     amend(out, record, mlflow_report=about, mlflow_runs={key: run for key, run in runs.items() if run})
 

@@ -13,7 +13,7 @@ from acr_ray.training.named_files import check_named, warnings_of
 
 
 def open_data(dataset: str, root: str | None, split: str, class_map: str | None = None) -> ImageSet:
-    """Open the images, and print what is to be said of them, such as which files were left out."""
+    """Open the images, and print remarks on them, such as which files were left out."""
     images = open_images(dataset, root, split, class_map)
     for line in images.remarks:
         print(line, flush=True)

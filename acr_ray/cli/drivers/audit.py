@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
-from acr_ray.formats.states import Outcome
 from acr_ray.certification import certificates
 from acr_ray.certification.audit import Audited, merge, read_run, redraw
 from acr_ray.certification.statement import statements
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, open_run
@@ -94,11 +94,12 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
 
 def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
     """Draw lines of a run again and print how they compare. Returns how many differ."""
-    from acr_ray.cli.runs.redraw import drawer  # loads torch, which an audit alone needs not
+    from acr_ray.cli.drivers.redraw import drawer  # loads torch, which an audit alone needs not
 
     draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map)
     compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in compared:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"
-        print(f"{line.image} {line.block_range.phase} blocks {line.block_range.first} to {line.block_range.stop - 1}: {outcome}", flush=True)
+        blocks = line.block_range
+        print(f"{line.image} {blocks.phase} blocks {blocks.first} to {blocks.stop - 1}: {outcome}", flush=True)
     return sum(not line.agrees for line in compared)

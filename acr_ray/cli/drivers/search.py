@@ -7,17 +7,17 @@ from functools import partial
 from typing import Any
 
 from acr_ray import __version__
-from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
-from acr_ray.formats.states import TrialStatus
 from acr_ray.cli.command_line import command_line
+from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
+from acr_ray.cli.drivers.trial_progress import TrialLines
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import Waiting
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
-from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
-from acr_ray.cli.runs.trial_progress import TrialLines
 from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.cli.tune_arguments import TuneArguments
+from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
+from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
@@ -91,7 +91,9 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         best = best_of(reports, context.asked[0])
         write_table(out, context, arguments.domains, reports)
         if best is None:
-            raise CommandFailed(f"no trial was trained to its end ({_reasons(reports)}); {out}/{TRIALS_TABLE} lists them")
+            raise CommandFailed(
+                f"no trial was trained to its end ({_reasons(reports)}); {out}/{TRIALS_TABLE} lists them"
+            )
         out.write_json(BEST_RECIPE, best_recipe(context, best).model_dump(mode="json"))
         summary = summary_of(out, context, arguments.domains, reports, settings, baseline)
         summary |= {"validation_images": len(validation), "seconds": round(time.monotonic() - started, 3)}
@@ -99,8 +101,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
         if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise CommandFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best of the "
-                f"others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best of "
+                f"the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from acr_ray import __version__
 from acr_ray.cli.command_line import command_line
+from acr_ray.cli.drivers.mlflow_reports import log_sample_p_a
+from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import EpochLines, Waiting, count
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TrainResult
-from acr_ray.cli.runs.mlflow_reports import log_sample_p_a
-from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.formats.files import CHECKPOINT, METRICS, MODEL_CARD, SUMMARY
 from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
@@ -24,9 +25,7 @@ from acr_ray.training.workers import CheckpointPolicy, Workers
 SCHEMA_VERSION = 1
 
 
-def train(
-    recipe: Recipe, options: RunOptions, workers: Workers, seed: int, policy: CheckpointPolicy
-) -> TrainResult:
+def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, policy: CheckpointPolicy) -> TrainResult:
     """Train, or resume the run that the results folder holds; see `acr_ray.cli.commands.train.run`."""
     recipe.check_complete()
     out = options.folder()
@@ -47,7 +46,7 @@ def train(
         check_room=lambda: check_workers_fit(workers, recipe, len(images), options.verbose),
     )  # fmt: skip
     if opened is None:
-        print(f"done before: {out}/checkpoint")
+        print(f"done before: {out}/{CHECKPOINT}")
         return TrainResult(out, read_summary(out, "train"), done_before=True)
     tracker = opened.tracker
     params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
@@ -87,26 +86,26 @@ def train(
             raise CommandFailed(
                 f"training broke off ({error}); run the same command again to resume from the last checkpoint"
             ) from error
-        card = out.read_json(f"{CHECKPOINT}/model.json")
+        card = out.read_json(f"{CHECKPOINT}/{MODEL_CARD}")
         summary = {"schema_version": SCHEMA_VERSION, "recipe": recipe.name, "settings": recipe.model_dump(mode="json")}
         summary |= {"seed": seed, **hardware, "data_fingerprint": fingerprint, "last_epoch": channel.records()[-1]}
         summary |= {"model_sha256": card["sha256"], "seconds": round(time.monotonic() - started, 3)}
-        out.write_json("summary.json", summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
+        out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
     with waiting:
         with_run(tracker, work)
     for record in channel.records():
         log(record)
-    tracker.files(out, ["summary.json", METRICS])
+    tracker.files(out, [SUMMARY, METRICS])
     log_sample_p_a(tracker, out)
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     opened.close()
-    _print_end(recipe, out, CHECKPOINT)
+    _print_end(recipe, out)
     return TrainResult(out, read_summary(out, "train"))
 
 
-def _print_end(recipe: Recipe, out: Folder, checkpoint: str) -> None:
+def _print_end(recipe: Recipe, out: Folder) -> None:
     data = "" if recipe.data.root is None else f" --data.root {recipe.data.root}"
     certify = f"{command_line('certify')} {out}{data} --out {out}-certified"
-    print(f"trained: {out}/{checkpoint}\nnext: {certify}", flush=True)
+    print(f"trained: {out}/{CHECKPOINT}\nnext: {certify}", flush=True)

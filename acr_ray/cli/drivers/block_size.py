@@ -54,7 +54,9 @@ def with_measured_block(
         ray.kill(sampler)
     best = max(rates, key=rates.__getitem__)
     if not rates[best]:
-        raise CommandFailed(f"--block auto: not even {min(tried)} rows fit into the GPU's memory; give a smaller --block")
+        raise CommandFailed(
+            f"--block auto: not even {min(tried)} rows fit into the GPU's memory; give a smaller --block"
+        )
     measured = ", ".join(f"{block}: {rate:,.0f}/s" for block, rate in rates.items())
     print(f"block {best}, by measurement ({measured})", flush=True)
     return settings.change({"block": best})

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.runs.recipe_inputs import open_data
+from acr_ray.cli.drivers.recipe_inputs import open_data
 from acr_ray.data import ImageSet, select
-from acr_ray.data.choosing import told
+from acr_ray.data.choosing import describe_choice
 from acr_ray.models import ModelCard
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
@@ -53,7 +53,7 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
     whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
     choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
     images = select(whole_split, **choice)
-    chosen = told(images, len(whole_split), **choice)
+    chosen = describe_choice(images, len(whole_split), **choice)
     if len(images.class_names) != card.num_classes:
         raise UserError(
             f"CHECKPOINT {checkpoint}: has {card.num_classes} classes, {settings.dataset} "

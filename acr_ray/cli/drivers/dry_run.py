@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.progress import clock
-from acr_ray.cli.runs.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
 from acr_ray.settings import Recipe, UserError
@@ -50,9 +50,9 @@ def print_dry_run(recipe: Recipe, options: RunOptions, workers: Workers, policy:
         ("checkpoints", f"every {policy.every} epochs{between}; the last {policy.last} and "
                         f"the best are kept, {state:,.0f} MB each")
     )  # fmt: skip
-    where = options.tracking_uri or "MLFLOW_TRACKING_URI or ./mlflow.db" if options.tracking else "not tracked"
+    store = options.tracking_uri or "MLFLOW_TRACKING_URI or ./mlflow.db" if options.tracking else "not tracked"
     estimates = ", p_a/epoch_K.parquet with a histogram" if recipe.discard.enabled or recipe.reweigh.enabled else ""
-    rows.append(("logged", f"loss, accuracy, speed and shares of time an epoch{estimates}, the model; MLflow: {where}"))
+    rows.append(("logged", f"loss, accuracy, speed and shares of time an epoch{estimates}, the model; MLflow: {store}"))
     try:
         recipe.check_complete()
     except UserError as error:

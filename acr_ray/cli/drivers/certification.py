@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.certification import certificates
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.drivers.block_size import with_measured_block
+from acr_ray.cli.drivers.certification_inputs import CertificationInputs, make_plan, open_inputs
+from acr_ray.cli.drivers.mlflow_reports import log_page
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import CertifyLines, Waiting, count
 from acr_ray.cli.ray_session import check_actors_fit
 from acr_ray.cli.results import CertifyResult
-from acr_ray.cli.runs.block_size import with_measured_block
-from acr_ray.cli.runs.certification_inputs import CertificationInputs, make_plan, open_inputs
-from acr_ray.cli.runs.mlflow_reports import log_page
 from acr_ray.cli.session import OpenedRun, RunOptions, open_run
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
