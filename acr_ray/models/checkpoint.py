@@ -14,12 +14,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from acr_ray.formats.files import CHECKPOINT as SUBFOLDER
+from acr_ray.formats.files import MODEL_CARD as CARD
+from acr_ray.formats.files import MODEL_WEIGHTS as WEIGHTS
 from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, build_model
 from acr_ray.models.state import check_tensors, read_tensors, state_bytes
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
 
-WEIGHTS, CARD, SUBFOLDER = "model.safetensors", "model.json", "checkpoint"
 SCHEMA_VERSION = 1
 MOST_HEADER = 64 * 2**20  # bytes of a file of weights beside the weights
 PICKLE_ENDINGS = (".pt", ".pth", ".tar", ".pkl", ".pickle", ".bin", ".ckpt", ".gz", ".zip")

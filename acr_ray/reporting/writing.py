@@ -17,7 +17,6 @@ from acr_ray.storage import Folder, check_own, own
 
 JOB = "report"
 OWNED = (PAGE, SUMMARY, TABLE_MARKDOWN, TABLE_LATEX, TABLE_CSV, TABLE_TEXT)
-MARK = "sources"  # in summary.json: a report of an earlier version
 
 
 def write_report(
@@ -62,13 +61,13 @@ def write_report(
         raise UserError(f"--formats {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
     if layout not in LAYOUTS:
         raise UserError(f"--layout {layout}: choose from {', '.join(LAYOUTS)}")
-    check_own(out, JOB, OWNED, MARK)
+    check_own(out, JOB, OWNED)
     paths = [s for s in sources if not isinstance(s, Source)]
     opened = open_sources(paths, assumptions, resolve_run) if paths else []
     files = iter(opened)
     report = build_report([s if isinstance(s, Source) else next(files) for s in sources], radii, constant, baseline)
     drawn, page = figures(report, formats), render_page(report, thumbnails)
-    own(out, JOB, OWNED, MARK)  # nothing is made before everything is known to be right
+    own(out, JOB, OWNED)  # nothing is made before everything is known to be right
     for name, content in drawn.items():
         out.write_bytes(name, content)
     for name, text in _tables(report, layout).items():

@@ -43,7 +43,7 @@ def open_experiment(uri: str, name: str | None = None) -> tuple[Any, str]:
             _describe(client, made)
             return client, made
         elif name == EXPERIMENT and VIEW not in experiment.tags and experiment.lifecycle_stage == "active":
-            _describe(client, experiment.experiment_id)  # of an earlier version
+            _describe(client, experiment.experiment_id)  # made by hand
     if experiment.lifecycle_stage == "deleted":
         raise Unusable(f"the experiment {experiment.name} (id {experiment.experiment_id}) was deleted in MLflow")
     return client, experiment.experiment_id

@@ -14,6 +14,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from acr_ray import __version__
+from acr_ray.formats.files import CHECKPOINT
 from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.storage import Folder
 
@@ -24,7 +25,7 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
     Its name is the recipe's. Returns the logged model's id.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory())) / "checkpoint"
+        folder = Path(stack.enter_context(TemporaryDirectory())) / CHECKPOINT
         folder.mkdir()
         for name in files:
             (folder / name).write_bytes(checkpoint.read_bytes(name))

@@ -31,7 +31,7 @@ def test_the_experiment_has_a_description_and_a_view(uri):
     assert view["selectedColumns"] == list(COLUMNS) and "metrics.`acr`" in COLUMNS and "metrics.`hard_share`" in COLUMNS
     note = experiment.tags["mlflow.note.content"]
     assert f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=acr-ray" in note
-    client.delete_experiment_tag(experiment.experiment_id, VIEW)  # an experiment of an earlier version
+    client.delete_experiment_tag(experiment.experiment_id, VIEW)  # an experiment that somebody made by hand
     Tracker(uri).start("train", "b")
     assert VIEW in client.get_experiment_by_name("acr-ray").tags
 

@@ -17,6 +17,7 @@ from acr_ray.cli.options import CLUSTER, add_run_options
 from acr_ray.cli.parser import Parser, whole
 from acr_ray.cli.results import CompareResult
 from acr_ray.cli.session import RunOptions
+from acr_ray.formats.files import SUMMARY, TABLE_MARKDOWN
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
 from acr_ray.storage import Folder, open_run
@@ -56,7 +57,7 @@ def run(
     recipes = {name: load_recipe(name) for name in methods}
     for recipe in recipes.values():
         check_addresses(recipe, ())
-    owned = ("table.md", "summary.json")
+    owned = (TABLE_MARKDOWN, SUMMARY)
     open_run(out, "compare", {"workers": workers}, overwrite=options.overwrite, owned=owned)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
     # Seed by seed, so that a comparison that is cut short has every method.
@@ -67,8 +68,8 @@ def run(
     table = _table(methods_summary, seeds)
     settings = {"n": n, "seeds": seeds, "workers": workers}
     summary = {"schema_version": SCHEMA_VERSION, "settings": settings, "methods": methods_summary}
-    out.write_json("summary.json", summary)
-    out.write_text("table.md", table)
+    out.write_json(SUMMARY, summary)
+    out.write_text(TABLE_MARKDOWN, table)
     print(f"\n{table}\n{out}/table.md")
     return CompareResult(out, summary, table)
 

@@ -18,6 +18,7 @@ from acr_ray.cli.options import CLUSTER, RESULTS, add_tracking_options
 from acr_ray.cli.parser import Parser, number, whole
 from acr_ray.cli.ray_session import connect
 from acr_ray.cli.results import DoctorResult
+from acr_ray.formats.files import SUMMARY
 from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
@@ -74,10 +75,10 @@ def run(
     folder = Folder(out) if out else None
     storage = Folder(planned.storage, option="--storage") if planned.storage else None
     if folder:
-        check_own(folder, "doctor", ("summary.json",), "checks")
+        check_own(folder, "doctor", (SUMMARY,))
     connect(verbose)
     if folder:
-        own(folder, "doctor", ("summary.json",), "checks")
+        own(folder, "doctor", (SUMMARY,))
     printed = []
     with closing(_look(planned, storage, tracking, tracking_uri, seconds)) as each:
         for finding in each:
@@ -85,7 +86,7 @@ def run(
             print(f"{finding.status:<8} {finding.check:<10} {finding.text}", flush=True)
     if folder:
         about = {"schema_version": SCHEMA_VERSION, "code_version": __version__}
-        folder.write_json("summary.json", about | {"checks": [vars(finding) for finding in printed]})
+        folder.write_json(SUMMARY, about | {"checks": [vars(finding) for finding in printed]})
     return DoctorResult(tuple(printed))
 
 

@@ -13,6 +13,7 @@ from acr_ray.cli.options import add_result_options
 from acr_ray.cli.parser import Parser
 from acr_ray.cli.results import ReportResult
 from acr_ray.cli.session import RunOptions
+from acr_ray.formats.files import SUMMARY
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.recipe import DATASETS
 
@@ -81,7 +82,7 @@ def run(
     for comparison, verdict in zip(report.comparisons, report.verdicts, strict=True):
         print(f"\n{comparison.name}: {verdict}")
     print(f"\nreport: {out}/report.html")
-    return ReportResult(out, out.read_json("summary.json"), table, report.verdicts)
+    return ReportResult(out, out.read_json(SUMMARY), table, report.verdicts)
 
 
 def main(argv: list[str]) -> None:

@@ -16,7 +16,7 @@ from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
 from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.cli.tune_arguments import TuneArguments
-from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
+from acr_ray.formats.files import BEST_RECIPE, PAGE, RUN, SUMMARY, TRIALS_TABLE
 from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
@@ -75,7 +75,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         lines, started = TrialLines(context, search.trials, waiting), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", search.trials)
         # Before Tune knows of any trial: it would try each of them again and again.
-        if problem := problem_of_a_node(out, "run.json", context.workers.cpus, context.workers.gpus):
+        if problem := problem_of_a_node(out, RUN, context.workers.cpus, context.workers.gpus):
             raise UserError(problem)
         shared = "; what they share before E_t is trained first" if arguments.trunks else ""
         waiting.begin(f"training the first trials up to epoch {arguments.checkpoint_every}{shared}")
@@ -101,8 +101,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
         if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise CommandFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best of "
-                f"the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best "
+                f"of the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
