@@ -195,7 +195,7 @@ def test_runs_whose_classes_differ_are_not_merged(tmp_path):
     assert runs[0].plan.class_names == ("x", "y")
     with pytest.raises(UserError, match="its classes are y, x, but x, y in"):
         merge(runs[:2])
-    assert merge([runs[0], runs[2]]).tally.finished[0].n == 20  # of an earlier version: it does not say them
+    assert merge([runs[0], runs[2]]).store.finished[0].n == 20  # of an earlier version: it does not say them
 
 
 def test_options_are_the_recipe_s(roots):

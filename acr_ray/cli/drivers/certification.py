@@ -83,7 +83,7 @@ def certify(
         f"hard share {100 * summary['hard_share']:.1f} %: {out}",
         flush=True,
     )
-    return CertifyResult(out, summary)
+    return CertifyResult(out, summary, done_before=opened.computed)
 
 
 def _sample(

@@ -109,7 +109,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     opened.close()
     train = f"{command_line('train')} {out}/{BEST} --out DIR"
     print(f"best: {out}/{BEST} ({train})\nreport: {out}/{PAGE}", flush=True)
-    return TuneResult(out, read_summary(out, "tune"))
+    return TuneResult(out, read_summary(out, "tune"), done_before=opened.computed)
 
 
 def _context(

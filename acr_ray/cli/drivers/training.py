@@ -102,7 +102,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     opened.close()
     _print_end(recipe, out)
-    return TrainResult(out, read_summary(out, "train"))
+    return TrainResult(out, read_summary(out, "train"), done_before=opened.computed)
 
 
 def _print_end(recipe: Recipe, out: Folder) -> None:
