@@ -30,6 +30,7 @@ RAY = {
     "tuning/suggesting.py",
     "tuning/trial.py",
     "tuning/placement.py",
+    "tuning/watcher.py",
     "training/worker.py",
     "training/run.py",
     "training/backend.py",
@@ -52,7 +53,7 @@ PURE = {
     "preflight/findings.py",
 }
 # The commands, and what runs them, stand above all rooms of the product.
-BELOW["cli"] = set(BELOW) - {"benchmarks"}
+BELOW["cli"] = set(BELOW)
 BELOW["__main__.py"] = {"cli"}
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
-from acr_ray.certification.procedure import ABSTAINED, CERTIFIED, CertificationProcedure, Counts, Verdict, added
+from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.work_items import BlockRange
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.smoothing.stopping import PLAIN
@@ -129,13 +130,13 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     counts: Counts = added([verdict.counts for verdict in verdicts])
     n, alpha = sum(verdict.n for verdict in verdicts), sources[0][0].plan.settings.alpha
     p_lower = float(lower_bound(counts.get(predicted, 0), n, alpha))
-    outcome = CERTIFIED if p_lower > 0.5 else ABSTAINED
+    outcome = Outcome.CERTIFIED if p_lower > 0.5 else Outcome.ABSTAINED
     return Verdict(outcome, predicted, p_lower if p_lower > 0.5 else 0.0, counts, n, "merged")
 
 
 def _check_alike(first: Audited, other: Audited) -> None:
     ours, theirs = first.plan.class_names, other.plan.class_names
-    if ours and theirs and list(ours) != list(theirs):
+    if list(ours) != list(theirs):
         shown = [", ".join(names[:12]) for names in (ours, theirs)]
         raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from acr_ray.certification.count_store import CountStore, Overlap
 from acr_ray.certification.work_items import BlockRange
+from acr_ray.formats.files import LEDGER
 from acr_ray.settings.documents import check, decoded, parse_json
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
 
-FOLDER = "ledger"
 COMPACT_AT = 200  # small files in the folder before they become one
 SEALED = 4 * 2**20  # bytes from which a file is left as it is: what is written again and again stays bounded
 MOST_BYTES = 2**30  # of a file of it
@@ -53,7 +53,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Folder, names: Sequence[str], num_classes: int) -> None:
-        self._folder, self._names, self._num_classes = folder / FOLDER, names, num_classes
+        self._folder, self._names, self._num_classes = folder / LEDGER, names, num_classes
         self._sizes: dict[str, int] = {}  # of the small files, in order
         self._last = -1
 

@@ -1,15 +1,14 @@
-"""What an image needs next, and what is said of it in the end. Pure functions of counts: no torch, no Ray."""
+"""What an image needs next, and how it ends. Pure functions of counts: no torch, no Ray."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing.plan import Phase, staged
 from acr_ray.smoothing.stopping import coin, rule_for
-
-CERTIFIED, ABSTAINED, STOPPED_WRONG = "certified", "abstained", "stopped_wrong"
 
 Counts = dict[int, int]  # draws by class; classes that never came are absent
 
@@ -19,8 +18,7 @@ class Verdict:
     """The end of an image's procedure.
 
     Attributes:
-        outcome: `CERTIFIED`, `ABSTAINED`, or `STOPPED_WRONG`: not drawn further, as the selected class is not the
-            label (``stop_when_wrong``); nothing is claimed.
+        outcome: how it ended; `Outcome.STOPPED_WRONG` only with ``stop_when_wrong``.
         predicted: the class selected by the n0 draws.
         p_lower: lower bound on its probability, 0 where nothing is claimed.
         counts: of the draws behind the bound; the selection draws' where it stopped before any other.
@@ -28,7 +26,7 @@ class Verdict:
         reason: why it ended.
     """
 
-    outcome: str
+    outcome: Outcome
     predicted: int
     p_lower: float
     counts: Counts
@@ -48,21 +46,21 @@ class CertificationProcedure:
         self.stops_when_wrong = settings.stop_when_wrong
         self.phases: tuple[Phase, ...] = staged(settings.n0, self.rule.looks, settings.block)
 
-    def verdict(self, found: Sequence[Counts], image: str, label: int) -> Verdict | None:
-        """What the whole phases so far say; None where the next is needed.
+    def verdict(self, phase_counts: Sequence[Counts], image: str, label: int) -> Verdict | None:
+        """What the whole phases so far say; None if the next is needed.
 
         Args:
-            found: counts of the first ``len(found)`` phases.
+            phase_counts: of the phases that are whole, in their order.
             image: stable name.
             label: true class.
         """
-        if not found:
+        if not phase_counts:
             return None
-        select, looks = found[0], found[1:]
+        select, looks = phase_counts[0], phase_counts[1:]
         # As `decide.select_class`: the lowest number among equals.
         predicted = min(select, key=lambda c: (-select[c], c))
         if self.stops_when_wrong and predicted != label:
-            return Verdict(STOPPED_WRONG, predicted, 0.0, dict(select), self._settings.n0, "wrong")
+            return Verdict(Outcome.STOPPED_WRONG, predicted, 0.0, dict(select), self._settings.n0, "wrong")
         if not looks:
             return None
         path, total = [], 0
@@ -73,7 +71,7 @@ class CertificationProcedure:
         judged = self.rule.judge(path, self._settings.n0, select[predicted], chance)
         if not judged.stop and len(looks) < len(self.rule.looks):
             return None
-        outcome = CERTIFIED if judged.p_lower > 0.5 else ABSTAINED
+        outcome = Outcome.CERTIFIED if judged.p_lower > 0.5 else Outcome.ABSTAINED
         n = self.rule.looks[len(looks) - 1]
         return Verdict(outcome, predicted, judged.p_lower, added(looks), n, judged.reason or "n")
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.certification.count_store import CountStore
-from acr_ray.certification.ledger import FOLDER, Ledger
+from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.procedure import CertificationProcedure
+from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES
+from acr_ray.formats.tables import PLAN_IMAGES as SCHEMA
+from acr_ray.formats.tables import PLAN_IMAGES_VERSION, described, parquet_bytes
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.documents import check, check_version
 from acr_ray.storage import Folder
-from acr_ray.storage.tables import read_table
+from acr_ray.storage.tables import check_table_version, read_table
 
-PLAN, IMAGES = "plan.json", "images.parquet"
 SCHEMA_VERSION = 1
 MOST_BYTES = 2**30  # of the list of images
 MOST_CLASSES = 100_000  # as of a model
@@ -37,7 +37,7 @@ class _PlanFile(BaseModel):
     model_sha256: Annotated[str, Field(max_length=200)]
     arithmetic: Annotated[str, Field(max_length=1000)]
     data: Annotated[str, Field(max_length=200)]
-    class_names: list[str] = []
+    class_names: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RunPlan:
         model_sha256: of the model's weights.
         arithmetic: how they are computed with, in words; a part of what is certified.
         data: fingerprint of the images.
-        class_names: of the model, in its order; none in runs of earlier versions.
+        class_names: of the model, in its order.
     """
 
     settings: CertifySettings
@@ -62,7 +62,7 @@ class RunPlan:
     model_sha256: str
     arithmetic: str
     data: str
-    class_names: Sequence[str] = ()
+    class_names: Sequence[str]
 
     def identity(self) -> dict[str, object]:
         """What must be the same for counts to be the same."""
@@ -70,10 +70,9 @@ class RunPlan:
         return self.settings.identity() | own
 
     def save(self, folder: Folder) -> None:
-        table = pa.table({"image": list(self.names), "idx": np.asarray(self.idx), "label": np.asarray(self.labels)})
-        stream = BytesIO()
-        pq.write_table(table, stream)
-        folder.write_bytes(IMAGES, stream.getvalue())
+        columns = {"image": list(self.names), "idx": np.asarray(self.idx), "label": np.asarray(self.labels)}
+        table = described(pa.table(columns, schema=SCHEMA), PLAN_IMAGES_VERSION)
+        folder.write_bytes(PLAN_IMAGES, parquet_bytes(table))
         about = {"num_classes": self.num_classes, "model_sha256": self.model_sha256, "arithmetic": self.arithmetic}
         about["class_names"] = list(self.class_names)
         settings = self.settings.model_dump(mode="json")
@@ -85,16 +84,17 @@ class RunPlan:
         """Raises UserError where the folder holds no plan that can be read."""
         if not folder.is_file(PLAN):
             raise UserError(f"{folder}: no certification run: {PLAN} is not there")
-        where, images = f"{folder}/{PLAN}", f"{folder}/{IMAGES}"
+        where, images = f"{folder}/{PLAN}", f"{folder}/{PLAN_IMAGES}"
         try:
             found = check(_PlanFile, check_version(folder.read_json(PLAN), where, SCHEMA_VERSION), where)
-            content = folder.read_bytes(IMAGES, MOST_BYTES)
+            content = folder.read_bytes(PLAN_IMAGES, MOST_BYTES)
         except OSError as error:
-            raise UserError(f"{folder}: its {PLAN} or {IMAGES} cannot be read ({error})") from error
-        if len(found.class_names) not in (0, found.num_classes):
+            raise UserError(f"{folder}: its {PLAN} or {PLAN_IMAGES} cannot be read ({error})") from error
+        if len(found.class_names) != found.num_classes:
             raise UserError(f"{where}: has {len(found.class_names)} class_names for {found.num_classes} classes")
         settings = CertifySettings.build(found.settings, where)
         table = read_table(content, {"image": "text", "idx": "whole", "label": "whole"}, images, what="list of images")
+        check_table_version(table, PLAN_IMAGES_VERSION, images)
         names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
         if len(set(names)) != len(names):
             raise UserError(f"{images}: an image is listed twice")
@@ -115,4 +115,4 @@ class RunPlan:
 
 def holds_run(folder: Folder) -> bool:
     """Whether a certification has been begun there."""
-    return folder.is_file(PLAN) and folder.exists(FOLDER)
+    return folder.is_file(PLAN) and folder.exists(LEDGER)

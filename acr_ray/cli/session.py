@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from acr_ray.settings.errors import UserError
-from acr_ray.storage import Folder, amend, claim
-from acr_ray.storage.run_record import look
+from acr_ray.storage import Folder, amend, run_record
 from acr_ray.storage.summaries import SUMMARY, read_summary
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 
@@ -106,7 +105,7 @@ def open_run(
     Raises:
         UserError: the folder holds another run, can't be written, or has a damaged summary.
     """
-    record = look(out, job, identity, overwrite=options.overwrite, owned=owned)
+    record = run_record.find_run(out, job, identity, overwrite=options.overwrite, owned=owned)
     computed = record is not None and out.is_file(SUMMARY)
     if computed:
         read_summary(out, job)
@@ -115,7 +114,7 @@ def open_run(
     else:
         out.prove_writable()
         check_room()
-    record = claim(out, job, identity, overwrite=options.overwrite, owned=owned)
+    record = run_record.open_run(out, job, identity, overwrite=options.overwrite, owned=owned)
     tracker = options.open_tracker(out)
     tracker.start(job, options.run_name or name, record.get("mlflow_run_id"), tags or {})
     if tracker.run_id:

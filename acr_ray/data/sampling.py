@@ -97,8 +97,3 @@ def view_seeds(seed: int, epoch: int, positions: np.ndarray, purpose: str = "vie
     `purpose` separates views that are drawn for different ends, e.g. training and estimating p_A.
     """
     return hashed(derive_seed(seed, purpose, epoch), positions).reshape(np.shape(positions))
-
-
-def view_seed(seed: int, epoch: int, position: int, purpose: str = "view") -> int:
-    """The one at `position`, as a plain int."""
-    return int(view_seeds(seed, epoch, np.array([position]), purpose)[0])

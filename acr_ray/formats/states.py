@@ -22,11 +22,6 @@ class TrialStatus(StrEnum):
     FAILED = "failed"  # could not be trained, and could not be if it were tried again
     LOST = "lost"  # its process or node was lost too often
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether its last report may hold a measurement: it was trained to its end, or stopped on the way."""
-        return self in (TrialStatus.FINISHED, TrialStatus.STOPPED)
-
 
 class RunState(StrEnum):
     """Where a training run stands, between driver and workers."""

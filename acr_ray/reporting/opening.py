@@ -7,22 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from acr_ray.certification.certificates import certificate_table, content
-from acr_ray.certification.ledger import FOLDER as LEDGER
+from acr_ray.certification.certificates import certificate_table
 from acr_ray.certification.run_plan import RunPlan, holds_run
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, SUMMARY
+from acr_ray.formats.tables import parquet_bytes
 from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
-from acr_ray.reporting.said import MOST_DRAWS, MOST_SIGMA, said_of
+from acr_ray.reporting.run_facts import MOST_DRAWS, MOST_SIGMA, check_run_facts
 from acr_ray.reporting.sigma_names import is_formality
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.stopping import PLAIN
 from acr_ray.storage import Folder
 
-#: What a folder of results is searched for, in this order.
 MOST_BYTES = 2**30  # of a file with certificates
-CERTIFICATE_FILES = ("certificates.parquet", "certificates.tsv")
+#: What a folder of results is searched for, in this order.
+CERTIFICATE_FILES = (CERTIFICATES, CERTIFICATES_TSV)
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ def open_source(
         return read_certificates(data, where, name, summary)
     first = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode(errors="replace").strip()
     if "idx" in first.split("\t") or "radius" in first.split("\t"):
-        said = summary or {}
-        if said.get("bound", PLAIN) != PLAIN:
+        facts = summary or {}
+        if facts.get("bound", PLAIN) != PLAIN:
             raise UserError(
-                f"{where}: its radii come from the bound {said['bound']}, from which p_A cannot be read back;"
+                f"{where}: its radii come from the bound {facts['bound']}, from which p_A cannot be read back;"
                 f" give the {CERTIFICATE_FILES[0]} beside it"
             )
-        return read_tsv(data, where, name, **{o: v if v is not None else said.get(o) for o, v in assumed.items()})
+        return read_tsv(data, where, name, **{o: v if v is not None else facts.get(o) for o, v in assumed.items()})
     if re.fullmatch(r"x[\t,]y", first):
         return read_ecdf(data, where, name, **assumed)
     shown = repr(first[:40]) if data else "nothing, it is empty"
@@ -155,8 +156,6 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
                 return folder.read_bytes(name, MOST_BYTES), f"{location.rstrip('/')}/{name}", _run_summary(folder)
         if holds_run(folder):
             return _unfinished(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
-        if folder.exists(LEDGER):  # of a version that kept no plan
-            raise UserError(f"{location}: this run is not finished; the same certify command goes on where it was")
         held = ", ".join(folder.names()[:6]) or "nothing"
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
@@ -169,10 +168,10 @@ def _unfinished(folder: Folder, location: str) -> bytes:
     _, store = plan.open(folder)
     if not store.finished:
         raise UserError(f"{location}: this run is not finished, and none of its {len(store)} images is either")
-    return content(certificate_table(plan, store))
+    return parquet_bytes(certificate_table(plan, store))
 
 
 def _run_summary(folder: Folder) -> dict | None:
-    if not folder.is_file("summary.json"):
+    if not folder.is_file(SUMMARY):
         return None
-    return said_of(folder.read_json("summary.json"), f"{folder}/summary.json")
+    return check_run_facts(folder.read_json(SUMMARY), f"{folder}/{SUMMARY}")

@@ -6,24 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from acr_ray.formats.states import Outcome
+from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY
 from acr_ray.reporting.distribution import Distribution
-from acr_ray.reporting.said import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, said_of
+from acr_ray.reporting.run_facts import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, check_run_facts
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
-from acr_ray.reporting.stopped import BOUNDS, CERTIFIED, OUTCOMES, STOPPED_WRONG, check_bounds, notes
-from acr_ray.settings.documents import decoded, parse_json
+from acr_ray.reporting.stopped import BOUNDS, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.stopping import PLAIN, RADII
-from acr_ray.storage.tables import read_table
+from acr_ray.storage.tables import check_table_version, read_table, table_metadata
 
-SCHEMA_VERSION = "1"
 MODEL = "model_sha256"  # says whether two sources are the same classifier
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 COLUMNS = {
     "image": "text", **dict.fromkeys(_INTEGERS, "whole"), "outcome": "text", "sigma": "number", "alpha": "number",
     "bound": "text",
 }  # fmt: skip
-P_LOWER = "p_lower"  # the bound on stopping; absent in files of runs that knew fixed N only
+P_LOWER = "p_lower"  # the stored bound; Clopper-Pearson's can be derived if a file lacks it
 
 
 def read_certificates(content: bytes, where: str, name: str, run_summary: dict | None = None) -> Source:
@@ -65,7 +65,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         row = int(contradiction[0])
         raise UserError(f"{where} row {row}: outcome is certified, but {count_top[row]} of {n[row]} certify no radius")
     p_a = count_label / n
-    said = {**(run_summary or {}), **(summary or {})}
+    facts = {**(run_summary or {}), **(summary or {})}
     summary = summary if summary is not None else run_summary or {}
     planned = int(summary["planned_images"]) if summary.get("planned_images") else None
     rows = Rows(
@@ -85,15 +85,15 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         "certificates",
         where,
         sigma,
-        _planned_draws(said, n),
+        _planned_draws(facts, n),
         alpha,
         Distribution.of_images(p_a),
         rows,
         planned,
         partial=bool(summary.get("incomplete")),
-        notes=notes(bound, n, wrong, _grid(said)),
+        notes=notes(bound, n, wrong, _grid(facts)),
         bound=bound,
-        grid=_reached(_grid(said), radii) if bound == RADII else (),
+        grid=_reached(_grid(facts), radii) if bound == RADII else (),
         model=_model(table),
     )
 
@@ -106,15 +106,15 @@ def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float)
     return radius(lower_bound(key % base, key // base, alpha), sigma)[back]
 
 
-def _planned_draws(said: dict, n: np.ndarray) -> int:
-    """The run's N where it says so: with early stopping it may be that no image needed all of them."""
-    given = said.get("n")
+def _planned_draws(facts: dict, n: np.ndarray) -> int:
+    """The run's N if it says so: with early stopping it may be that no image needed all of them."""
+    given = facts.get("n")
     return max(int(n.max()), given if isinstance(given, int) else 0)
 
 
-def _grid(said: dict) -> list[float]:
-    """The radii that the run asked for, where it says them as numbers."""
-    given = said.get("radii")
+def _grid(facts: dict) -> list[float]:
+    """The radii that the run asked for, if it says them as numbers."""
+    given = facts.get("radii")
     return [float(r) for r in given if isinstance(r, int | float)] if isinstance(given, list) else []
 
 
@@ -132,15 +132,9 @@ def _model(table: pa.Table) -> str:
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
     optional, repeated = {P_LOWER: "number", MODEL: "text"}, ("outcome", "bound", MODEL)
     table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
-    metadata = table.schema.metadata or {}
-    version = decoded(metadata.get(b"acr_ray.schema_version", SCHEMA_VERSION.encode()), where)
-    _check(version == SCHEMA_VERSION, f"{where}: schema version {version[:40]}, this release reads {SCHEMA_VERSION}")
-    stored = metadata.get(b"acr_ray.summary")
-    if not stored:
-        return table, None
-    about = f"{where}: its acr_ray.summary"
-    _check(len(stored) <= 2**20, f"{about} has {len(stored):,} bytes")
-    return table, said_of(parse_json(decoded(stored, about), about), about)
+    check_table_version(table, CERTIFICATES_VERSION, where)
+    summary = table_metadata(table, SUMMARY, where)
+    return table, None if summary is None else check_run_facts(summary, f"{where}: its {SUMMARY}")
 
 
 def _single(values: np.ndarray, column: str, where: str) -> float:
@@ -187,14 +181,15 @@ def _bound(table: pa.Table, where: str) -> str:
 def _outcome(table: pa.Table, columns: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
     """Which rows are certified, and which ended because their selected class is wrong."""
     outcome = table["outcome"].cast(pa.string())
-    unknown = pc.index(pc.is_in(outcome, value_set=pa.array(OUTCOMES)), False).as_py()
+    unknown = pc.index(pc.is_in(outcome, value_set=pa.array([str(one) for one in Outcome])), False).as_py()
     if unknown >= 0:
-        raise UserError(f"{where} row {unknown}: outcome is {outcome[unknown]}, not one of {', '.join(OUTCOMES)}")
-    wrong = pc.equal(outcome, STOPPED_WRONG).to_numpy()
+        raise UserError(f"{where} row {unknown}: outcome is {outcome[unknown]}, not one of {', '.join(Outcome)}")
+    wrong = pc.equal(outcome, str(Outcome.STOPPED_WRONG)).to_numpy()
     right = np.flatnonzero(wrong & (columns["predicted"] == columns["label"]))
     if right.size:
-        raise UserError(f"{where} row {right[0]}: outcome is {STOPPED_WRONG}, but the selected class is the label")
-    return pc.equal(outcome, CERTIFIED).to_numpy(), wrong
+        outcome_text = f"outcome is {Outcome.STOPPED_WRONG}"
+        raise UserError(f"{where} row {right[0]}: {outcome_text}, but the selected class is the label")
+    return pc.equal(outcome, str(Outcome.CERTIFIED)).to_numpy(), wrong
 
 
 def _check_unique(image: pa.ChunkedArray, idx: np.ndarray, where: str) -> None:

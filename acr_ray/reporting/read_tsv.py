@@ -8,7 +8,7 @@ from pyarrow import csv
 
 from acr_ray.reporting.counts import counts_from_radius
 from acr_ray.reporting.distribution import Distribution
-from acr_ray.reporting.said import MOST_CLASSES, MOST_RADIUS
+from acr_ray.reporting.run_facts import MOST_CLASSES, MOST_RADIUS
 from acr_ray.reporting.sigma_names import sigma_in
 from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.settings.errors import UserError

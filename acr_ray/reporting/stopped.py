@@ -13,8 +13,6 @@ from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.smoothing.stopping import PLAIN, RADII, RANDOMIZED, WIDTH
 
 BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH)
-CERTIFIED, ABSTAINED, STOPPED_WRONG = "certified", "abstained", "stopped_wrong"
-OUTCOMES = (CERTIFIED, ABSTAINED, STOPPED_WRONG)
 #: Chance of its own counts below which a stored bound is taken to belong to other counts.
 _IMPOSSIBLE = 1e-12
 _AGREES = 1e-9

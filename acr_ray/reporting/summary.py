@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from acr_ray.formats.metrics import Metric, number_text
 from acr_ray.reporting.pairing import Comparison
 from acr_ray.reporting.report import Report, Row
 
 SCHEMA_VERSION = 1
-
-
-def radius_key(radius: float) -> str:
-    """A radius as the text that keys ``certified_accuracy`` in ``summary.json``."""
-    return f"{radius:g}"
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -32,8 +28,8 @@ def summary(report: Report) -> dict[str, Any]:
 def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
     """The numbers of a certification's own ``summary.json``, by the names of the contract."""
     everything = _as_json(row, radii)
-    wanted = ("acr", "acr_is_lower", "certified_accuracy", "hard_share", "abstained", "images")
-    return {key: everything[key] for key in wanted}
+    wanted = (Metric.ACR, "acr_is_lower", Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.ABSTAINED, "images")
+    return {str(key): everything[key] for key in wanted}
 
 
 def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
@@ -49,8 +45,8 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "acr_between": None if row.acr_between is None else list(row.acr_between),
         "acr_interval": None if row.acr_interval is None else list(row.acr_interval),
         "acr_at_common_budget": row.common_acr,
-        "certified_accuracy": {radius_key(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},
-        "certified_accuracy_is_lower": [radius_key(r) for r, low in zip(radii, row.lower_at, strict=True) if low],
+        "certified_accuracy": {number_text(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},
+        "certified_accuracy_is_lower": [number_text(r) for r, low in zip(radii, row.lower_at, strict=True) if low],
         "hard_share": row.hard_share,
         "abstained": row.abstained,
         "warnings": list(row.warnings),

@@ -6,8 +6,8 @@ import csv
 import io
 import re
 
+from acr_ray.formats.metrics import Metric, MetricKey, number_text
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.summary import radius_key
 from acr_ray.smoothing.bounds import round_down
 
 ACR_DIGITS = 4
@@ -40,7 +40,7 @@ def percent_text(share: float) -> str:
 
 def radius_text(radius: float) -> str:
     """A chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
-    text = radius_key(radius)
+    text = number_text(radius)
     if "e" in text or float(text) != radius:
         return round_down(radius, 6)
     whole, _, decimals = text.partition(".")
@@ -121,7 +121,7 @@ def csv_table(report: Report) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
     fixed += ("acr_low", "acr_high", "hard_share")
-    writer.writerow([*fixed, *(f"certified_accuracy_{radius_key(r)}" for r in report.radii)])
+    writer.writerow([*fixed, *(MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)])
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
         incomplete = int(row.shown_name != row.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from acr_ray.formats.files import PAGE, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN, TABLE_TEXT
 from acr_ray.reporting.opening import Assumptions, open_sources
 from acr_ray.reporting.page import render_page
 from acr_ray.reporting.paper import LAYOUTS, ablation_layout, layout_latex, layout_markdown, paper_layout
@@ -15,7 +16,7 @@ from acr_ray.settings.errors import UserError
 from acr_ray.storage import Folder, check_own, own
 
 JOB = "report"
-OWNED = ("report.html", "summary.json", "table.md", "table.tex", "table.csv", "table.txt")
+OWNED = (PAGE, SUMMARY, TABLE_MARKDOWN, TABLE_LATEX, TABLE_CSV, TABLE_TEXT)
 MARK = "sources"  # in summary.json: a report of an earlier version
 
 
@@ -72,15 +73,15 @@ def write_report(
         out.write_bytes(name, content)
     for name, text in _tables(report, layout).items():
         out.write_text(name, text)
-    out.write_text("table.csv", csv_table(report))
-    out.write_text("table.txt", comparison_table(report) + "\n")
-    out.write_text("report.html", page)
-    out.write_json("summary.json", summary(report))
+    out.write_text(TABLE_CSV, csv_table(report))
+    out.write_text(TABLE_TEXT, comparison_table(report) + "\n")
+    out.write_text(PAGE, page)
+    out.write_json(SUMMARY, summary(report))
     return report
 
 
 def _tables(report: Report, layout: str) -> dict[str, str]:
     if layout == "comparison":
-        return {"table.md": markdown_table(report), "table.tex": latex_table(report)}
+        return {TABLE_MARKDOWN: markdown_table(report), TABLE_LATEX: latex_table(report)}
     chosen = paper_layout(report) if layout == "paper" else ablation_layout(report)
-    return {"table.md": layout_markdown(chosen), "table.tex": layout_latex(chosen)}
+    return {TABLE_MARKDOWN: layout_markdown(chosen), TABLE_LATEX: layout_latex(chosen)}

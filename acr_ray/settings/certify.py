@@ -58,15 +58,10 @@ class CertifySettings(Settings):
     compile: bool = Field(False, description="torch.compile the network")
 
     def identity(self) -> dict[str, object]:
-        """What decides the counts (the root may move; radii matter only where they decide when to stop).
-
-        What came later and has its default is left out, so that runs of earlier versions go on.
-        """
-        later = ("stopping", "stop_when_wrong", "bound", "dtype", "compile")
-        chosen = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance", *later)}
-        chosen |= {k: getattr(self, k) for k in later if getattr(self, k) != type(self).model_fields[k].default}
-        deciding = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
-        return chosen | deciding.get(self.stopping, {})
+        """What decides the counts (the root may move; radii matter only if they decide when to stop)."""
+        deciding = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance")}
+        stops_by = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
+        return deciding | stops_by.get(self.stopping, {})
 
     @property
     def radius_tolerance(self) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from acr_ray.settings.base import Settings, digest, field_of
+from acr_ray.settings.base import Settings, digest
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.methods import GaussianSettings, MethodSettings
 
@@ -108,16 +108,6 @@ class AttackSettings(Settings):
     )  # fmt: skip
 
 
-# What came later, and is left out of a run's identity at its default, so that runs of earlier versions go on.
-LATER = (
-    *(f"training.{name}" for name in (
-        "precision", "compile", "accumulate", "gradient_compression", "sync_batch_norm", "warmup_epochs",
-        "scale_learning_rate", "replacement",
-    )),
-    "attack.buckets", "discard.p_a_file", "discard.any_sigma",
-)  # fmt: skip
-
-
 # Fields without a say in the trained weights; what the class map says is in the data's hash.
 NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")
 # Fields that are paths or URIs.
@@ -159,10 +149,9 @@ class Recipe(Settings):
                 user's own method ``{name: {file: "sha256:…"}}``.
         """
         known = contents or {}
-        chosen = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING}
-        found = {k: v for k, v in chosen.items() if k not in LATER or v != field_of(self, k).default}
-        found |= {k: known[v] for k, v in found.items() if k in PATHS and v in known}
-        return found | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
+        deciding = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING}
+        deciding |= {k: known[v] for k, v in deciding.items() if k in PATHS and v in known}
+        return deciding | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
 
     def with_absolute_paths(self) -> Self:
         """The same, with local paths made absolute: workers have another working directory."""

@@ -26,11 +26,13 @@ def use_float32(kind: Literal["ieee", "tf32"]) -> None:
 
     torch's default is TF32 (10 bits of mantissa) in convolutions and IEEE in matrix products, which is neither. Also
     fixes cuDNN's choice of algorithms: by its heuristics, never by timing, which could choose otherwise in another
-    process and change the last bits of its logits.
+    process and change the last bits of its logits; and among those whose sums have a fixed order, since a resumed run
+    must go where one that was never stopped goes.
     """
     torch.backends.cuda.matmul.fp32_precision = kind
     torch.backends.cudnn.conv.fp32_precision = kind
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 class Converting(nn.Module):

@@ -6,8 +6,6 @@ Sources: Clopper & Pearson (1934), Biometrika 26; Stevens (1950), Biometrika 37;
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
@@ -96,13 +94,6 @@ def radius(p_lower: ArrayLike, sigma: ArrayLike) -> NDArray[np.float64]:
 def max_radius(sigma: float, n: int, alpha: float) -> float:
     """The largest radius that ``n`` draws can certify, ``sigma * Phi^-1(alpha**(1/n))``; 0 where it is none."""
     return float(radius(lower_bound(n, n, alpha), sigma))
-
-
-def smallest_n(alpha: float) -> int:
-    """The fewest draws that can certify anything at all: the smallest n with ``alpha**(1/n) > 1/2``."""
-    _check_alpha(alpha)
-    n = max(1, math.ceil(-math.log2(alpha)))
-    return n if float(lower_bound(n, n, alpha)) > 0.5 else n + 1
 
 
 def two_sided_p_value(count: int, n: int) -> float:

@@ -55,24 +55,6 @@ def boundary(p: float, looks: Sequence[int], spent: Sequence[float]) -> NDArray[
     return found
 
 
-def crossing(p: float, looks: Sequence[int], counts: Sequence[int]) -> float:
-    """Exact probability, under p, of reaching ``counts[k]`` at one of the looks; for tests and planning.
-
-    Errs upwards, by less than 1e-13.
-    """
-    low, mass, used, before = 0, np.ones(1), 0.0, 0
-    for n, count in zip(looks, counts, strict=True):
-        low, mass, lost = _drawn(low, mass, n - before, p)
-        keep = min(max(int(count) - low, 0), len(mass))
-        used += lost + float(mass[keep:].sum())
-        before, mass = n, mass[:keep]
-        if not len(mass):
-            break
-        low, mass, lost = _trimmed(low, mass)
-        used += lost
-    return min(used, 1.0)
-
-
 def _drawn(low: int, mass: NDArray[np.float64], draws: int, p: float) -> tuple[int, NDArray[np.float64], float]:
     """The distribution after more draws; its lowest count, its values, and the probability left out."""
     first = int(stats.binom.ppf(_NEGLIGIBLE, draws, p))

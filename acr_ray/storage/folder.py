@@ -56,8 +56,8 @@ class Folder:
         return isinstance(self._fs, fs.LocalFileSystem)
 
     @property
-    def look_seconds(self) -> float:
-        """How long to leave a file alone that somebody else changes; each look at an object store is paid for."""
+    def poll_seconds(self) -> float:
+        """Seconds between two reads of a file that somebody else changes; each read of an object store is paid for."""
         return 0.5 if self.is_local else 2.0
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from acr_ray.formats.files import RUN, SUMMARY
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
-from acr_ray.storage.run_record import RUN, SCHEMA, read_run
+from acr_ray.storage.run_record import SCHEMA, read_run
 
 
 def check_own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "") -> dict[str, Any] | None:
@@ -56,6 +57,6 @@ def own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "", **more
 
 def _is_marked(folder: Folder, mark: str) -> bool:
     try:
-        return mark in folder.read_json("summary.json") if folder.is_file("summary.json") else False
+        return mark in folder.read_json(SUMMARY) if folder.is_file(SUMMARY) else False
     except (UserError, TypeError):
         return False

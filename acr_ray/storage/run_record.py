@@ -1,4 +1,4 @@
-"""One folder, one run: the same command again goes on with it, another is refused."""
+"""One folder, one run: the same command again resumes it, another is refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from acr_ray.formats.files import RUN
 from acr_ray.settings.documents import check, check_version
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
-RUN = "run.json"
 SCHEMA = 1
 
 
@@ -26,8 +26,10 @@ class RunRecord(BaseModel):
     tracked: bool | None = None
 
 
-def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()):
-    """Make ``folder`` the place of this run and say whether the run had begun before.
+def open_run(
+    folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()
+):
+    """Make ``folder`` the place of this run; return the record of the run that it is.
 
     Args:
         job: name of the job, e.g. ``"train"``.
@@ -42,7 +44,7 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
         UserError: the folder holds a run of another job or with other settings (names the first that differs), a
             run of a newer version, or can't be written. ``overwrite`` replaces runs of the same job only.
     """
-    found = look(folder, job, identity, overwrite=overwrite, owned=owned)
+    found = find_run(folder, job, identity, overwrite=overwrite, owned=owned)
     folder.make_writable()
     if found is not None:
         return found
@@ -57,16 +59,16 @@ def claim(folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool
     return record
 
 
-def look(
+def find_run(
     folder: Folder, job: str, identity: dict[str, Any], *, overwrite: bool = False, owned: tuple[str, ...] = ()
 ) -> dict[str, Any] | None:
-    """What `claim` would find, without making, writing or deleting anything.
+    """Find what `open_run` would, without making, writing or deleting anything.
 
     Returns:
-        The record of the run that would go on; None where a new one would begin.
+        The record of the run that would resume; None if a new one would begin.
 
     Raises:
-        UserError: as `claim`, but for a folder that can't be written.
+        UserError: as `open_run`, but for a folder that can't be written.
     """
     if overwrite:
         held = _job_in(folder)

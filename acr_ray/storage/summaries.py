@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from acr_ray.formats.files import CHECKPOINT, MODEL_CARD, SUMMARY
 from acr_ray.settings.documents import check, check_version
 from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
-SUMMARY, MODEL = "summary.json", "checkpoint/model.json"
+MODEL = f"{CHECKPOINT}/{MODEL_CARD}"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from acr_ray.formats.tables import VERSION
+from acr_ray.settings.documents import decoded, parse_json
 from acr_ray.settings.errors import UserError
 
 MOST_ROWS = 20_000_000  # ten times ImageNet's training set, in 1.28 million rows for each of its estimates
 MOST_BYTES = 4 * 2**30  # of the text of a column
+MOST_METADATA = 2**20  # bytes of an entry
 
 _TYPES = {"whole": pa.int64(), "number": pa.float64(), "text": pa.string(), "flag": pa.bool_()}
 _FITS = {
@@ -78,9 +82,31 @@ def read_table(
         raise
     # Whatever a broken file makes of the library's insides, the file is what is wrong.
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, KeyError, MemoryError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({said})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{where}: cannot be read as Parquet, is the file cut off? ({reason})") from None
     return pa.table(dict(zip(kinds, arrays, strict=True))).replace_schema_metadata(schema.metadata or {})
+
+
+def check_table_version(table: pa.Table, version: int, where: object) -> None:
+    """Raises UserError if the table says that it is of another version; one made elsewhere need not say any."""
+    stored = (table.schema.metadata or {}).get(VERSION.encode())
+    if stored is not None and decoded(stored[:40], where) != str(version):
+        raise UserError(f"{where}: schema version {decoded(stored[:40], where)}, this release reads {version}")
+
+
+def table_metadata(table: pa.Table, name: str, where: object) -> Any:
+    """Return what a table's metadata say under a name of `acr_ray.formats.tables`; None if they say nothing.
+
+    Raises:
+        UserError: it is too long, or not JSON.
+    """
+    stored = (table.schema.metadata or {}).get(name.encode())
+    if not stored:
+        return None
+    about = f"{where}: its {name}"
+    if len(stored) > MOST_METADATA:
+        raise UserError(f"{about} has {len(stored):,} bytes")
+    return parse_json(decoded(stored, about), about)
 
 
 def _plain(values: pa.ChunkedArray, name: str, kind: str, where: object, stays: bool) -> pa.ChunkedArray:

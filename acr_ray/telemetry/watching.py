@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from acr_ray.formats.states import TrialStatus
 from acr_ray.telemetry.meters import Meters
 from acr_ray.telemetry.progress import CertificationProgress
 
@@ -65,6 +66,6 @@ class TrialMeters:
         self._status[report["trial"]] = report["status"]
         self._meters.set("acr_trials", self._trials)
         for status, count in Counter(self._status.values()).items():
-            if status != "running":
+            if status != TrialStatus.RUNNING:
                 self._meters.set("acr_trials_done", count, status=status)
         self._meters.progress()

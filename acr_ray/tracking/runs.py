@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from acr_ray.formats.files import CHECKPOINT, MODEL_CARD, MODEL_WEIGHTS, RUN
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.inside import check_name
-from acr_ray.storage.run_record import RUN, read_run
+from acr_ray.storage.run_record import read_run
 from acr_ray.tracking.names import fit_key
 from acr_ray.tracking.tracker import Tracker, quieten
 
 MOST_ARTEFACTS = 10_000
-CHECKPOINT_FILES = ("model.safetensors", "model.json")
+CHECKPOINT_FILES = (MODEL_WEIGHTS, MODEL_CARD)
 
 
 class EpochLog:
@@ -74,7 +75,7 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
         UserError: the run can't be found, or has no checkpoint.
     """
     if location.startswith("runs:/"):
-        return download(location, "checkpoint", tracking_uri), location.removeprefix("runs:/").split("/")[0]
+        return download(location, CHECKPOINT, tracking_uri), location.removeprefix("runs:/").split("/")[0]
     for folder in (location, location.rstrip("/").rsplit("/", 1)[0] if "/" in location else "."):
         found = Folder(folder, option="CHECKPOINT")
         if found.is_file(RUN):

@@ -10,14 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acr_ray.formats.files import SUMMARY, TRACKED, TRIALS_TABLE, TRUNK, TRUNKS
+from acr_ray.formats.states import TrialStatus
+from acr_ray.formats.tables import FIELDS, TRIALS_VERSION
 from acr_ray.settings import UserError
 from acr_ray.settings.documents import check
 from acr_ray.storage import Folder
+from acr_ray.storage.tables import check_table_version, table_metadata
 from acr_ray.tracking.backlog import AGAIN
 from acr_ray.tracking.tracker import Tracker
 
-TRACKED = "tracked.json"  # names of trials and trunks that MLflow has
-OVER = ("finished", "stopped", "failed")
+OVER = (TrialStatus.FINISHED, TrialStatus.STOPPED, TrialStatus.FAILED)
 NUMBERS = ("epochs", "forward_passes", "backward_passes", "validation_passes", "seconds")
 
 
@@ -43,17 +46,20 @@ class SearchLog:
         if report["status"] in OVER:
             self._trial(report["trial"], report["status"], point, {**report, "epochs": report["epoch"]})
 
-    def finish(self, table: str = "trials.parquet", trunks: str = "trunks") -> None:
+    def finish(self, table: str = TRIALS_TABLE, trunks: str = TRUNKS) -> None:
         """Log what is missing, from the files of a search that is over."""
         self._finishing = True
         if not self._tracker.ok or not self._out.is_file(table):
             return
+        where = f"{self._out}/{table}"
         try:
             rows = pq.read_table(io.BytesIO(self._out.read_bytes(table)))
-            names = rows.column_names
-            fields = names[names.index("reason") + 1 : names.index(self._metrics[0])]
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{self._out}/{table}: cannot be read ({error}); --overwrite starts anew") from None
+            raise UserError(f"{where}: cannot be read ({error}); --overwrite starts anew") from None
+        check_table_version(rows, TRIALS_VERSION, where)
+        fields = check(list[str], table_metadata(rows, FIELDS, where), f"{where}: its {FIELDS}")
+        if unknown := set(fields) - set(rows.column_names):
+            raise UserError(f"{where}: its {FIELDS} names {min(unknown)[:60]}, which is no column")
         for row in rows.to_pylist():
             self._trial(row["trial"], row["status"], {f: row[f] for f in fields}, row)
         self._best()
@@ -62,31 +68,37 @@ class SearchLog:
 
     def _best(self) -> None:
         """The best trial's numbers are the search's own."""
-        found = self._out.read_json("summary.json") if self._out.is_file("summary.json") else {}
+        found = self._out.read_json(SUMMARY) if self._out.is_file(SUMMARY) else {}
         best = found.get("best") if isinstance(found, dict) else None
         if isinstance(best, dict):
-            self._tracker.metrics({k: v for k, v in best.items() if k in self._metrics and isinstance(v, (int, float))})
+            values = best.get("metrics", {})
+            self._tracker.metrics({k: v for k, v in values.items() if k in self._metrics and v is not None})
             self._tracker.tags({"acr_ray.best_trial": str(best.get("trial", ""))})
 
     def _trial(self, trial: str, status: str, point: dict[str, Any], values: dict[str, Any]) -> None:
         numbers = {name: values.get(name) for name in (*self._metrics, *NUMBERS)}
         numbers = {n: v for n, v in numbers.items() if v is not None and not math.isnan(v)}
-        failed = {} if status in ("finished", "stopped") else {"acr_ray.reason": str(values.get("reason", ""))}
-        tags = {"acr_ray.trial": trial, "acr_ray.status": status, "acr_ray.trunk": values.get("trunk") or ""} | failed
+        as_planned = status in (TrialStatus.FINISHED, TrialStatus.STOPPED)
+        failed = {} if as_planned else {"acr_ray.reason": str(values.get("reason", ""))}
+        tags = {
+            "acr_ray.trial": trial,
+            "acr_ray.status": str(status),
+            "acr_ray.trunk": values.get("trunk") or "",
+        } | failed
         # Stopped by the scheduler: not to be taken for a result.
-        ended = "FAILED" if failed else "KILLED" if status == "stopped" else "FINISHED"
+        ended = "FAILED" if failed else "KILLED" if status == TrialStatus.STOPPED else "FINISHED"
         epochs = values.get("epochs")
-        suffix = f" stopped after {epochs} epochs" if status == "stopped" else ""
+        suffix = f" stopped after {epochs} epochs" if status == TrialStatus.STOPPED else ""
         self._nested("trial", trial, point, numbers, tags, ended, suffix)
 
     def _trunk(self, sha: str, folder: Folder) -> None:
-        if not folder.is_file("trunk.json"):
+        if not folder.is_file(TRUNK):
             return
         entries = [folder.read_json(n) for n in folder.names(".json") if n.startswith(("epoch_", "p_a_"))]
         numbers = {name: sum(e[name] for e in entries) for name in ("forward_passes", "backward_passes")}
         numbers["epochs"] = max((e["epoch"] for e in entries), default=0)
         tags = {"acr_ray.trunk": sha}
-        self._nested("trunk", sha, folder.read_json("trunk.json"), numbers, tags, "FINISHED")
+        self._nested("trunk", sha, folder.read_json(TRUNK), numbers, tags, "FINISHED")
 
     def _nested(
         self, kind: str, name: str, params: dict, numbers: dict, tags: dict, status: str, suffix: str = ""

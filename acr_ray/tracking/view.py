@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from acr_ray.formats.metrics import Metric, MetricKey
+
 NOTE = "mlflow.note.content"  # the description that the UI shows first
 SHARE_KEY = "acr-ray"
 VIEW = f"mlflow.sharedViewState.{SHARE_KEY}"  # where the UI's Share button keeps a view
@@ -11,8 +13,8 @@ VIEW = f"mlflow.sharedViewState.{SHARE_KEY}"  # where the UI's Share button keep
 COLUMNS = (
     "tags.`acr_ray.job`",
     "metrics.`acr`",
-    "metrics.`hard_share`",
-    *(f"metrics.`certified_accuracy.{r}`" for r in ("0", "0.25", "0.5", "1")),
+    f"metrics.`{Metric.HARD_SHARE}`",
+    *(f"metrics.`{MetricKey(Metric.CERTIFIED_ACCURACY, r).tracked}`" for r in (0, 0.25, 0.5, 1)),
     "params.`sigma`",
     "params.`n`",
     "params.`alpha`",

@@ -91,7 +91,7 @@ def attack_noise(
                 rows = rows[kept]
                 # The sum, not the mean: a row's gradient must not depend on its batch mates.
                 loss = nn.functional.cross_entropy(logits[kept], labels[rows], reduction="sum")
-            active[step] = len(rows)
+            active[step].fill_(len(rows))  # an assignment would copy from the host, and wait
             if len(rows) == 0:
                 break
             gradient = torch.autograd.grad(loss * scale if scale != 1 else loss, delta)[0][kept]

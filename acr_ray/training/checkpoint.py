@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on as if it had never stopped, as files without pickles."""
+"""Everything that a run needs to resume as if it had never stopped, as files without pickles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from acr_ray.data.sampling import Population
 from acr_ray.settings import digest
 
 SCHEMA = 2
-READABLE = (1, 2)  # 1: without parts of epochs, scaler and file hashes
 MODEL, OPTIMIZER, SAMPLES, STATE = "model.safetensors", "optimizer.safetensors", "samples.safetensors", "state.json"
 
 
@@ -105,8 +104,8 @@ def read_state(text: str, source: str) -> dict[str, Any]:
     """``state.json`` as values. Raises DamagedCheckpoint where it is not what was written."""
     try:
         state = json.loads(text)
-        found = state.pop("sha256", None)
-        if state.get("schema_version") != 1 and found != digest(state):
+        written = state.pop("sha256", None)
+        if written != digest(state):
             raise DamagedCheckpoint(f"{source}: its content does not have the SHA-256 that it names")
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         if isinstance(error, DamagedCheckpoint):
@@ -117,9 +116,9 @@ def read_state(text: str, source: str) -> dict[str, Any]:
 
 def check_files(folder: Path, state: dict[str, Any]) -> None:
     """Raises DamagedCheckpoint where a file beside ``state.json`` is not the one it describes."""
-    files = state.get("files", {})
+    files = state.get("files")
     # Only these are read: a state file does not choose what is opened.
-    if not isinstance(files, dict) or not set(files) <= {MODEL, OPTIMIZER, SAMPLES}:
+    if not isinstance(files, dict) or set(files) != {MODEL, OPTIMIZER, SAMPLES}:
         raise DamagedCheckpoint(f"{folder}: its {STATE} describes other files than a checkpoint has")
     for name, written in files.items():
         if not (folder / name).is_file():
@@ -142,7 +141,7 @@ def load_state(
         ValueError: it belongs to other settings or another version.
     """
     state = read_state((folder / STATE).read_text(), str(folder / STATE))
-    if state["schema_version"] not in READABLE or state["identity"] != identity:
+    if state["schema_version"] != SCHEMA or state["identity"] != identity:
         raise ValueError(f"{folder}: the checkpoint belongs to another run (or another version of acr_ray)")
     check_files(folder, state)
     module.load_state_dict(safe_torch.load_file(folder / MODEL), strict=True)
@@ -152,12 +151,12 @@ def load_state(
             # In the parameter's own memory order, as the uninterrupted run has it: kernels may depend on it.
             buffer = torch.empty_like(parameter).copy_(buffers[name])
             optimizer.state[parameter]["momentum_buffer"] = buffer
-    if scaler is not None and state.get("scaler"):
+    if scaler is not None and state["scaler"]:
         scaler.load_state_dict(state["scaler"])
     samples = safe_numpy.load_file(folder / SAMPLES)
     population = Population(samples["kept"], samples.get("weights")) if "kept" in samples else None
     p_a = {name.removeprefix("p_a."): counts for name, counts in samples.items() if name.startswith("p_a.")}
-    partial = Partial(**state["partial"]) if state.get("partial") else None
+    partial = Partial(**state["partial"]) if state["partial"] else None
     return Progress(state["epoch"], population, p_a, state["history"], partial)
 
 

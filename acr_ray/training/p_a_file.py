@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet
+from acr_ray.formats.files import P_A as FOLDER
+from acr_ray.formats.tables import EPOCH, P_A, P_A_VERSION, SIGMA, described, parquet_bytes
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
-from acr_ray.storage.tables import read_table
+from acr_ray.storage.tables import check_table_version, read_table
 from acr_ray.training.checkpoint import Progress
 
-FOLDER = "p_a"
 PURPOSES = ("discard", "reweigh")
-SCHEMA_VERSION = b"1"
 MOST_BYTES = 2**30  # of a file
-SIGMA = b"acr_ray.sigma"
 
 
 def file_name(epoch: int) -> str:
@@ -29,11 +26,7 @@ def file_name(epoch: int) -> str:
 
 
 def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progress, record: dict[str, Any]) -> None:
-    """Write what an epoch has estimated; does nothing where it has estimated nothing.
-
-    Columns: ``image`` (stable name), ``idx``, ``label``, ``p_a`` (share of the draws that gave the label), ``count``,
-    ``draws``, ``purpose`` (``discard``: all samples; ``reweigh``: those kept), ``kept`` (is trained on from this epoch
-    on), ``weight`` (chance to be drawn over the mean of the kept ones; 1 without reweighing, 0 where not kept).
+    """Write what an epoch has estimated, a table as `acr_ray.formats.tables.P_A`; nothing if it estimated nothing.
 
     Args:
         folder: of the run; the file goes to ``p_a/`` in it.
@@ -63,14 +56,13 @@ def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progre
                     "purpose": [purpose] * len(rows),
                     "kept": weight[rows] > 0,
                     "weight": weight[rows],
-                }
+                },
+                schema=P_A,
             )
         )
-    stream = BytesIO()
-    metadata = {b"acr_ray.schema_version": SCHEMA_VERSION, b"acr_ray.epoch": str(record["epoch"]).encode()}
-    metadata[SIGMA] = repr(recipe.training.sigma).encode()
-    pq.write_table(pa.concat_tables(parts).replace_schema_metadata(metadata), stream)
-    folder.write_bytes(f"{FOLDER}/{file_name(record['epoch'])}", stream.getvalue())
+    about = {EPOCH: record["epoch"], SIGMA: recipe.training.sigma}
+    table = described(pa.concat_tables(parts), P_A_VERSION, about)
+    folder.write_bytes(f"{FOLDER}/{file_name(record['epoch'])}", parquet_bytes(table))
 
 
 def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = None) -> NDArray[np.int64]:
@@ -99,10 +91,11 @@ def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = N
         raise UserError(f"{option}: cannot be read ({error})") from None
     needed = {"image": "text", "label": "whole", "p_a": "number", "draws": "whole"}
     table = read_table(content, needed, option, optional={"purpose": "text"}, what="p_A file")
+    check_table_version(table, P_A_VERSION, option)
     if "purpose" in table.column_names:
         table = table.filter(pc.equal(table["purpose"], "discard"))
     columns = {name: table[name].to_numpy() for name in ("label", "p_a", "draws")}
-    made_at = (table.schema.metadata or {}).get(SIGMA)
+    made_at = (table.schema.metadata or {}).get(SIGMA.encode())
     if sigma is not None and made_at is not None and made_at != repr(float(sigma)).encode():
         raise UserError(
             f"{option}: was estimated at sigma {made_at[:20].decode(errors='replace')}, training.sigma is {sigma}; "

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-BEAT, EXPIRY = 1.0, 10.0  # seconds between signs of life, and without one until another may take over
+BEAT, EXPIRY = 1.0, 10.0  # seconds between heartbeats, and without one until another may take over
 
 
 class Claims(Protocol):
     """What a worker may ask; an owner is any text that no other worker uses."""
 
     def ask(self, name: str, owner: str) -> bool:
-        """Whether ``owner`` is to do the work ``name`` now; asked again by its owner, a sign of life."""
+        """Whether ``owner`` is to do the work ``name`` now; asked again by its owner, a heartbeat."""
         ...
 
     def release(self, name: str, owner: str) -> None:
@@ -25,9 +25,9 @@ class Claims(Protocol):
 
 
 class Leases:
-    """Claims that expire when their owner gives no sign of life: killed processes release nothing.
+    """Claims that expire without their owner's heartbeat: killed processes release nothing.
 
-    What is claimed must bear to be done twice: an owner that was only slow goes on beside its successor.
+    What is claimed must bear to be done twice: an owner that was only slow continues beside its successor.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, expiry: float = EXPIRY) -> None:
@@ -51,15 +51,15 @@ def new_owner() -> str:
 
 
 @contextmanager
-def kept(claims: Claims, name: str, owner: str, beat: float = BEAT) -> Iterator[None]:
-    """Give signs of life for a claim that was granted while the work goes on, then release it."""
+def heartbeat(claims: Claims, name: str, owner: str, beat: float = BEAT) -> Iterator[None]:
+    """Send heartbeats for a claim that was granted while the work lasts, then release it."""
     done = threading.Event()
 
-    def live() -> None:
+    def send() -> None:
         while not done.wait(beat):
             claims.ask(name, owner)
 
-    thread = threading.Thread(target=live, daemon=True)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     try:
         yield

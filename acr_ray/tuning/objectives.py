@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acr_ray.formats.metrics import Metric, MetricKey
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import max_radius
 from acr_ray.tuning.validation_settings import ALLOWED
 
-KINDS = ("acr", "certified_accuracy", "hard_share", "p_a_quantile")
+KINDS = (Metric.ACR, Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.P_A_QUANTILE)
+WITH_A_PLACE = (Metric.CERTIFIED_ACCURACY, Metric.P_A_QUANTILE)
 QUANTILES = (0.1, 0.25, 0.5)  # of p_A, logged by every trial
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0)  # in units of σ, certified accuracies logged by every trial
 
@@ -26,16 +28,16 @@ class Objective:
         at: the radius of ``certified_accuracy`` (input units), the q in [0, 1] of ``p_a_quantile``; else unused.
     """
 
-    kind: str
+    kind: Metric
     at: float = 0.0
 
     @property
     def name(self) -> str:
-        return f"{self.kind}@{self.at:g}" if self.kind in ("certified_accuracy", "p_a_quantile") else self.kind
+        return MetricKey(Metric(self.kind), self.at if self.kind in WITH_A_PLACE else None).option
 
     @property
     def mode(self) -> str:
-        return "min" if self.kind == "hard_share" else "max"
+        return "min" if self.kind == Metric.HARD_SHARE else "max"
 
     @property
     def sign(self) -> int:
@@ -45,7 +47,7 @@ class Objective:
     @property
     def worst(self) -> float:
         """The value of a trial that could not be trained: of a classifier that is never right."""
-        return 1.0 if self.kind == "hard_share" else 0.0
+        return 1.0 if self.kind == Metric.HARD_SHARE else 0.0
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,13 @@ class ValidationCounts:
         right: int64 ``(K,)``, draws of each image that got its label.
         draws: int64 ``(K,)`` >= 1.
         radii: float64 ``(K,)``, radius that N draws certify or, where fewer were drawn, should certify; 0: none.
-        evaluations: noisy rows passed through the network.
+        noise_draws: how many there were, all images and workers together.
     """
 
     right: NDArray[np.int64]
     draws: NDArray[np.int64]
     radii: NDArray[np.float64]
-    evaluations: int
+    noise_draws: int
 
 
 def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
@@ -77,20 +79,20 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
     found = []
     for part in (p.strip() for p in text.split(",")):
         kind, marked, at = part.partition("@")
-        needs = kind in ("certified_accuracy", "p_a_quantile")
+        needs = kind in WITH_A_PLACE
         if kind not in KINDS or bool(marked) != needs:
             raise UserError(f"--metric {part or '(nothing)'}: unknown; allowed: {ALLOWED}")
         try:
-            objective = Objective(kind, float(at) if needs else 0.0)
+            objective = Objective(Metric(kind), float(at) if needs else 0.0)
         except ValueError:
             raise UserError(f"--metric {part}: {at} is not a number; allowed: {ALLOWED}") from None
         ceiling = max_radius(sigma, n, alpha)
-        if kind == "certified_accuracy" and not 0 <= objective.at <= ceiling:
+        if kind == Metric.CERTIFIED_ACCURACY and not 0 <= objective.at <= ceiling:
             raise UserError(
                 f"--metric {part}: allowed: a radius from 0 to {ceiling:.3f}, "
                 f"the most that {n} draws at alpha = {alpha:g} can certify"
             )
-        if kind == "p_a_quantile" and not 0 <= objective.at <= 1:
+        if kind == Metric.P_A_QUANTILE and not 0 <= objective.at <= 1:
             raise UserError(f"--metric {part}: allowed: q from 0 to 1")
         if objective in found:
             raise UserError(f"--metric {part}: given twice")
@@ -101,9 +103,9 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
 def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
     """What every trial logs: what was asked for, then all kinds."""
     ceiling = max_radius(sigma, n, alpha)
-    fixed = [Objective("acr"), Objective("hard_share")]
-    fixed += [Objective("certified_accuracy", float(f"{r * sigma:.6g}")) for r in RADII if r * sigma <= ceiling]
-    fixed += [Objective("p_a_quantile", q) for q in QUANTILES]
+    fixed = [Objective(Metric.ACR), Objective(Metric.HARD_SHARE)]
+    fixed += [Objective(Metric.CERTIFIED_ACCURACY, float(f"{r * sigma:.6g}")) for r in RADII if r * sigma <= ceiling]
+    fixed += [Objective(Metric.P_A_QUANTILE, q) for q in QUANTILES]
     return tuple(dict.fromkeys((*asked, *fixed)))
 
 
@@ -112,11 +114,11 @@ def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict
     radii, p_a = counts.radii, counts.right / counts.draws
     found = {}
     for objective in objectives:
-        if objective.kind == "acr":
+        if objective.kind == Metric.ACR:
             value = radii.mean()
-        elif objective.kind == "certified_accuracy":
+        elif objective.kind == Metric.CERTIFIED_ACCURACY:
             value = ((radii > 0) & (radii >= objective.at)).mean()
-        elif objective.kind == "hard_share":
+        elif objective.kind == Metric.HARD_SHARE:
             value = (p_a < 0.5).mean()
         else:
             value = np.quantile(p_a, objective.at)

@@ -10,12 +10,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from acr_ray.formats.files import PAGE
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, measured
 from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.verdict import verdict
 
-PICTURE, PAGE = "acr_against_hard_share.png", "report.html"
+PICTURE = "acr_against_hard_share.png"
 _STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
           "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False}  # fmt: skip
 _BEST, _FRONT, _OTHER, _BASE = "#c2571a", "#2563a8", "#8a8a8a", "#3b7d3b"
@@ -45,7 +47,7 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        stopped = [r for r in measured(reports, finished_only=False) if r["status"] == "stopped"]
+        stopped = [r for r in measured(reports, finished_only=False) if r["status"] == TrialStatus.STOPPED]
         done, front = measured(reports), acr_front(reports)
         _points(axes, stopped, color=_OTHER, marker="x", s=24, linewidths=0.9, label="stopped early, as last measured")
         _points(axes, done, color=_OTHER, s=26, label="trained to the end")
@@ -64,28 +66,28 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
 
 
 def write_page(
-    out: Folder, work: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
+    out: Folder, context: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
 ) -> None:
     """Leaves the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
-    title = f"Search over {work.recipe.name}: {len(reports)} trials"
+    title = f"Search over {context.recipe.name}: {len(reports)} trials"
     front = {r["trial"] for r in acr_front(reports)}
-    best = best_of(reports, work.asked[0])
+    best = best_of(reports, context.asked[0])
     parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
     parts.append(f"<p>{html.escape(verdict(out, reports, baseline) or 'No trial was trained to its end.')}</p>")
     image = base64.b64encode(picture).decode()
     parts.append(
         f'<img alt="ACR against the share of hard images, a point a trial" src="data:image/png;base64,{image}">'
     )
-    v = work.validation
+    v = context.validation
     parts.append(
         f"<p>Measured on {summary['validation_images']} images held out from training, at most {v.n} noise draws each "
         f"(alpha = {v.alpha:g}, {'fewer where the rank does not need them' if v.stopping == 'rank' else 'all drawn'}); "
         "the test images had no part in it. Radii of images that stopped early are estimates, no certificates: "
         "certify what you choose.</p>"
     )
-    parts.append("<h2>Trials</h2>" + _table(work, reports, front, best["trial"] if best else ""))
+    parts.append("<h2>Trials</h2>" + _table(context, reports, front, best["trial"] if best else ""))
     passes = summary["passes"]
     parts.append(
         f"<h2>Cost</h2><p>{passes['total']:,} rows through the network: {passes['trials']:,} in the trials, "
@@ -95,12 +97,13 @@ def write_page(
     out.write_text(PAGE, "\n".join(parts))
 
 
-def _table(work: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
+def _table(context: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
     fields = list(reports[0]["point"]) if reports else []
-    shown = list(dict.fromkeys((*work.asked, ACR, HARD)))
+    shown = list(dict.fromkeys((*context.asked, ACR, HARD)))
     head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]
     rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
-    order = sorted(reports, key=lambda r: (r["status"] != "finished", -shown[0].sign * _sortable(r, shown[0])))
+    done = TrialStatus.FINISHED
+    order = sorted(reports, key=lambda r: (r["status"] != done, -shown[0].sign * _sortable(r, shown[0])))
     for report in order:
         passes = report.get("forward_passes", 0) + report.get("backward_passes", 0)
         cells = [report["trial"], report["status"], *(_value(report["point"][field]) for field in fields)]
@@ -125,8 +128,8 @@ def _sortable(report: Report, objective: Any) -> float:
 
 
 def _coordinates(reports: list[Report]) -> tuple[list[float], list[float]]:
-    ordered = sorted(reports, key=lambda r: r["hard_share"])
-    return [100 * r["hard_share"] for r in ordered], [r["acr"] for r in ordered]
+    ordered = sorted(reports, key=lambda r: r[HARD.name])
+    return [100 * r[HARD.name] for r in ordered], [r[ACR.name] for r in ordered]
 
 
 def _points(axes: Any, reports: list[Report], **style: Any) -> None:

@@ -8,29 +8,38 @@ import time
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-EVERY = 30.0  # seconds between looks
-_seen: dict[str, float] = {}
-_last = [0.0]
+EVERY = 30.0  # seconds between checks
 
 
-def free_leaked(at_end: bool = False) -> int:
-    """Give back the CPUs of placement groups of this job that have had no actor at two looks. Returns how many.
+class LeakedGroups:
+    """Gives back the CPUs of this job's placement groups that nobody uses any more."""
 
-    Args:
-        at_end: no trial runs any more: every group of this job is free to go, at once.
-    """
-    now = time.monotonic()
-    if not at_end and now - _last[0] < EVERY:
-        return 0
-    _last[0] = now
-    empty = _groups_of_this_job() - (set() if at_end else _inhabited())
-    leaked = [group for group in empty if at_end or group in _seen]
-    _seen.clear()
-    _seen.update(dict.fromkeys(empty - set(leaked), now))
-    for group in leaked:
+    def __init__(self) -> None:
+        self._unused: set[str] = set()  # at the last check
+        self._checked = 0.0
+
+    def free_unused(self) -> int:
+        """Free the groups that had no actor at two checks. Returns how many; does nothing soon after a check."""
+        now = time.monotonic()
+        if now - self._checked < EVERY:
+            return 0
+        self._checked = now
+        unused = _groups_of_this_job() - _inhabited()
+        leaked = unused & self._unused
+        self._unused = unused - leaked
+        return _free(leaked)
+
+    def free_all(self) -> int:
+        """Free every group of this job: no trial runs any more. Returns how many."""
+        self._unused = set()
+        return _free(_groups_of_this_job())
+
+
+def _free(groups: set[str]) -> int:
+    for group in groups:
         logging.getLogger(__name__).warning("freeing placement group %s, which nobody uses", group)
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
-    return len(leaked)
+    return len(groups)
 
 
 def _groups_of_this_job() -> set[str]:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from acr_ray.formats.files import CHECKPOINT, TRIALS, TRIALS_TABLE
+from acr_ray.formats.metrics import Metric
+from acr_ray.formats.states import TrialStatus
+from acr_ray.formats.tables import FIELDS, METRICS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
 from acr_ray.tuning.objectives import Objective, pareto_front
 from acr_ray.tuning.space import Space
-from acr_ray.tuning.trial_run import FINISHED, SearchContext
+from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.trunks import Passes, TrunkFiles
 
 SCHEMA_VERSION = 1
-TABLE, BEST, SUMMARY = "trials.parquet", "best.json", "summary.json"
-ACR, HARD = Objective("acr"), Objective("hard_share")
+ACR, HARD = Objective(Metric.ACR), Objective(Metric.HARD_SHARE)
 
 Report = dict[str, Any]
 
 
 def measured(reports: list[Report], finished_only: bool = True) -> list[Report]:
     """The reports of trials that were measured; unless told otherwise only of those trained to their end."""
-    return [
-        r for r in reports
-        if (r["status"] == FINISHED or (r["status"] == "stopped" and not finished_only)) and not np.isnan(r["acr"])
-    ]  # fmt: skip
+    wanted = {TrialStatus.FINISHED} if finished_only else {TrialStatus.FINISHED, TrialStatus.STOPPED}
+    return [r for r in reports if r["status"] in wanted and not np.isnan(r[ACR.name])]
 
 
 def best_of(reports: list[Report], objective: Objective) -> Report | None:
@@ -72,56 +71,59 @@ def costs(out: Folder, reports: list[Report], baseline: Report | None = None) ->
     return found | {"baseline": 0, "total": trials.total + trunks.total + validation}
 
 
-def best_recipe(work: SearchContext, report: Report) -> Recipe:
+def best_recipe(context: SearchContext, report: Report) -> Recipe:
     """The recipe of a trial, under a name of its own, for `jobs.train`."""
-    return work.recipe.change({**report["point"], "name": f"{work.recipe.name}-{report['trial']}"}, work.recipe.name)
+    return context.recipe.change(
+        {**report["point"], "name": f"{context.recipe.name}-{report['trial']}"}, context.recipe.name
+    )
 
 
-def write_table(out: Folder, work: SearchContext, space: Space, reports: list[Report]) -> None:
+def write_table(out: Folder, context: SearchContext, space: Space, reports: list[Report]) -> None:
     """``trials.parquet``: one row a trial in the order of their creation; metrics of unmeasured trials are null."""
     columns: dict[str, list[Any]] = {
         "number": list(range(len(reports))),
         "trial": [r["trial"] for r in reports],
-        "status": [r["status"] for r in reports],
+        "status": [str(r["status"]) for r in reports],
         "reason": [r.get("reason", "") for r in reports],
     }
     columns |= {field: [r["point"][field] for r in reports] for field in space.fields}
-    columns |= {o.name: [_number(r, o) for r in reports] for o in work.objectives}
+    columns |= {o.name: [_measurement(r, o) for r in reports] for o in context.objectives}
     for name in ("epoch", "forward_passes", "backward_passes", "validation_passes", "seconds"):
         columns["epochs" if name == "epoch" else name] = [r.get(name) for r in reports]
     columns["trunk"] = [r.get("trunk", "") for r in reports]
-    buffer = io.BytesIO()
     table = pa.table({name: _column(values) for name, values in columns.items()})
-    pq.write_table(table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION)}), buffer)
-    out.write_bytes(TABLE, buffer.getvalue())
+    about = {FIELDS: list(space.fields), METRICS: [o.name for o in context.objectives]}
+    out.write_bytes(TRIALS_TABLE, parquet_bytes(described(table, TRIALS_VERSION, about)))
 
 
 def summary_of(
-    out: Folder, work: SearchContext, space: Space, reports: list[Report], settings: dict[str, Any],
+    out: Folder, context: SearchContext, space: Space, reports: list[Report], settings: dict[str, Any],
     baseline: Report | None = None,
 ) -> Report:  # fmt: skip
     """``summary.json``: what was asked, the best, the Gaussian baseline, the fronts, the costs."""
-    best = best_of(reports, work.asked[0])
+    best = best_of(reports, context.asked[0])
     counts = {status: sum(r["status"] == status for r in reports) for status in dict.fromkeys(_statuses(reports))}
-    found: Report = {"schema_version": SCHEMA_VERSION, "recipe": work.recipe.name, "space": space.text(), **settings}
-    found |= {"metric": [o.name for o in work.asked], "trials": len(reports), "statuses": counts}
-    found["best"] = None if best is None else about(work, best)
-    found["baseline"] = None if baseline is None else about(work, baseline)
-    if len(work.asked) > 1:
-        found["pareto"] = [about(work, r) for r in front_of(reports, work.asked)]
-    found["acr_against_hard_share"] = [about(work, r) for r in acr_front(reports)]
+    found: Report = {"schema_version": SCHEMA_VERSION, "recipe": context.recipe.name, "space": space.text(), **settings}
+    found |= {"metric": [o.name for o in context.asked], "trials": len(reports), "statuses": counts}
+    found["best"] = None if best is None else about(context, best)
+    found["baseline"] = None if baseline is None else about(context, baseline)
+    if len(context.asked) > 1:
+        found["pareto"] = [about(context, r) for r in front_of(reports, context.asked)]
+    found["acr_against_hard_share"] = [about(context, r) for r in acr_front(reports)]
     every = reports if baseline is None else [*reports, baseline]
     found["passes"] = costs(out, reports, baseline)
     found["trunks"] = [files.sha for files in trunk_files(out, every)]
     return found
 
 
-def about(work: SearchContext, report: Report) -> Report:
+def about(context: SearchContext, report: Report) -> Report:
     """A trial in a few numbers."""
-    metrics = {o.name: _number(report, o) for o in work.objectives}
+    metrics = {o.name: _measurement(report, o) for o in context.objectives}
     found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
-    found |= {"status": report["status"], "trunk": report.get("trunk", "")}
-    return found | ({"model": f"trials/{report['trial']}/checkpoint"} if report["status"] == FINISHED else {})
+    found |= {"status": str(report["status"]), "trunk": report.get("trunk", "")}
+    if report["status"] == TrialStatus.FINISHED:
+        found["model"] = f"{TRIALS}/{report['trial']}/{CHECKPOINT}"
+    return found
 
 
 def acr_front(reports: list[Report]) -> list[Report]:
@@ -134,12 +136,12 @@ def acr_front(reports: list[Report]) -> list[Report]:
 
 
 def _statuses(reports: list[Report]) -> list[str]:
-    return [r["status"] for r in reports]
+    return [str(r["status"]) for r in reports]
 
 
-def _number(report: Report, objective: Objective) -> float | None:
+def _measurement(report: Report, objective: Objective) -> float | None:
     value = report.get(objective.name)
-    unknown = value is None or np.isnan(value) or report["status"] == "failed"
+    unknown = value is None or np.isnan(value) or report["status"] == TrialStatus.FAILED
     return None if unknown else float(value)
 
 

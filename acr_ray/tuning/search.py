@@ -5,31 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
+from acr_ray.formats.files import SEARCH_BEGUN, TRIALS, TUNE, TUNE_BASELINE, TUNE_TRAIN
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
-from acr_ray.tuning.placement import free_leaked
 from acr_ray.tuning.rungs import REDUCTION, Rungs
 from acr_ray.tuning.space import Point, Space, trial_list
 from acr_ray.tuning.suggesting import optuna_search
-from acr_ray.tuning.trial import BEGUN, POINT, TRAIN, OneWorkerTrial, RemoteClaims, group_trial, point_of
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, TRIALS, SearchContext, TrialRun
+from acr_ray.tuning.trial import POINT, OneWorkerTrial, RemoteClaims, group_trial, point_of
+from acr_ray.tuning.trial_run import SINCE_FORKS, SearchContext, TrialRun
+from acr_ray.tuning.watcher import OnReport, Watcher, watching
 
-TUNE, BASELINE = "tune", "tune-baseline"  # Ray Tune's own folders
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
-OWNED = (TUNE, BASELINE, TRAIN, TRIALS, BEGUN)
-
-Event = Callable[[Point, dict[str, Any]], None]
+OWNED = (TUNE, TUNE_BASELINE, TUNE_TRAIN, TRIALS, SEARCH_BEGUN)
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,6 @@ class Search:
     max_failures: int = 8
 
 
-class Watcher(tune.Callback):
-    """Hands on what trials report. Tune pickles its callbacks, so what listens is found here, not in the object."""
-
-    event: Event = staticmethod(lambda point, report: None)
-    lost: ClassVar[dict[str, Point]] = {}  # points by folder: Tune's results know only those of trials that reported
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        Watcher.lost[trial.path] = point_of(trial.config)
-
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        Watcher.event(point_of(trial.config), result)
-
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        report = trial.last_result or {}
-        if report.get("status") == RUNNING:
-            Watcher.event(point_of(trial.config), {**report, "status": "stopped"})
-
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        free_leaked()
-
-
 def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None) -> int:
     """How many trials a cluster holds at once, at least one.
 
@@ -89,7 +67,7 @@ def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None)
 
 
 def run_search(
-    work: SearchContext, search: Search, on_event: Event = lambda point, report: None
+    context: SearchContext, search: Search, on_event: OnReport = lambda point, report: None
 ) -> list[dict[str, Any]]:
     """Run all trials, or those that are left, and return the last report of each in the order of their creation.
 
@@ -103,54 +81,50 @@ def run_search(
     Raises:
         UserError: the cluster can never hold a trial.
     """
-    return _run(work, search, TUNE, None, on_event)
+    return _run(context, search, TUNE, None, on_event)
 
 
 def run_baseline(
-    work: SearchContext, search: Search, on_event: Event = lambda point, report: None
+    context: SearchContext, search: Search, on_event: OnReport = lambda point, report: None
 ) -> dict[str, Any] | None:
     """Run plain Gaussian training as one more trial, after the others: it goes on from their trunk.
 
     Returns:
         Its last report; None where the recipe is plain Gaussian training itself.
     """
-    if work.baseline is None:
+    if context.baseline is None:
         return None
     alone = replace(search, search="grid", scheduler="fifo", trials=1)
-    return _run(work, alone, BASELINE, [work.baseline], on_event)[0]
+    return _run(context, alone, TUNE_BASELINE, [context.baseline], on_event)[0]
 
 
 def _run(
-    work: SearchContext, search: Search, name: str, points: list[Point] | None, on_event: Event
+    context: SearchContext, search: Search, name: str, points: list[Point] | None, on_event: OnReport
 ) -> list[dict[str, Any]]:
     """Ray Tune over these points, or those of the search, in a folder of its own."""
-    work.workers.check_fits()
-    _begin(Folder(work.out))
+    context.workers.check_fits()
+    _begin(Folder(context.out))
     _quieten()
-    trainable = _trainable(work)
-    Watcher.event = staticmethod(on_event)
-    Watcher.lost.clear()
-    tuner = _restored(Folder(work.out) / name, trainable)
+    trainable = _trainable(context)
+    tuner = _restored(Folder(context.out) / name, trainable)
     if tuner is None:
-        Folder(work.out).delete(name)
-        tuner = _tuner(work, search, trainable, name, points)
-    try:
+        Folder(context.out).delete(name)
+        tuner = _tuner(context, search, trainable, name, points)
+    with watching(on_event) as watched:
         results = tuner.fit()
-    finally:
-        free_leaked(at_end=True)
     # A search that went on has its trials in another order; their names count them as they were made.
     ordered = sorted(results, key=lambda result: creation_number(result.path))
-    return [_record(work, search, result) for result in ordered]
+    return [_record(context, search, result, watched.lost) for result in ordered]
 
 
 def _begin(out: Folder) -> None:
     """Leave a file that trials look for. Ray's own files name their place: in a folder that was moved they are of no
     use, and the search begins again with the trunks and the finished trials, which lie in files of our own."""
-    before = out.read_text(BEGUN) if out.is_file(BEGUN) else ""
+    before = out.read_text(SEARCH_BEGUN) if out.is_file(SEARCH_BEGUN) else ""
     if before not in ("", out.uri):
-        for name in (TUNE, BASELINE, TRAIN):
+        for name in (TUNE, TUNE_BASELINE, TUNE_TRAIN):
             out.delete(name)
-    out.write_text(BEGUN, out.uri)
+    out.write_text(SEARCH_BEGUN, out.uri)
 
 
 def creation_number(path: str) -> int:
@@ -183,26 +157,27 @@ def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
         return None
 
 
-def _record(work: SearchContext, search: Search, result: Any) -> dict[str, Any]:
+def _record(context: SearchContext, search: Search, result: Any, lost: Mapping[str, Point]) -> dict[str, Any]:
     report = dict(result.metrics or {})
-    point = Watcher.lost.get(result.path) or point_of(result.config or {})
-    status = report.get("status", "lost")
-    # A trial may err without Ray keeping its error; and where nobody stops trials, none ends in the middle.
-    if result.error is not None or result.path in Watcher.lost or (status == RUNNING and search.scheduler == "fifo"):
-        status = "lost"
+    point = lost.get(result.path) or point_of(result.config or {})
+    status = report.get("status", TrialStatus.LOST)
+    # A trial may err without Ray keeping its error; and if nobody stops trials, none ends in the middle.
+    broke_off = status == TrialStatus.RUNNING and search.scheduler == "fifo"
+    if result.error is not None or result.path in lost or broke_off:
+        status = TrialStatus.LOST
         reason = " ".join(str(result.error or "").split())[-300:]
         report["reason"] = reason or "its process ended before the trial did (--verbose shows what it printed)"
-    elif status == RUNNING:
-        status = "stopped"
-    return {**report, "trial": work.trial_id(point), "point": point, "status": status}
+    elif status == TrialStatus.RUNNING:
+        status = TrialStatus.STOPPED
+    return {**report, "trial": context.trial_id(point), "point": point, "status": status}
 
 
-def _trainable(work: SearchContext) -> Any:
+def _trainable(context: SearchContext) -> Any:
     """What Tune runs, with what it holds while it runs."""
-    shared = {"work": work, "claims": RemoteClaims()}
-    if work.workers.count == 1:
+    shared = {"context": context, "claims": RemoteClaims()}
+    if context.workers.count == 1:
         found = tune.with_parameters(OneWorkerTrial, **shared)
-        held = {"CPU": work.workers.cpus} | ({"GPU": work.workers.gpus} if work.workers.gpus else {})
+        held = {"CPU": context.workers.cpus} | ({"GPU": context.workers.gpus} if context.workers.gpus else {})
     else:
         found = tune.with_parameters(group_trial, **shared)
         # A driver with a CPU of its own would keep it from the workers that it waits for; none at all is refused.
@@ -210,68 +185,73 @@ def _trainable(work: SearchContext) -> Any:
     return tune.with_resources(found, held)
 
 
-def scheduler_of(work: SearchContext, search: Search) -> Any:
+def scheduler_of(context: SearchContext, search: Search) -> Any:
     """Tune's scheduler; with several objectives ASHA goes by the first."""
     if search.scheduler == "fifo":
         return FIFOScheduler()
-    first = work.asked[0]
+    first = context.asked[0]
     return AsyncHyperBandScheduler(
         time_attr=SINCE_FORKS, metric=first.name, mode=first.mode, max_t=search.rungs.most,
         grace_period=search.rungs.first, reduction_factor=REDUCTION,
     )  # fmt: skip
 
 
-def run_here(work: SearchContext, search: Search) -> list[dict[str, Any]]:
+def run_here(context: SearchContext, search: Search) -> list[dict[str, Any]]:
     """The same search without a cluster: trial after trial in this process, with Tune's scheduler deciding.
 
     For lists of points (grid, random). Reports are those of `run_search` with one trial at a time.
     """
-    scheduler, images, claims = scheduler_of(work, search), work.images(), Leases()
+    scheduler, images, claims = scheduler_of(context, search), context.images(), Leases()
     found = []
-    for number, point in enumerate(trial_list(search.space, work.recipe, search.search, search.trials, work.seed)):
+    for number, point in enumerate(
+        trial_list(search.space, context.recipe, search.search, search.trials, context.seed)
+    ):
         trial = SimpleNamespace(trial_id=str(number))
         scheduler.on_trial_add(None, trial)
-        run = TrialRun(work, point, images, Group(), work.device)
+        run = TrialRun(context, point, images, Group(), context.device)
         report = run.finished()
         if report is None:
             run.begin(claims)
-        while report is None or report["status"] == RUNNING:
+        while report is None or report["status"] == TrialStatus.RUNNING:
             report = run.advance()
-            if report["status"] == RUNNING and scheduler.on_trial_result(None, trial, report) == scheduler.STOP:
-                report["status"] = "stopped"
+            if (
+                report["status"] == TrialStatus.RUNNING
+                and scheduler.on_trial_result(None, trial, report) == scheduler.STOP
+            ):
+                report["status"] = TrialStatus.STOPPED
         scheduler.on_trial_complete(None, trial, report)
         found.append({**report, "point": point})
     return found
 
 
-def _tuner(work: SearchContext, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
+def _tuner(context: SearchContext, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
     space, suggesting, samples = {}, None, search.trials
     if points is not None:
         space, samples = {POINT: tune.grid_search(points)}, 1
     elif search.search == "optuna":
-        suggesting = optuna_search(work, search.space, search.trials)
+        suggesting = optuna_search(context, search.space, search.trials)
     else:
-        points = trial_list(search.space, work.recipe, search.search, search.trials, work.seed)
+        points = trial_list(search.space, context.recipe, search.search, search.trials, context.seed)
         space, samples = {POINT: tune.grid_search(points)}, 1
     return tune.Tuner(
         trainable,
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=suggesting,
-            scheduler=scheduler_of(work, search),
+            scheduler=scheduler_of(context, search),
             num_samples=samples,
-            max_concurrent_trials=at_once(work.workers, ray.cluster_resources(), search.concurrent),
-            reuse_actors=work.workers.count == 1,
+            max_concurrent_trials=at_once(context.workers, ray.cluster_resources(), search.concurrent),
+            reuse_actors=context.workers.count == 1,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=work.out,
+            storage_path=context.out,
             failure_config=tune.FailureConfig(max_failures=search.max_failures),
             # Trials of several workers have Ray Train's checkpoints, not Tune's.
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=2, checkpoint_frequency=1 if work.workers.count == 1 else 0
+                num_to_keep=2, checkpoint_frequency=1 if context.workers.count == 1 else 0
             ),
             callbacks=[Watcher()],
             verbose=0,

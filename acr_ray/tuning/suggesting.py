@@ -9,22 +9,22 @@ from acr_ray.tuning.space import Domain, Space
 from acr_ray.tuning.trial_run import SearchContext
 
 
-def optuna_search(work: SearchContext, space: Space, trials: int) -> Any:
+def optuna_search(context: SearchContext, space: Space, trials: int) -> Any:
     """TPE, with the Pareto front in view where there are several objectives; begins with the recipe's own point."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    asked = work.asked
+    asked = context.asked
     sampler = optuna.samplers.TPESampler(
-        seed=work.seed % 2**32,
+        seed=context.seed % 2**32,
         multivariate=True,
         constant_liar=True,  # several trials at once: don't propose one beside a trial that is still running
         # Random points before the model is trusted: ten by Optuna's default, fewer where there are few in all.
         n_startup_trials=max(4, min(10, trials // 3)),
     )
-    own = space.own_point(work.recipe)
+    own = space.own_point(context.recipe)
     several = len(asked) > 1
     return OptunaSearch(
         space={domain.field: _distribution(domain) for domain in space.domains},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import uuid
@@ -13,6 +12,8 @@ import ray
 import torch
 from ray import tune
 
+from acr_ray.formats.files import SEARCH_BEGUN, TUNE_TRAIN
+from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.storage import Folder
@@ -20,16 +21,14 @@ from acr_ray.storage.node_checks import node_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SearchContext, TrialRun
 
 POINT = "point"  # where a list of points stands in Tune's configuration
-BEGUN = "trials.begun"  # the driver leaves it, so that trials know the folder when they see it
-TRAIN = "train"  # Ray Train's own files of trials with several workers
 
 
-def check_node(work: SearchContext) -> None:
+def check_node(context: SearchContext) -> None:
     """Raises UserError where this machine lacks what a trial needs."""
-    if problem := node_problem(Folder(work.out), BEGUN):
+    if problem := node_problem(Folder(context.out), SEARCH_BEGUN):
         raise UserError(problem)
 
 
@@ -61,10 +60,10 @@ class OneWorkerTrial(tune.Trainable):
     checkpoints and restarts are Tune's, and the actor is used again for the next trial. The loop is the same one.
     """
 
-    def setup(self, config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
-        check_node(work)
-        torch.set_num_threads(work.workers.cpus)
-        self._work, self._claims, self._images = work, claims, work.images()
+    def setup(self, config: dict[str, Any], context: SearchContext, claims: RemoteClaims) -> None:
+        check_node(context)
+        torch.set_num_threads(context.workers.cpus)
+        self._context, self._claims, self._images = context, claims, context.images()
         self._open(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,7 +71,7 @@ class OneWorkerTrial(tune.Trainable):
         return True
 
     def _open(self, config: dict[str, Any]) -> None:
-        self._run = TrialRun(self._work, point_of(config), self._images, Group(), self._work.device)
+        self._run = TrialRun(self._context, point_of(config), self._images, Group(), self._context.device)
         self._begun = False
 
     def step(self) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class OneWorkerTrial(tune.Trainable):
                 self._run.begin(self._claims)
                 self._begun = True
             report = self._run.advance()
-        return report | {"done": report["status"] != RUNNING}
+        return report | {"done": report["status"] != TrialStatus.RUNNING}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self._run.save(Path(checkpoint_dir))
@@ -92,20 +91,20 @@ class OneWorkerTrial(tune.Trainable):
         self._begun = True
 
 
-def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaims) -> None:
+def group_trial(config: dict[str, Any], context: SearchContext, claims: RemoteClaims) -> None:
     """A trial with several workers: Ray Train looks after them, this function after Ray Train.
 
-    The inner run is named after the trial, so it goes on where it was, whatever was killed.
+    The inner run is named after the trial, so it resumes where it was, whatever was killed.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    point, workers = point_of(config), work.workers
+    point, workers = point_of(config), context.workers
     trainer = TorchTrainer(
         group_worker,
-        train_loop_config={"work": work, "point": point, "claims": claims},
+        train_loop_config={"context": context, "point": point, "claims": claims},
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers.count,
@@ -113,8 +112,8 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
-            name=work.trial_id(point),
-            storage_path=f"{work.out}/{TRAIN}",
+            name=context.trial_id(point),
+            storage_path=f"{context.out}/{TUNE_TRAIN}",
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=8),
             callbacks=[TuneReportCallback()],
@@ -122,7 +121,7 @@ def group_trial(config: dict[str, Any], work: SearchContext, claims: RemoteClaim
         ),
     )
     trainer.fit()
-    (Folder(work.out) / TRAIN).delete(work.trial_id(point))
+    (Folder(context.out) / TUNE_TRAIN).delete(context.trial_id(point))
 
 
 def group_worker(config: dict[str, Any]) -> None:
@@ -130,11 +129,11 @@ def group_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
-    work: SearchContext = config["work"]
-    check_node(work)
-    torch.set_num_threads(work.workers.cpus)
+    context: SearchContext = config["context"]
+    check_node(context)
+    torch.set_num_threads(context.workers.cpus)
     device = str(ray.train.torch.get_device())
-    run = TrialRun(work, config["point"], work.images(), Group(device), device)
+    run = TrialRun(context, config["point"], context.images(), Group(device), device)
     report = run.finished()
     if report is None:
         checkpoint = ray.train.get_checkpoint()
@@ -143,14 +142,14 @@ def group_worker(config: dict[str, Any]) -> None:
         else:
             with checkpoint.as_directory() as folder:
                 run.load(Path(folder))
-    while report is None or report["status"] == RUNNING:
+    while report is None or report["status"] == TrialStatus.RUNNING:
         report = run.advance()
-        if report["status"] == RUNNING:
-            _hand_over(run, report)
+        if report["status"] == TrialStatus.RUNNING:
+            _report_with_checkpoint(run, report)
     ray.train.report(report)
 
 
-def _hand_over(run: TrialRun, report: dict[str, Any]) -> None:
+def _report_with_checkpoint(run: TrialRun, report: dict[str, Any]) -> None:
     if run.group.rank != 0:
         ray.train.report(report)
         return
@@ -158,8 +157,3 @@ def _hand_over(run: TrialRun, report: dict[str, Any]) -> None:
         run.save(Path(folder))
         name = f"epoch_{report['epoch']:05d}_{uuid.uuid4().hex[:8]}"
         ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder), checkpoint_dir_name=name)
-
-
-def shown(point: Point) -> str:
-    """A point on one line."""
-    return " ".join(f"{field.rpartition('.')[2]}={json.dumps(value)}" for field, value in point.items())

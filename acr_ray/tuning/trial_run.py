@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
+from acr_ray.formats.files import CHECKPOINT, TRIAL_PROGRESS, TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.models import ModelCard, save_checkpoint
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import BrokenModelError
@@ -25,9 +27,7 @@ from acr_ray.tuning.space import Point
 from acr_ray.tuning.trunks import Trunks, passes_of
 from acr_ray.tuning.validation import ValidationSettings, held_out, validate, write_images
 
-TRIALS, PROGRESS = "trials", "trial.json"
 STOPS = (TrainingStopped, BrokenModelError, UserError)  # would happen again if the trial were tried again
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 SINCE_FORKS = "epochs_since_forks"  # epochs after the last E_t of the space: the time that schedulers go by
 
 
@@ -85,7 +85,7 @@ class SearchContext:
         return self.objectives[: self.count]
 
     @property
-    def surroundings(self) -> dict[str, Any]:
+    def run_context(self) -> dict[str, Any]:
         """What decides a trial's weights beside its recipe."""
         images = {"share": self.validation.share, "most": self.validation.most, "images": self.fingerprint}
         hardware = {"workers": self.workers.count, "cpus": self.workers.cpus, "gpu": bool(self.workers.gpus)}
@@ -98,10 +98,10 @@ class SearchContext:
     def trial_id(self, point: Point) -> str:
         """A trial's name: what decides its weights and how it is measured, so equal trials have the same."""
         recipe = self.recipe.change(point, self.recipe.name)
-        return digest(recipe.identity(self.contents) | self.surroundings | self.validation.flat())[:12]
+        return digest(recipe.identity(self.contents) | self.run_context | self.validation.flat())[:12]
 
     def trunks_for(self, claims: Claims) -> Trunks:
-        return Trunks(Folder(self.out), self.forks, claims, self.surroundings, self.checkpoint_every, self.contents)
+        return Trunks(Folder(self.out), self.forks, claims, self.run_context, self.checkpoint_every, self.contents)
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
@@ -111,54 +111,70 @@ class SearchContext:
         return held_out(images, self.validation, self.seed)
 
 
+@dataclass
+class TrialState:
+    """What goes with a trial's checkpoint.
+
+    Attributes:
+        trunk: name of the trunk that it forked from; empty: none.
+        seconds: spent on the trial.
+        validation_passes: noise draws of all its validations.
+        metrics: as last measured.
+    """
+
+    trunk: str = ""
+    seconds: float = 0.0
+    validation_passes: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 class TrialRun:
-    """A trial at work on one worker: `begin` or `load`, then `advance` until a report's status isn't `RUNNING`.
+    """A trial at work on one worker: `begin` or `load`, then `advance` while a report's status is running.
 
     Args:
-        work: what it shares with the others.
+        context: what it shares with the others.
         point: its own values.
-        images: ``work.images()``.
+        images: ``context.images()``.
         group, device: as for `Trainer`.
     """
 
     def __init__(
-        self, work: SearchContext, point: Point, images: tuple[ImageSet, ImageSet], group: Group, device: str = "cpu"
+        self, context: SearchContext, point: Point, images: tuple[ImageSet, ImageSet], group: Group, device: str = "cpu"
     ) -> None:
-        self.work, self.point, self.group = work, point, group
-        self.trial_id = work.trial_id(point)
+        self.context, self.point, self.group = context, point, group
+        self.trial_id = context.trial_id(point)
         self.training, self.validation = images
-        recipe = work.recipe.change(point, work.recipe.name)
-        self.trainer = Trainer(recipe, self.training, work.seed, group, device, work.contents)
-        # What goes with a checkpoint: the trunk, seconds so far, draws of all validations, the last measurement.
-        self.said: dict[str, Any] = {"trunk": "", "seconds": 0.0, "validation_passes": 0, "metrics": {}}
+        recipe = context.recipe.change(point, context.recipe.name)
+        self.trainer = Trainer(recipe, self.training, context.seed, group, device, context.contents)
+        self.state = TrialState()
         self._reason, self._counts = "", None
 
     @property
     def forked(self) -> bool:
-        """Whether the trial starts from a trunk. Where nothing acts from E_t on there is nothing to share, but for
-        the baseline, which goes on where the others' trunk ends."""
-        shares = self.trainer.recipe.adapts or (self.point == self.work.baseline and "training.e_t" in self.point)
-        return self.work.trunks and shares
+        """Whether the trial starts from a trunk. If nothing acts from E_t on there is nothing to share, but for the
+        baseline, which starts at the end of the others' trunk."""
+        shares = self.trainer.recipe.adapts or (self.point == self.context.baseline and "training.e_t" in self.point)
+        return self.context.trunks and shares
 
     def begin(self, claims: Claims) -> None:
         """Start a trial that has no checkpoint of its own."""
         try:
             if self.forked:
-                self.said["trunk"] = self.work.trunks_for(claims).fork(self.trainer)
+                self.state.trunk = self.context.trunks_for(claims).fork(self.trainer)
         except STOPS as error:
             self._reason = str(error)
 
     def save(self, folder: Path) -> None:
         self.trainer.save(folder)
-        (folder / PROGRESS).write_text(json.dumps(self.said))
+        (folder / TRIAL_PROGRESS).write_text(json.dumps(asdict(self.state)))
 
     def load(self, folder: Path) -> None:
         self.trainer.load(folder)
-        self.said = json.loads((folder / PROGRESS).read_text())
+        self.state = TrialState(**json.loads((folder / TRIAL_PROGRESS).read_text()))
 
     def finished(self) -> dict[str, Any] | None:
         """The report of this trial where it, or an equal one, has been finished before."""
-        folder, name = Folder(self.work.out) / TRIALS, f"{self.trial_id}.json"
+        folder, name = Folder(self.context.out) / TRIALS, f"{self.trial_id}.json"
         return read_report(folder, name) if folder.is_file(name) else None
 
     def advance(self) -> dict[str, Any]:
@@ -171,29 +187,29 @@ class TrialRun:
         try:
             if not self._reason:
                 self.trainer.run(until=stop)
-            if not self._reason and (stop in self.work.rungs or stop == epochs):
+            if not self._reason and (stop in self.context.rungs or stop == epochs):
                 self._measure()
                 measured = True
         except STOPS as error:
             self._reason = str(error)
         if self._reason:
-            self.said["metrics"] = failed(self.work.objectives)
-        self.said["seconds"] += time.monotonic() - started
+            self.state.metrics = failed(self.context.objectives)
+        self.state.seconds += time.monotonic() - started
         report = self._report(stop, self._reason, measured)
-        if report["status"] != RUNNING and self.group.rank == 0:
+        if report["status"] != TrialStatus.RUNNING and self.group.rank == 0:
             self._keep(report)
         return report
 
     def _next_stop(self) -> int:
         at, epochs = self.trainer.progress.epoch, self.trainer.recipe.training.epochs
-        every = self.work.checkpoint_every
-        return min([epochs, (at // every + 1) * every, *(rung for rung in self.work.rungs if rung > at)])
+        every = self.context.checkpoint_every
+        return min([epochs, (at // every + 1) * every, *(rung for rung in self.context.rungs if rung > at)])
 
     def _measure(self) -> None:
-        counts = validate(self.trainer.engine, self.validation, self.work.validation, self.work.seed, self.group)
+        counts = validate(self.trainer.engine, self.validation, self.context.validation, self.context.seed, self.group)
         self.trainer.passes.take()  # draws of a validation are no cost of the next epoch
-        self.said["validation_passes"] += counts.evaluations
-        self.said["metrics"] = measure(counts, self.work.objectives)
+        self.state.validation_passes += counts.noise_draws
+        self.state.metrics = measure(counts, self.context.objectives)
         self._counts = counts
 
     def _report(self, stop: int, reason: str, measured: bool) -> dict[str, Any]:
@@ -201,35 +217,35 @@ class TrialRun:
         fork = recipe.training.e_t if self.forked else 0
         own, over = passes_of(progress.history[fork:]), progress.epoch == recipe.training.epochs
         # A scheduler compares what carries this key: measurements, at their own epochs.
-        rung = {SINCE_FORKS: stop - max(self.work.forks, default=0)} if measured or reason else {}
-        unknown = {objective.name: float("nan") for objective in self.work.objectives}
-        return unknown | self.said["metrics"] | rung | {
+        rung = {SINCE_FORKS: stop - max(self.context.forks, default=0)} if measured or reason else {}
+        unknown = {objective.name: float("nan") for objective in self.context.objectives}
+        return unknown | self.state.metrics | rung | {
             "trial": self.trial_id,
             "epoch": progress.epoch,
-            "status": FAILED if reason else FINISHED if over else RUNNING,
+            "status": TrialStatus.FAILED if reason else TrialStatus.FINISHED if over else TrialStatus.RUNNING,
             "reason": reason,
-            "trunk": self.said["trunk"],
+            "trunk": self.state.trunk,
             "forward_passes": own.forward,
             "backward_passes": own.backward,
-            "validation_passes": self.said["validation_passes"],
+            "validation_passes": self.state.validation_passes,
             "remaining": [r["remaining"] for r in progress.history[fork:]],
             "attack_active": [r.get("attack_active", []) for r in progress.history[fork:]],
-            "seconds": round(self.said["seconds"], 3),
+            "seconds": round(self.state.seconds, 3),
         }  # fmt: skip
 
     def _keep(self, report: dict[str, Any]) -> None:
         """Leave the trial's report and, where it was trained to its end, its model."""
-        folder, recipe = Folder(self.work.out) / TRIALS, self.trainer.recipe
-        if report["status"] == FINISHED:
+        folder, recipe = Folder(self.context.out) / TRIALS, self.trainer.recipe
+        if report["status"] == TrialStatus.FINISHED:
             images = self.training
             card = ModelCard(
                 architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
                 mean=images.mean, std=images.std, class_names=images.class_names, sigma=recipe.training.sigma,
                 dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"),
-                data_fingerprint=images.fingerprint(), seed=self.work.seed, code_version=__version__,
+                data_fingerprint=images.fingerprint(), seed=self.context.seed, code_version=__version__,
             )  # fmt: skip
             report["model_sha256"] = save_checkpoint(
-                folder / self.trial_id / "checkpoint", self.trainer.module, card
+                folder / self.trial_id / CHECKPOINT, self.trainer.module, card
             ).sha256
             if self._counts is not None:
                 write_images(folder / self.trial_id, self._counts)

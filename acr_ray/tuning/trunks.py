@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import numpy as safe_numpy
 
+from acr_ray.formats.files import TRUNK, TRUNKS
 from acr_ray.settings import Recipe, digest
 from acr_ray.storage import Folder
 from acr_ray.training.checkpoint import MODEL, OPTIMIZER, SAMPLES, STATE
@@ -27,20 +29,18 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
 from acr_ray.training.named_files import Contents
 from acr_ray.tuning.kept_files import read_entry
-from acr_ray.tuning.leases import Claims, kept, new_owner
+from acr_ray.tuning.leases import Claims, heartbeat, new_owner
 
-TRUNKS = "trunks"
 FILES = (MODEL, OPTIMIZER, SAMPLES, STATE)
 # Without effect before E_t.
-LATER = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
-WAITING, MINE, DONE = range(3)
-WAIT = 0.3  # seconds between looks for what another trial is making
+ACT_FROM_E_T = ("training.e_t", "training.epochs", "training.replacement", "discard.", "reweigh.", "attack.")
+WAIT = 0.3  # seconds between checks for what another trial is making
 
 
-def trunk_identity(recipe: Recipe, surroundings: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
+def trunk_identity(recipe: Recipe, run_context: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """What decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
-    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(LATER)}
-    return early | surroundings
+    early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(ACT_FROM_E_T)}
+    return early | run_context
 
 
 def trunk_recipe(recipe: Recipe) -> Recipe:
@@ -135,6 +135,14 @@ class TrunkFiles:
         return passes_of([entry for entry in entries if entry.get("kept", True)])
 
 
+class _Next(IntEnum):
+    """What a trial does about something that several need."""
+
+    WAIT = 0  # another trial makes it
+    MAKE = 1
+    USE = 2  # it is there
+
+
 @dataclass(frozen=True)
 class Trunks:
     """How trials come to their fork.
@@ -143,7 +151,7 @@ class Trunks:
         out: the search's folder; all workers must see it.
         forks: the E_t values that are known to be wanted; a trunk that passes one keeps a checkpoint of it.
         claims: sees to it that of several trials that need the same thing one makes it.
-        surroundings: seed, images and hardware; part of every trunk's identity.
+        run_context: seed, images and hardware; part of every trunk's identity.
         contents: of what recipes name by path or module, see `check_named`.
         checkpoint_every: epochs after which a trunk that is killed need not be repeated.
     """
@@ -151,12 +159,12 @@ class Trunks:
     out: Folder
     forks: tuple[int, ...]
     claims: Claims
-    surroundings: dict[str, Any]
+    run_context: dict[str, Any]
     checkpoint_every: int = 10
     contents: Contents = field(default_factory=dict)
 
     def files(self, recipe: Recipe) -> TrunkFiles:
-        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.surroundings, self.contents)))
+        return TrunkFiles(self.out, digest(trunk_identity(recipe, self.run_context, self.contents)))
 
     def fork(self, trainer: Trainer) -> str:
         """Bring a new trial's trainer to its epoch E_t, with the p_A estimate it discards by. All workers call it.
@@ -172,9 +180,11 @@ class Trunks:
         files.load(e_t, trainer)
         if recipe.discard.enabled:
             key = estimate_key(recipe, self.contents)
-            found = f"{files.sha}/{key}"
             self._once(
-                trainer.group, found, lambda: files.estimate(key) is not None, lambda: _estimate(files, key, trainer)
+                trainer.group,
+                f"{files.sha}/{key}",
+                lambda: files.estimate(key) is not None,
+                lambda: _estimate(files, key, trainer),
             )
             trainer.selection.preset(files.estimate(key))
         return files.sha
@@ -183,19 +193,19 @@ class Trunks:
         """Have ``make`` done by one trial; returns where it is done, whoever did it."""
         owner = new_owner()
 
-        def standing() -> int:
+        def next_step() -> _Next:
             if there():
-                return DONE
+                return _Next.USE
             # Asked again once the claim is granted: whoever had it before may just have finished.
-            return WAITING if not self.claims.ask(name, owner) else DONE if there() else MINE
+            return _Next.WAIT if not self.claims.ask(name, owner) else _Next.USE if there() else _Next.MAKE
 
         while True:
-            # Rank 0 asks for all; the others learn what it found.
-            found = int(group.sum(np.array([standing() if group.rank == 0 else 0]))[0])
-            if found == MINE:
-                with kept(self.claims, name, owner) if group.rank == 0 else nullcontext():
+            # Rank 0 asks for all; the others learn its answer.
+            step = _Next(int(group.sum(np.array([next_step() if group.rank == 0 else 0]))[0]))
+            if step == _Next.MAKE:
+                with heartbeat(self.claims, name, owner) if group.rank == 0 else nullcontext():
                     make()
-            elif found == WAITING:
+            elif step == _Next.WAIT:
                 time.sleep(WAIT)
             else:
                 if group.rank == 0:
@@ -213,7 +223,7 @@ class Trunks:
         if begin >= 0:
             files.load(begin, trunk)
         if group.rank == 0:
-            files.folder.write_json("trunk.json", trunk_identity(trial.recipe, self.surroundings, self.contents))
+            files.folder.write_json(TRUNK, trunk_identity(trial.recipe, self.run_context, self.contents))
 
         def after_epoch() -> None:
             epoch = trunk.progress.epoch

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from acr_ray.data import ImageSet, batches
+from acr_ray.formats.files import VALIDATION
 from acr_ray.settings import UserError, derive_seed
 from acr_ray.smoothing.bounds import lower_bound, radius, upper_bound
 from acr_ray.smoothing.engine import SamplingEngine
@@ -19,20 +20,18 @@ from acr_ray.tuning.kept_files import read_image_values
 from acr_ray.tuning.objectives import ValidationCounts
 from acr_ray.tuning.validation_settings import ValidationSettings
 
-IMAGES = "validation.json"  # in a trial's folder
-
 
 def write_images(folder: Folder, counts: ValidationCounts) -> None:
     """Leave what each validation image counted, in the order of the held-out images; all trials have the same."""
     hard = (counts.right / counts.draws < 0.5).astype(int).tolist()
-    folder.write_json(IMAGES, {"schema_version": 1, "radii": counts.radii.tolist(), "hard": hard})
+    folder.write_json(VALIDATION, {"schema_version": 1, "radii": counts.radii.tolist(), "hard": hard})
 
 
 def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
     """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None where it left none."""
-    if not folder.is_file(IMAGES):
+    if not folder.is_file(VALIDATION):
         return None
-    values = read_image_values(folder, IMAGES)
+    values = read_image_values(folder, VALIDATION)
     return np.array(values["radii"], dtype=np.float64), np.array(values["hard"], dtype=np.int64)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from acr_ray.formats.files import TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import HARD, Report, acr_front
-from acr_ray.tuning.trial_run import FINISHED, TRIALS
 from acr_ray.tuning.validation import read_images
 
 LEVEL = 0.95
@@ -40,7 +41,7 @@ def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) 
 
 def _against_baseline(out: Folder, best: Report, images, baseline: Report | None, said: list[str]) -> bool | None:
     """Adds what is to be said. Returns whether the best trial has more hard images; None: not known."""
-    if baseline is None or baseline["status"] != FINISHED:
+    if baseline is None or baseline["status"] != TrialStatus.FINISHED:
         return None
     gaussian = read_images(out / TRIALS / baseline["trial"])
     said.append(f"Plain Gaussian training has ACR {baseline['acr']:.4f} and gives up {_hard(baseline, gaussian)}.")
@@ -60,7 +61,7 @@ def _against_baseline(out: Folder, best: Report, images, baseline: Report | None
 def _other_end(front: list[Report]) -> str:
     best, fairest = front[0], front[-1]
     lost = best["acr"] - fairest["acr"]
-    early = f", stopped at epoch {fairest['epoch']}" if fairest["status"] != FINISHED else ""
+    early = f", stopped at epoch {fairest['epoch']}" if fairest["status"] != TrialStatus.FINISHED else ""
     return (
         f"{len(front)} trials lie on the front of ACR against hard images; at its other end "
         f"({fairest['trial']}{early}) {_percent(fairest)} are hard, for {lost:.4f} less ACR "

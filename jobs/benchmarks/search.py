@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from acr_ray.data import batches, open_images
+from acr_ray.formats.files import TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import Recipe, load_recipe
 from acr_ray.smoothing.bounds import lower_bound, radius
@@ -32,7 +34,7 @@ from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import ACR, best_of, costs
 from acr_ray.tuning.rungs import place
 from acr_ray.tuning.space import Space, parse_space
-from acr_ray.tuning.trial_run import RUNNING, TRIALS, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out
 from jobs.benchmarks.figures import figure
 
@@ -88,10 +90,12 @@ def works(out: Path, quick: bool) -> tuple[dict[str, SearchContext], Space]:
 def _measure(out: Path, quick: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     found, space = works(out, quick)
-    reports = {name: _run(work, space, quick) for name, work in found.items()}
-    counted = {name: costs(Folder(work.out), reports[name]) for name, work in found.items()}
-    planned = {name: plan(work, reports[name]) for name, work in found.items()}
-    beforehand = {name: plan(work, [{"point": r["point"]} for r in reports[name]]) for name, work in found.items()}
+    reports = {name: _run(context, space, quick) for name, context in found.items()}
+    counted = {name: costs(Folder(context.out), reports[name]) for name, context in found.items()}
+    planned = {name: plan(context, reports[name]) for name, context in found.items()}
+    beforehand = {
+        name: plan(context, [{"point": r["point"]} for r in reports[name]]) for name, context in found.items()
+    }
     training = {name: cost["trials"] + cost["trunks"] for name, cost in counted.items()}
     ratios = {
         "passes_ratio": training["trunks"] / training["scratch"],
@@ -110,24 +114,24 @@ def _measure(out: Path, quick: bool) -> dict[str, Any]:
     return given if quick else given | _certify_anew(found, reports)
 
 
-def _run(work: SearchContext, space: Space, quick: bool) -> Reports:
+def _run(context: SearchContext, space: Space, quick: bool) -> Reports:
     # Imported here: planning needs no Ray.
     from acr_ray.tuning.search import Search, run_here, run_search
 
-    rungs = place(work.forks, work.recipe.training.epochs)
-    concurrent = 1 if work.rungs else None
-    search = Search(space, "grid", "asha" if work.rungs else "fifo", 1000, rungs, concurrent)
-    Folder(work.out).make_writable()
+    rungs = place(context.forks, context.recipe.training.epochs)
+    concurrent = 1 if context.rungs else None
+    search = Search(space, "grid", "asha" if context.rungs else "fifo", 1000, rungs, concurrent)
+    Folder(context.out).make_writable()
     if quick:
-        return run_here(work, search)
-    return run_search(work, search, _line(work))
+        return run_here(context, search)
+    return run_search(context, search, _line(context))
 
 
-def _line(work: SearchContext) -> Callable[[Any, dict[str, Any]], None]:
-    name, ended = Path(work.out).name, set()
+def _line(context: SearchContext) -> Callable[[Any, dict[str, Any]], None]:
+    name, ended = Path(context.out).name, set()
 
     def event(point: Any, report: dict[str, Any]) -> None:
-        if report["status"] != RUNNING and report["trial"] not in ended:
+        if report["status"] != TrialStatus.RUNNING and report["trial"] not in ended:
             ended.add(report["trial"])
             values = " ".join(f"{field}={value}" for field, value in point.items())
             print(f"{name} {len(ended)}: {values}: {report['status']} acr {report['acr']:.4f}", flush=True)
@@ -135,24 +139,24 @@ def _line(work: SearchContext) -> Callable[[Any, dict[str, Any]], None]:
     return event
 
 
-def plan(work: SearchContext, reports: Reports) -> int:
+def plan(context: SearchContext, reports: Reports) -> int:
     """Training passes of these trials, planned; a report of a point alone is planned as the most it can cost."""
-    recipes = [_recipe(work, report) for report in reports]
+    recipes = [_recipe(context, report) for report in reports]
     known = all("remaining" in report for report in reports)
     records = [Record(r["remaining"], r["attack_active"]) for r in reports] if known else None
     epochs = [r["epoch"] for r in reports] if known else None
-    images = len(work.images()[0])
-    return search_passes(recipes, images, work.trunks, records, epochs).total
+    images = len(context.images()[0])
+    return search_passes(recipes, images, context.trunks, records, epochs).total
 
 
-def plan_validation(work: SearchContext) -> int:
+def plan_validation(context: SearchContext) -> int:
     """The most that one validation can pass."""
-    images = len(held_out(open_images("digits", None, "train"), work.validation, work.seed)[1])
-    return validation_passes(images, work.validation.n, work.validation.looks, ROWS)
+    images = len(held_out(open_images("digits", None, "train"), context.validation, context.seed)[1])
+    return validation_passes(images, context.validation.n, context.validation.looks, ROWS)
 
 
-def _recipe(work: SearchContext, report: dict[str, Any]) -> Recipe:
-    return work.recipe.change(report["point"], work.recipe.name)
+def _recipe(context: SearchContext, report: dict[str, Any]) -> Recipe:
+    return context.recipe.change(report["point"], context.recipe.name)
 
 
 def _certify_anew(found: dict[str, SearchContext], reports: dict[str, Reports]) -> dict[str, Any]:
@@ -170,14 +174,14 @@ def _certify_anew(found: dict[str, SearchContext], reports: dict[str, Reports]) 
     return {"best": found_points, "acr_over_seeds": figure(over) | {"sd": spread}, "best_within_spread": within}
 
 
-def _again(work: SearchContext, report: dict[str, Any], seed: int) -> float:
+def _again(context: SearchContext, report: dict[str, Any], seed: int) -> float:
     """The ACR of the same trial with another seed."""
-    other = replace(work, seed=seed, out=f"{work.out}-seed-{seed}")
+    other = replace(context, seed=seed, out=f"{context.out}-seed-{seed}")
     trial = TrialRun(other, report["point"], other.images(), Group())
     done = trial.finished()
     if done is None:
         trial.begin(Leases())
-        while trial.advance()["status"] == RUNNING:
+        while trial.advance()["status"] == TrialStatus.RUNNING:
             pass
     return _acr(Path(other.out) / TRIALS / trial.trial_id)
 

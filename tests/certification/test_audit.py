@@ -25,6 +25,7 @@ def write_run(path, images, shares, *, finished=None, model="ab", **changes):
     plan = RunPlan(
         settings=settings, names=[f"d/{i}" for i in images], idx=list(images), labels=[i % 3 for i in images],
         num_classes=3, model_sha256=model, arithmetic="float32 on cpu", data="-".join(map(str, images)),
+        class_names=("0", "1", "2"),
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
@@ -140,7 +141,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
 def test_a_sequential_run_is_read_with_its_own_alpha_only(tmp_path):
     plan = RunPlan(
         settings=SETTINGS.change({"stopping": "radii"}), names=["d/0"], idx=[0], labels=[0], num_classes=3,
-        model_sha256="ab", arithmetic="float32 on cpu", data="x",
+        model_sha256="ab", arithmetic="float32 on cpu", data="x", class_names=("0", "1", "2"),
     )  # fmt: skip
     plan.save(Folder(tmp_path))
     assert read_run(Folder(tmp_path)).store.finished == {}
@@ -161,6 +162,7 @@ def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
     plan = RunPlan(
         settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=10,
         model_sha256=card["sha256"], arithmetic="float32 on cpu", data=images.fingerprint(),
+        class_names=images.class_names,
     )  # fmt: skip
     folder = Folder(tmp_path / "run")
     plan.save(folder)

@@ -8,8 +8,9 @@ import pytest
 from acr_ray.certification import ledger as ledger_module
 from acr_ray.certification.count_store import CountStore, Overlap
 from acr_ray.certification.ledger import COMPACT_AT, Ledger
-from acr_ray.certification.procedure import ABSTAINED, CERTIFIED, STOPPED_WRONG, CertificationProcedure
+from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.certification.work_items import BlockRange, Queue, WorkItem, missing_blocks
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.decide import certify, select_class
 from acr_ray.smoothing.plan import SELECT, staged
@@ -144,7 +145,7 @@ def test_read_back_equals_what_was_written(tmp_path, size):
             assert found.seconds(image) == pytest.approx(sum(seconds for *_, seconds in rows))
             assert [verdict.counts.get(c, 0) for c in range(3)] == dense[1].tolist() and verdict.n == 250
             assert verdict.predicted == expected.predicted
-            assert verdict.outcome == (ABSTAINED if expected.abstained else CERTIFIED)
+            assert verdict.outcome == (Outcome.ABSTAINED if expected.abstained else Outcome.CERTIFIED)
             assert verdict.p_lower == (0.0 if expected.abstained else expected.p_lower)
 
 
@@ -159,7 +160,12 @@ def test_ties_of_the_selection_are_decided_as_everywhere():
 def test_an_image_whose_selected_class_is_wrong_ends_where_asked_to():
     settings = SETTINGS.change({"stop_when_wrong": True})
     verdict = CertificationProcedure(settings).verdict([{1: 20, 2: 10}], "a/0", 2)
-    assert (verdict.outcome, verdict.n, verdict.counts, verdict.p_lower) == (STOPPED_WRONG, 30, {1: 20, 2: 10}, 0.0)
+    assert (verdict.outcome, verdict.n, verdict.counts, verdict.p_lower) == (
+        Outcome.STOPPED_WRONG,
+        30,
+        {1: 20, 2: 10},
+        0.0,
+    )
     assert CertificationProcedure(settings).verdict([{1: 20, 2: 10}], "a/0", 1) is None
     assert CertificationProcedure(SETTINGS).verdict([{1: 20, 2: 10}], "a/0", 2) is None
 

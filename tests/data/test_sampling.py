@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acr_ray.data.chance import uniforms
-from acr_ray.data.sampling import Population, draw_epoch, pick_by_weight, share, steps, view_seed, view_seeds
+from acr_ray.data.sampling import Population, draw_epoch, pick_by_weight, share, steps, view_seeds
 
 
 def test_epoch_without_population_is_a_permutation():
@@ -41,7 +41,8 @@ def test_all_ranks_together_see_what_one_worker_sees(world, population):
         population = Population(np.arange(0, 99, 3), np.linspace(0, 1, 33))
     sequence = draw_epoch(1, 5, 99, population)
     for step in steps(99, 16):
-        whole = [(sequence[p], view_seed(1, 5, int(p))) for p in share(step, 0, 1)]
+        alone = share(step, 0, 1)
+        whole = list(zip(sequence[alone], view_seeds(1, 5, alone).tolist(), strict=True))
         parts = []
         for rank in range(world):
             own = draw_epoch(1, 5, 99, population)  # each rank draws for itself
@@ -113,12 +114,13 @@ def test_impossible_populations_are_refused(kept, weights):
         Population(np.array(kept), None if weights is None else np.array(weights))
 
 
-def test_view_seeds_are_distinct_and_agree_with_the_scalar():
+def test_view_seeds_are_distinct_and_each_depends_on_its_own_position_alone():
     seeds = view_seeds(0, 1, np.arange(100_000))
     assert seeds.dtype == np.int64 and (seeds >= 0).all()
     assert len(np.unique(seeds)) == 100_000
-    assert int(seeds[77]) == view_seed(0, 1, 77)
-    assert view_seed(0, 1, 77) != view_seed(0, 2, 77) != view_seed(0, 1, 77, "estimate")
+    here = np.array([77])
+    one, others = view_seeds(0, 1, here), (view_seeds(0, 2, here), view_seeds(0, 1, here, "estimate"))
+    assert one[0] == seeds[77] and len({int(seed[0]) for seed in (one, *others)}) == 3
 
 
 def test_uniforms_are_uniform_and_uncorrelated():

@@ -19,11 +19,12 @@ from acr_ray.cli.drivers.audit import audited_numbers
 from acr_ray.data import open_images, select
 from acr_ray.data.decoding import decoded_image
 from acr_ray.formats.files import METRICS
+from acr_ray.formats.tables import parquet_bytes
 from acr_ray.models import load_checkpoint
 from acr_ray.reporting import build_report, comparison_table, open_sources
 from acr_ray.reporting.summary import summary
 from acr_ray.settings import CertifySettings, UserError, load_recipe
-from acr_ray.storage import Folder, claim, tables
+from acr_ray.storage import Folder, open_run, tables
 from acr_ray.storage.summaries import read_summary
 from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.p_a_file import read_counts
@@ -55,7 +56,7 @@ def report_of(path):
 def audit_of(folder):
     run = read_run(Folder(folder))
     if run.store.finished:
-        certificate_files.content(certificate_files.certificate_table(run.plan, run.store))
+        parquet_bytes(certificate_files.certificate_table(run.plan, run.store))
         audited_numbers(run, 0.001)
     redraw(run, Folder(folder), 2, 0, lambda name, phase, first, stop: np.zeros(10, dtype=np.int64))
 
@@ -89,8 +90,8 @@ def places(tmp_path_factory):
 
     recipe = add("recipe.json", json.dumps(RECIPE), lambda p: load_recipe(str(p)), spoil_json)
     add("recipe.yaml", yaml.safe_dump(RECIPE), lambda p: load_recipe(str(p)))
-    claim(Folder(home / "run"), "train", load_recipe(str(recipe)).flat())
-    add("run.json", None, lambda p: claim(Folder(p.parent), "train", load_recipe(str(recipe)).flat()), spoil_json,
+    open_run(Folder(home / "run"), "train", load_recipe(str(recipe)).flat())
+    add("run.json", None, lambda p: open_run(Folder(p.parent), "train", load_recipe(str(recipe)).flat()), spoil_json,
         home / "run" / "run.json")  # fmt: skip
     add("summary.json", json.dumps(SUMMARY), lambda p: read_summary(Folder(p.parent), "certify"), spoil_json)
     add(METRICS, "".join(json.dumps({"epoch": e, "loss": 0.5, "histogram": [1, 2]}) + "\n" for e in range(3)),
@@ -100,7 +101,9 @@ def places(tmp_path_factory):
     names = [f"test/{i}" for i in range(3)]
     settings = CertifySettings(sigma=0.25, n=1000, n0=100, block=100, dataset="digits")
     Folder(folder).make_writable()
-    RunPlan(settings, names, [0, 1, 2], [0, 1, 2], 10, "0" * 64, "float32", "d").save(Folder(folder))
+    RunPlan(settings, names, [0, 1, 2], [0, 1, 2], 10, "0" * 64, "float32", "d", list("0123456789")).save(
+        Folder(folder)
+    )
     lines = [
         {
             "image": name,

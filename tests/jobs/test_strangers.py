@@ -40,7 +40,17 @@ def run_folder(tmp_path, stranger, checkpoint):
     folder, model = Folder(tmp_path / "theirs"), load_checkpoint(str(checkpoint))[1]
     folder.make_writable()
     settings = CertifySettings(sigma=0.25, n=1000, n0=100, block=100, dataset="imagenet", root=stranger)
-    plan = RunPlan(settings, ["test/0", "test/1", "test/2"], [0, 1, 2], [0, 1, 2], 10, model.sha256, "float32", "d")
+    plan = RunPlan(
+        settings,
+        ["test/0", "test/1", "test/2"],
+        [0, 1, 2],
+        [0, 1, 2],
+        10,
+        model.sha256,
+        "float32",
+        "d",
+        model.class_names,
+    )
     plan.save(folder)
     certificates(tmp_path / "theirs" / "certificates.parquet", [990, 500, 800])
     (tmp_path / "theirs" / "ledger").mkdir()

@@ -101,12 +101,6 @@ def test_a_run_s_tsv_takes_its_settings_from_the_run_s_summary(tmp_path):
     assert open_source(path, Assumptions(alpha={"": 0.001})).alpha == 0.001
 
 
-def test_an_unfinished_run_is_refused_with_what_to_do(tmp_path):
-    (tmp_path / "ledger").mkdir()
-    with pytest.raises(UserError, match="the same certify command goes on"):
-        open_source(str(tmp_path))
-
-
 @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"hello\nworld\n", b"<html></html>"])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "noise_0.25.tsv"

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from acr_ray.certification.certificates import SCHEMA, write
+from acr_ray.certification.certificates import write
+from acr_ray.formats.tables import CERTIFICATES as SCHEMA
 from acr_ray.reporting import open_source
 from acr_ray.reporting.metrics import abstained_share, acr, certified_accuracy, hard_share
 from acr_ray.smoothing.bounds import lower_bound, radius

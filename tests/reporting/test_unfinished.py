@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from acr_ray.certification.certificates import certificate_table, content
+from acr_ray.certification.certificates import certificate_table
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.work_items import BlockRange
+from acr_ray.formats.tables import parquet_bytes
 from acr_ray.reporting import open_source
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.storage import Folder
@@ -21,6 +22,7 @@ def begin_run(path, settings=SETTINGS, images=6, finished=4):
     plan = RunPlan(
         settings=settings, names=[f"d/{i}" for i in range(images)], idx=list(range(0, 10 * images, 10)),
         labels=[i % 3 for i in range(images)], num_classes=3, model_sha256="ab", arithmetic="float32 on cpu", data="cd",
+        class_names=("0", "1", "2"),
     )  # fmt: skip
     folder = Folder(path)
     plan.save(folder)
@@ -43,7 +45,7 @@ def test_an_unfinished_run_is_read_from_its_ledger(tmp_path):
     found = open_source(str(tmp_path))
     assert found.images == 4 and found.partial and found.planned == 6 and found.incomplete == "incomplete: 4 of 6"
     assert found.rows.idx.tolist() == [0, 10, 20, 30]
-    (tmp_path / "whole.parquet").write_bytes(content(certificate_table(plan, store)))
+    (tmp_path / "whole.parquet").write_bytes(parquet_bytes(certificate_table(plan, store)))
     again = open_source(str(tmp_path / "whole.parquet"))
     assert np.array_equal(again.rows.radius, found.rows.radius) and again.incomplete == found.incomplete
 

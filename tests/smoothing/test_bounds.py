@@ -65,13 +65,6 @@ def test_radius_is_zero_up_to_one_half():
     assert float(bounds.radius(stats.norm.cdf(1.5), 0.25)) == pytest.approx(0.375)
 
 
-@pytest.mark.parametrize("alpha", [0.6, 0.5, 0.25, 0.01, 0.001, 1e-9])
-def test_smallest_n_is_the_first_that_certifies(alpha):
-    n = bounds.smallest_n(alpha)
-    assert bounds.max_radius(1.0, n, alpha) > 0
-    assert n == 1 or bounds.max_radius(1.0, n - 1, alpha) == 0
-
-
 @pytest.mark.parametrize("count, n", [(-1, 5), (6, 5), (0, 0), (1.5, 5)])
 def test_impossible_counts_are_refused(count, n):
     with pytest.raises(ValueError, match="whole numbers"):

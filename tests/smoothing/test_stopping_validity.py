@@ -7,15 +7,16 @@ from scipy import optimize, stats
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing import width
 from acr_ray.smoothing.bounds import lower_bound, randomized_lower_bound
-from acr_ray.smoothing.spending import boundary, crossing
+from acr_ray.smoothing.spending import boundary
 from acr_ray.smoothing.stopping import RadiiRule, claim_at, geometric_looks, rule_for
+from tests.smoothing.crossing import crossing
 
 P = (0.5, 0.6, 0.8, 0.95, 0.999)
 SIGMA, PATHS = 0.25, 200_000
 
 
 def slow_crossing(p: float, looks, counts) -> float:
-    """As `spending.crossing`, over all counts from 0 to n without leaving anything out."""
+    """As `crossing`, over all counts from 0 to n without leaving anything out."""
     mass, used, before = np.ones(1), 0.0, 0
     for n, count in zip(looks, counts, strict=True):
         mass = np.convolve(mass, stats.binom.pmf(np.arange(n - before + 1), n - before, p))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from acr_ray.settings import UserError
-from acr_ray.storage import Folder, claim, own
+from acr_ray.storage import Folder, open_run, own
 from jobs import audit, bench, compare, demo, doctor, pack, report
 from tests.fakes.images import write_imagenet
 from tests.reporting.making import certificates
@@ -45,7 +45,7 @@ def another(tmp_path):
 
     def make(job):
         folder = tmp_path / job
-        claim(Folder(folder), job, {"seed": 0})
+        open_run(Folder(folder), job, {"seed": 0})
         for name in ("summary.json", "table.md", "report.html", "certificates.parquet"):
             (folder / name).write_text(json.dumps({"sources": [], "checks": [], "of": job}))
         return folder
@@ -63,7 +63,7 @@ def test_no_job_writes_into_the_results_of_another(tmp_path, another, held, monk
         "doctor": lambda: doctor.main(["--out", out, "--no-tracking"]),
         "demo": lambda: demo.main(["--out", out]),
         "bench": lambda: bench.main(["search", "--quick", "--out", out]),
-        "claim": lambda: claim(Folder(out), "certify" if held == "train" else "train", {}, overwrite=True),
+        "claim": lambda: open_run(Folder(out), "certify" if held == "train" else "train", {}, overwrite=True),
     }
     before = snapshot(tmp_path)
     for job, call in calls.items():

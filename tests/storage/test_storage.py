@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from acr_ray.settings import UserError
-from acr_ray.storage import Folder, amend, claim
+from acr_ray.storage import Folder, amend, open_run
 
 IDENTITY = {"recipe": "digits", "seed": 0, "milestones": (30, 50)}
 
@@ -64,10 +64,10 @@ def test_places_that_cannot_be_written(tmp_path):
 
 
 def test_the_same_run_may_go_on(tmp_path):
-    first = claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+    first = open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
     amend(Folder(tmp_path), first, mlflow_run_id="abc")
     (tmp_path / "metrics.jsonl").write_text("x")
-    again = claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+    again = open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
     assert again["mlflow_run_id"] == "abc" and again["identity"]["milestones"] == [30, 50]
 
 
@@ -80,34 +80,34 @@ def test_the_same_run_may_go_on(tmp_path):
     ],
 )
 def test_another_run_is_refused_and_nothing_is_lost(tmp_path, job, change, words):
-    claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+    open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
     (tmp_path / "metrics.jsonl").write_text("dear")
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UserError) as caught:
-        claim(Folder(tmp_path), job, IDENTITY | change, owned=("metrics.jsonl",))
+        open_run(Folder(tmp_path), job, IDENTITY | change, owned=("metrics.jsonl",))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert (tmp_path / "metrics.jsonl").read_text() == "dear" and (tmp_path / "run.json").read_bytes() == before
 
 
 def test_overwrite_deletes_what_the_job_wrote_and_nothing_else(tmp_path):
-    claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl", "checkpoint"))
+    open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl", "checkpoint"))
     (tmp_path / "metrics.jsonl").write_text("old")
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    claim(Folder(tmp_path), "train", IDENTITY | {"seed": 9}, overwrite=True, owned=("metrics.jsonl", "checkpoint"))
+    open_run(Folder(tmp_path), "train", IDENTITY | {"seed": 9}, overwrite=True, owned=("metrics.jsonl", "checkpoint"))
     assert sorted(os.listdir(tmp_path)) == ["notes.txt", "run.json"]
 
 
 def test_results_of_an_unknown_run_are_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("?")
     with pytest.raises(UserError, match=r"holds metrics\.jsonl of an unknown run"):
-        claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+        open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
     (tmp_path / "run.json").write_text("{half")
     with pytest.raises(UserError, match=r"run\.json: not valid JSON"):
-        claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+        open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
     with pytest.raises(UserError, match="schema_version 99"):
-        claim(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
+        open_run(Folder(tmp_path), "train", IDENTITY, owned=("metrics.jsonl",))
 
 
 def test_proving_that_a_folder_can_be_written_leaves_nothing(tmp_path):

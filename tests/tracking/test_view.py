@@ -1,14 +1,13 @@
 """What a reviewer finds in MLflow without a click: names, descriptions, columns, results of searches, lineage."""
 
-import io
 import json
 from types import SimpleNamespace
 
 import mlflow
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from acr_ray.formats.tables import FIELDS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
 from acr_ray.tracking.model import model_name
@@ -76,10 +75,11 @@ def test_a_search_has_its_best_trials_numbers_and_stopped_trials_do_not_look_fin
         {"trial": "bbbb", "status": "stopped", "reason": "", "training.sigma": 0.25, "acr@500": 0.3, "epochs": 3},
         {"trial": "cccc", "status": "failed", "reason": 900 * "long words", "training.sigma": 1.0, "epochs": 1},
     ]
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([row | {"trunk": None} for row in rows]), stream)
-    out.write_bytes("trials.parquet", stream.getvalue())
-    out.write_json("summary.json", {"best": {"trial": "aaaa", "acr@500": 0.4, "training.sigma": 0.5}})
+    # The fields are known by their names, wherever their columns stand.
+    table = pa.Table.from_pylist([row | {"trunk": None} for row in rows]).select([3, 0, 1, 2, 4, 5, 6])
+    out.write_bytes("trials.parquet", parquet_bytes(described(table, TRIALS_VERSION, {FIELDS: ["training.sigma"]})))
+    best = {"trial": "aaaa", "point": {"training.sigma": 0.5}, "metrics": {"acr@500": 0.4, "hard_share": None}}
+    out.write_json("summary.json", {"best": best})
     tracker = Tracker(uri)
     parent = tracker.start("tune", "search")
     SearchLog(tracker, out, ["acr@500"]).finish()
@@ -91,4 +91,5 @@ def test_a_search_has_its_best_trials_numbers_and_stopped_trials_do_not_look_fin
     found = {r.data.tags["acr_ray.trial"]: r for r in runs if r.info.run_id != parent}
     assert {t: r.info.status for t, r in found.items()} == {"aaaa": "FINISHED", "bbbb": "KILLED", "cccc": "FAILED"}
     assert found["bbbb"].info.run_name == "trial-bbbb stopped after 3 epochs"
+    assert found["aaaa"].data.params == {"training.sigma": "0.5"}
     assert "(cut: 9000 characters" in found["cccc"].data.tags["acr_ray.reason"]

@@ -110,10 +110,10 @@ def test_validation_equals_a_slow_reference_and_any_sharing_out():
     images.labels = np.zeros_like(images.labels)
     engine = SamplingEngine(Bright(), 2, SIGMA)
     fixed = validate(engine, images, ValidationSettings(stopping="fixed", n=300), 7, Group())
-    assert fixed.draws.tolist() == [300] * 60 and fixed.evaluations == 300 * 60
+    assert fixed.draws.tolist() == [300] * 60 and fixed.noise_draws == 300 * 60
     settings = ValidationSettings(n=600, tolerance=0.12)
     alone = validate(engine, images, settings, 7, Group())
-    assert alone.evaluations == alone.draws.sum() < 600 * 60
+    assert alone.noise_draws == alone.draws.sum() < 600 * 60
     assert set(alone.draws) <= set(settings.looks) and len(set(alone.draws)) > 2
     # An image has stopped at the first look where it has enough, and not before.
     for right, draws in zip(alone.right, alone.draws, strict=True):

@@ -53,7 +53,7 @@ REPORTS = [
 ]  # fmt: skip
 
 
-def work(out, *asked):
+def context_of(out, *asked):
     v = ValidationSettings()
     return SearchContext(
         RECIPE, 0, str(out), v, logged(asked, 0.5, v.n, v.alpha), len(asked), Workers(), True, (), (), 5, "x"
@@ -113,7 +113,7 @@ def test_that_acr_hides_nothing_is_said_only_where_the_baseline_shows_it(tmp_pat
 )  # fmt: skip
 def test_the_baseline_is_the_recipe_without_its_parts(recipe, forks, changes, tmp_path):
     base = load_recipe(recipe)
-    here = replace(work(tmp_path), recipe=base, forks=forks)
+    here = replace(context_of(tmp_path), recipe=base, forks=forks)
     found = base.change(here.baseline)
     off = {"discard.enabled": False, "reweigh.enabled": False, "attack.enabled": False}
     assert found == base.change(off | changes) and found.method.name == "gaussian" and not found.adapts
@@ -125,7 +125,7 @@ def test_the_baseline_goes_on_from_the_trunk_of_the_trials(tmp_path):
     v = ValidationSettings(most=20, n=20)
     images = open_images("digits", None, "train").subset(range(200))
     here = replace(
-        work(tmp_path), recipe=tiny, validation=v, forks=(2, 3), fingerprint=images.fingerprint(), trunks=True
+        context_of(tmp_path), recipe=tiny, validation=v, forks=(2, 3), fingerprint=images.fingerprint(), trunks=True
     )
     split = held_out(images, v, 0)
     reports = {}
@@ -145,10 +145,11 @@ def test_the_baseline_goes_on_from_the_trunk_of_the_trials(tmp_path):
 
 
 def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
-    from acr_ray.tuning.search import BEGUN, _begin
+    from acr_ray.formats.files import SEARCH_BEGUN
+    from acr_ray.tuning.search import _begin
 
     out = Folder(tmp_path / "second").make_writable()
-    out.write_text(BEGUN, str(tmp_path / "first"))
+    out.write_text(SEARCH_BEGUN, str(tmp_path / "first"))
     for name in ("tune/state.json", "train/x.json", "trials/a.json", "trunks/b.json"):
         out.write_text(name, "{}")
     _begin(out)
@@ -162,20 +163,16 @@ def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
 @pytest.mark.parametrize(("scheduler", "lost", "status"), [("fifo", False, "lost"), ("asha", False, "stopped"),
                                                            ("asha", True, "lost")])  # fmt: skip
 def test_a_trial_that_did_not_end_is_stopped_only_by_a_scheduler(tmp_path, scheduler, lost, status):
-    from acr_ray.tuning.search import Search, Watcher, _record
+    from acr_ray.tuning.search import Search, _record
 
     result = SimpleNamespace(path="p", metrics={"status": "running", "epoch": 3}, error=None, config={"training.m": 2})
     search = Search(parse_space(["training.m=2,4"], RECIPE), "grid", scheduler, 2, None)
-    Watcher.lost.clear()
-    if lost:
-        Watcher.lost["p"] = {"training.m": 2}
-    found = _record(work(tmp_path), search, result)
-    Watcher.lost.clear()
+    found = _record(context_of(tmp_path), search, result, {"p": {"training.m": 2}} if lost else {})
     assert found["status"] == status and bool(found.get("reason")) == (status == "lost")
 
 
 def test_table_summary_and_page(tmp_path):
-    out, here = Folder(tmp_path).make_writable(), work(tmp_path, ACR, HARD)
+    out, here = Folder(tmp_path).make_writable(), context_of(tmp_path, ACR, HARD)
     space = parse_space(["training.m=2,4", "discard.p_t=0.3..0.6"], RECIPE)
     write_table(out, here, space, REPORTS)
     rows = pq.read_table(io.BytesIO(out.read_bytes("trials.parquet"))).to_pylist()

@@ -11,12 +11,12 @@ from acr_ray.settings import load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.workers import Workers
-from acr_ray.tuning.leases import Leases, kept
+from acr_ray.tuning.leases import Leases, heartbeat
 from acr_ray.tuning.objectives import logged
 from acr_ray.tuning.plan import Record, search_passes, validation_passes
 from acr_ray.tuning.results import costs
 from acr_ray.tuning.rungs import Rungs, place
-from acr_ray.tuning.trial_run import RUNNING, SINCE_FORKS, SearchContext, TrialRun
+from acr_ray.tuning.trial_run import SINCE_FORKS, SearchContext, TrialRun
 from acr_ray.tuning.trunks import trunk_identity, trunk_recipe
 from acr_ray.tuning.validation import ValidationSettings
 
@@ -34,7 +34,7 @@ def images():
     return found.subset(range(0, len(found), 5)), found.subset(range(1, len(found), 5))
 
 
-def work(out, **more):
+def context_of(out, **more):
     v = ValidationSettings(n=200, tolerance=0.3)
     base = SearchContext(
         recipe=RECIPE, seed=3, out=str(out), validation=v, objectives=logged((), 0.5, v.n, v.alpha), count=1,
@@ -43,10 +43,10 @@ def work(out, **more):
     return replace(base, **more)
 
 
-def trained(work, point, images, claims=None):
-    run = TrialRun(work, point, (images[1], images[0]), Group())
+def trained(context, point, images, claims=None):
+    run = TrialRun(context, point, (images[1], images[0]), Group())
     run.begin(claims or Leases())
-    while (report := run.advance())["status"] == RUNNING:
+    while (report := run.advance())["status"] == "running":
         pass
     return {**report, "point": point}, run
 
@@ -61,8 +61,8 @@ def both(images, tmp_path_factory):
     forked, scratch = tmp_path_factory.mktemp("forked"), tmp_path_factory.mktemp("scratch")
     claims = Leases()
     return (
-        (forked, [trained(work(forked), point, images, claims)[0] for point in POINTS]),
-        (scratch, [trained(work(scratch, trunks=False), point, images)[0] for point in POINTS]),
+        (forked, [trained(context_of(forked), point, images, claims)[0] for point in POINTS]),
+        (scratch, [trained(context_of(scratch, trunks=False), point, images)[0] for point in POINTS]),
     )
 
 
@@ -112,16 +112,16 @@ def test_an_estimates_and_a_validations_last_block_is_drawn_whole():
 
 
 def test_a_later_fork_extends_the_trunk_and_an_earlier_one_goes_back(images, tmp_path):
-    narrow, claims = work(tmp_path, forks=()), Leases()
+    narrow, claims = context_of(tmp_path, forks=()), Leases()
     found = [trained(narrow, {"training.e_t": e_t}, images, claims)[0] for e_t in (2, 4, 3)]
     files = narrow.trunks_for(claims).files(RECIPE)
     assert [(e["epoch"], e["from_epoch"]) for e in files.checkpoints().values()] == [(2, 0), (3, 2), (4, 2)]
-    scratch = trained(work(tmp_path / "scratch", trunks=False), {"training.e_t": 3}, images)[0]
+    scratch = trained(context_of(tmp_path / "scratch", trunks=False), {"training.e_t": 3}, images)[0]
     assert found[2]["model_sha256"] == scratch["model_sha256"]
 
 
 def test_a_trunk_that_was_killed_goes_on_from_its_last_checkpoint(images, tmp_path, monkeypatch):
-    slow = work(tmp_path, forks=(), checkpoint_every=1)
+    slow = context_of(tmp_path, forks=(), checkpoint_every=1)
     from acr_ray.training.loop import Trainer
 
     epoch, epochs = Trainer.epoch, []
@@ -137,7 +137,7 @@ def test_a_trunk_that_was_killed_goes_on_from_its_last_checkpoint(images, tmp_pa
         trained(slow, {"training.e_t": 4}, images)
     report, _ = trained(slow, {"training.e_t": 4}, images)
     assert epochs == [0, 1, 2, 2, 3, 4, 5]
-    scratch, _ = trained(work(tmp_path / "scratch", trunks=False), {"training.e_t": 4}, images)
+    scratch, _ = trained(context_of(tmp_path / "scratch", trunks=False), {"training.e_t": 4}, images)
     assert report["model_sha256"] == scratch["model_sha256"]
     files = slow.trunks_for(Leases()).files(RECIPE)
     assert [(e["epoch"], e["from_epoch"]) for e in files.checkpoints().values()] == [(4, 0)]
@@ -147,7 +147,7 @@ def test_a_trunk_that_was_killed_goes_on_from_its_last_checkpoint(images, tmp_pa
 
 def test_a_trial_goes_on_from_its_own_checkpoint(both, images, tmp_path):
     (_, reports), _ = both
-    here = work(tmp_path, checkpoint_every=2)
+    here = context_of(tmp_path, checkpoint_every=2)
     run = TrialRun(here, POINTS[0], (images[1], images[0]), Group())
     run.begin(Leases())
     assert run.advance()["epoch"] == 4
@@ -164,13 +164,13 @@ def test_a_trial_goes_on_from_its_own_checkpoint(both, images, tmp_path):
 
 
 def test_trials_are_measured_at_rungs_and_a_trial_that_cannot_be_trained_reports_the_worst(images, tmp_path):
-    run = TrialRun(work(tmp_path, rungs=(4,)), {"training.e_t": 2}, (images[1], images[0]), Group())
+    run = TrialRun(context_of(tmp_path, rungs=(4,)), {"training.e_t": 2}, (images[1], images[0]), Group())
     run.begin(Leases())
     report = run.advance()
     assert report["epoch"] == 4 and report[SINCE_FORKS] == 1 and 0 < report["acr"] < 1
     assert run.advance()["status"] == "finished"
     wild = {"training.learning_rate": 1000.0, "training.weight_decay": 1.0}
-    report, _ = trained(work(tmp_path / "wild"), wild, images)
+    report, _ = trained(context_of(tmp_path / "wild"), wild, images)
     assert report["status"] == "failed" and "not finite" in report["reason"]
     assert report["acr"] == 0 and report["hard_share"] == 1
 
@@ -213,7 +213,7 @@ def test_an_owner_gives_signs_of_life_while_it_works():
 
     leases = Watched()
     leases.ask("trunk", "a")
-    with kept(leases, "trunk", "a", beat=0.01):
+    with heartbeat(leases, "trunk", "a", beat=0.01):
         while len(seen) < 4:
             pass
     assert leases.ask("trunk", "b"), "released afterwards"

@@ -19,7 +19,7 @@ from acr_ray.cli.results import CompareResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings import RECIPES, Recipe, UserError, load_recipe
 from acr_ray.settings.recipes import check_addresses
-from acr_ray.storage import Folder, claim
+from acr_ray.storage import Folder, open_run
 from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
@@ -57,7 +57,7 @@ def run(
     for recipe in recipes.values():
         check_addresses(recipe, ())
     owned = ("table.md", "summary.json")
-    claim(out, "compare", {"workers": workers}, overwrite=options.overwrite, owned=owned)
+    open_run(out, "compare", {"workers": workers}, overwrite=options.overwrite, owned=owned)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
     # Seed by seed, so that a comparison that is cut short has every method.
     for seed in range(seeds):

@@ -8,18 +8,18 @@ from typing import Any
 
 from acr_ray.certification import certificates
 from acr_ray.certification.audit import Audited, merge, read_run, redraw
-from acr_ray.certification.procedure import CERTIFIED
 from acr_ray.certification.statement import statements
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
-from acr_ray.formats.files import SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
+from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import radius
-from acr_ray.storage import Folder, claim
-from acr_ray.storage.run_record import look
+from acr_ray.storage import Folder, open_run
+from acr_ray.storage.run_record import find_run
 
 SCHEMA_VERSION = 1
-OWNED = (certificates.PARQUET, certificates.TSV, SUMMARY)
+OWNED = (CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def audit(
     if not whole_run.store.finished:
         raise UserError(f"RUN {whole_run.where}: not one image is finished")
     identity = {"runs": [run.plan.identity() for run in runs], "alpha": alpha, "bound": bound}
-    look(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     differing = 0
     for run, folder in zip(runs, folders, strict=True) if redrawing else ():
         differing += _redraw(run, folder, redrawing)
-    claim(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
+    open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:
         summary["redrawn"] = {"lines": redrawing.lines, "differing": differing}
@@ -70,7 +70,7 @@ def audit(
     out.write_json(SUMMARY, summary)
     for text in summary["statements"]:
         print(text)
-    print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{certificates.PARQUET}")
+    print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{CERTIFICATES}")
     return AuditResult(out, summary, differing)
 
 
@@ -81,7 +81,7 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     correct = [False] * len(run.plan.names)
     for position, verdict in finished.items():
         radii[position] = float(radius(verdict.p_lower, settings.sigma))
-        correct[position] = verdict.outcome == CERTIFIED and verdict.predicted == int(run.plan.labels[position])
+        correct[position] = verdict.outcome == Outcome.CERTIFIED and verdict.predicted == int(run.plan.labels[position])
     stated = statements(radii, correct, settings.alpha, settings.radii, rho)
     right = [r for r, c in zip(radii, correct, strict=True) if c]
     share = {f"{s.radius:g}": sum(r >= s.radius for r in right) / len(radii) for s in stated}

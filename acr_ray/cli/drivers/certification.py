@@ -18,7 +18,7 @@ from acr_ray.cli.progress import CertifyLines, Waiting, count
 from acr_ray.cli.ray_session import check_actors_fit
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import OpenedRun, RunOptions, open_run
-from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES, SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
@@ -30,7 +30,7 @@ from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
 
 SCHEMA_VERSION = 1
-OWNED = (LEDGER, PLAN, PLAN_IMAGES, certificates.PARQUET, certificates.TSV, SUMMARY)
+OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
 
 
 def certify(
@@ -57,7 +57,7 @@ def certify(
         check_room=lambda: check_actors_fit(actors, gpus_per_actor, options.verbose),
     )  # fmt: skip
     if opened is None:
-        print(f"done before: {out}/{certificates.PARQUET}")
+        print(f"done before: {out}/{CERTIFICATES}")
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
     tracker = opened.tracker
     tracker.params(
@@ -74,8 +74,8 @@ def certify(
     with_run(tracker, work)
     summary = read_summary(out, "certify")
     tracker.metrics(numbers(summary))
-    tracker.files(out, [certificates.PARQUET, certificates.TSV, SUMMARY])
-    log_page(tracker, [(name, f"{out}/{certificates.PARQUET}")], settings.radii)
+    tracker.files(out, [CERTIFICATES, CERTIFICATES_TSV, SUMMARY])
+    log_page(tracker, [(name, f"{out}/{CERTIFICATES}")], settings.radii)
     opened.close()
     at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
     print(
@@ -122,7 +122,7 @@ def _sample(
                 f"{error}; see the actors' log (--verbose); run the same command again to resume"
             ) from error
         certificates.write(out, certificates.certificate_table(plan, store))
-    row = build_report([open_source((name, f"{out}/{certificates.PARQUET}"))], settings.radii, False).rows[0]
+    row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
     summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
     summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
     summary |= {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}

@@ -16,11 +16,13 @@ from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
 from acr_ray.cli.session import RunOptions, open_run
 from acr_ray.cli.tune_arguments import TuneArguments
+from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
+from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import TrialMeters
-from acr_ray.tuning.results import BEST, SUMMARY, TABLE, best_of, best_recipe, summary_of, write_table
+from acr_ray.tuning.results import best_of, best_recipe, summary_of, write_table
 from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.validation import held_out
 
@@ -37,7 +39,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     from acr_ray.preflight.nodes import problem_of_a_node
     from acr_ray.tracking.runs import with_run
     from acr_ray.tracking.searches import TRACKED, SearchLog
-    from acr_ray.tuning.page import PAGE, PICTURE, write_page
+    from acr_ray.tuning.page import PICTURE, write_page
     from acr_ray.tuning.search import OWNED, Search, run_baseline, run_search
     from acr_ray.tuning.verdict import verdict
 
@@ -50,12 +52,12 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     identity = {**recipe.identity(contents), "space": arguments.domains.text(), **settings}
     identity |= {"metric": [o.name for o in context.asked], "trials": search.trials, "data": context.fingerprint}
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    results = (TABLE, BEST, PAGE, PICTURE, SUMMARY)
+    results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY)
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
     check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
     opened = open_run(options, out, "tune", identity, owned, name, check_room=check_room)
     if opened is None:
-        print(f"done before: {out}/{BEST}")
+        print(f"done before: {out}/{BEST_RECIPE}")
         return TuneResult(out, read_summary(out, "tune"), done_before=True)
     tracker = opened.tracker
     tracker.params({"recipe": recipe.name, **identity, "code_version": __version__})
@@ -89,16 +91,18 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         best = best_of(reports, context.asked[0])
         write_table(out, context, arguments.domains, reports)
         if best is None:
-            raise CommandFailed(f"no trial was trained to its end ({_reasons(reports)}); {out}/{TABLE} lists them")
-        out.write_json(BEST, best_recipe(context, best).model_dump(mode="json"))
+            raise CommandFailed(
+                f"no trial was trained to its end ({_reasons(reports)}); {out}/{TRIALS_TABLE} lists them"
+            )
+        out.write_json(BEST_RECIPE, best_recipe(context, best).model_dump(mode="json"))
         summary = summary_of(out, context, arguments.domains, reports, settings, baseline)
         summary |= {"validation_images": len(validation), "seconds": round(time.monotonic() - started, 3)}
         write_page(out, context, reports, summary, baseline)
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
-        if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == "lost"]:
+        if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise CommandFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST} is the best of the "
-                f"others, {out}/{TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best "
+                f"of the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
@@ -107,8 +111,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     log.finish()
     tracker.files(out, list(results))
     opened.close()
-    train = f"{command_line('train')} {out}/{BEST} --out DIR"
-    print(f"best: {out}/{BEST} ({train})\nreport: {out}/{PAGE}", flush=True)
+    train = f"{command_line('train')} {out}/{BEST_RECIPE} --out DIR"
+    print(f"best: {out}/{BEST_RECIPE} ({train})\nreport: {out}/{PAGE}", flush=True)
     return TuneResult(out, read_summary(out, "tune"), done_before=opened.computed)
 
 

@@ -6,10 +6,12 @@ import time
 from typing import Any
 
 from acr_ray.cli.progress import SECONDS, Waiting, clock
+from acr_ray.formats.files import TRIALS
+from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.space import Point
-from acr_ray.tuning.trial_run import RUNNING, TRIALS, SearchContext
+from acr_ray.tuning.trial_run import SearchContext
 
 
 class TrialLines:
@@ -37,7 +39,7 @@ class TrialLines:
     def _line(self, point: Point, report: dict[str, Any]) -> None:
         trial, now = report["trial"], time.monotonic()
         self._epoch[trial] = report["epoch"]
-        if report["status"] == RUNNING:
+        if report["status"] == TrialStatus.RUNNING:
             if now - self._printed > 3 * SECONDS:
                 self._printed = now
                 print(f"trial {trial}: epoch {report['epoch']}/{self._epochs}  {self._left(now)}", flush=True)
@@ -45,12 +47,12 @@ class TrialLines:
         if trial in self._ended:
             return
         value = report[self._objective.name]
-        self._ended[trial] = value if report["status"] == "finished" else float("nan")
+        self._ended[trial] = value if report["status"] == TrialStatus.FINISHED else float("nan")
         self._printed = now
         values = " ".join(f"{field.rpartition('.')[2]}={_short(v)}" for field, v in point.items())
         line = f"{len(self._ended)}/{self._trials}  {trial}  {values}  {report['status']}"
-        line += f" at epoch {report['epoch']}" if report["status"] == "stopped" else ""
-        if report["status"] == "failed":
+        line += f" at epoch {report['epoch']}" if report["status"] == TrialStatus.STOPPED else ""
+        if report["status"] == TrialStatus.FAILED:
             line += f": {report['reason'][:100]}"
         else:
             line += f"  {self._objective.name} {value:.4f}"

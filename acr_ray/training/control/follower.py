@@ -31,7 +31,7 @@ class Follower:
         interval: float | None = None,
     ) -> None:
         self._channel, self._on_epoch, self._on_event = channel, on_epoch, on_event
-        self._interval = channel.out.look_seconds if interval is None else interval
+        self._interval = channel.out.poll_seconds if interval is None else interval
         self._done = threading.Event()
         self._records_seen, self._events_seen = len(channel.records()), len(channel.events())
         self._thread = threading.Thread(target=self._follow, daemon=True)

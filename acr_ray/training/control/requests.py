@@ -78,6 +78,6 @@ class Requests:
         self._saved, self._notice_served = time.monotonic(), self._preempted()
 
     def _watch_driver(self) -> None:
-        while not self._end.wait(self._channel.out.look_seconds):
+        while not self._end.wait(self._channel.out.poll_seconds):
             if self._channel.state() == RunState.STOP:
                 self._end.set()

@@ -1,4 +1,4 @@
-"""What files say of themselves beside their rows: read once, with ranges, so that no later step meets an odd value."""
+"""What files say of their run beside their rows: read once, with ranges, so that no later step meets an odd value."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST_CLASSES = 1_000_000
 Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]
 
 
-class Said(BaseModel):
-    """Of a summary, what a reader goes by; None where it is not said. Others may be there, too."""
+class RunFacts(BaseModel):
+    """Of a summary, what a reader goes by; None if it is not there. Others may be there, too."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -31,6 +31,6 @@ class Said(BaseModel):
     radii: Annotated[list[Radius] | None, Field(max_length=MOST_RADII)] = None
 
 
-def said_of(values: Any, where: object) -> dict[str, Any]:
-    """A summary, checked. Raises UserError naming the file, the field and what is allowed."""
-    return check(Said, values, where).model_dump(exclude_unset=True)
+def check_run_facts(values: Any, where: object) -> dict[str, Any]:
+    """Return a summary, checked. Raises UserError naming the file, the field and what is allowed."""
+    return check(RunFacts, values, where).model_dump(exclude_unset=True)
