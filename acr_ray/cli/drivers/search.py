@@ -14,7 +14,7 @@ from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import Waiting
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
-from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.cli.tune_arguments import TuneArguments
 from acr_ray.formats.files import BEST_RECIPE, PAGE, SUMMARY, TRIALS_TABLE
 from acr_ray.formats.states import TrialStatus
@@ -55,7 +55,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY)
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
     check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
-    opened = open_run(options, out, "tune", identity, owned, name, check_room=check_room)
+    opened = open_tracked_run(options, out, "tune", identity, owned, name, check_room=check_room)
     if opened is None:
         print(f"done before: {out}/{BEST_RECIPE}")
         return TuneResult(out, read_summary(out, "tune"), done_before=True)
@@ -101,8 +101,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
         if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise CommandFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best "
-                f"of the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best of "
+                f"the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
