@@ -9,7 +9,7 @@ import pytest
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError, load_recipe
-from acr_ray.storage import Folder, claim
+from acr_ray.storage import Folder, open_run
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
@@ -77,12 +77,12 @@ def test_a_methods_sources_are_found_through_its_imports(own):
 def test_an_edited_method_is_another_run_another_trunk_and_another_trial(own, images):
     recipe = load_recipe("digits").change({"method.name": "method_of_mine:Loss"})
     before = check_named([recipe], images)
-    claim(Folder(own / "out"), "train", recipe.identity(before))
-    claim(Folder(own / "out"), "train", recipe.identity(check_named([recipe], images)))  # the same goes on
+    open_run(Folder(own / "out"), "train", recipe.identity(before))
+    open_run(Folder(own / "out"), "train", recipe.identity(check_named([recipe], images)))  # the same goes on
     (own / "parts_of_mine" / "two.py").write_text("SHIFT = 1\n")
     after = check_named([recipe], images)
     with pytest.raises(UserError, match=r"method.source parts_of_mine/two.py: its content has changed"):
-        claim(Folder(own / "out"), "train", recipe.identity(after))
+        open_run(Folder(own / "out"), "train", recipe.identity(after))
     assert trunk_identity(recipe, {}, before) != trunk_identity(recipe, {}, after)
     trainers = [Trainer(recipe, images, 0, Group(), contents=contents) for contents in (before, after)]
     trainers[0].save(own)
