@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: What Ray writes into a job's output before the job begins.
+RAYS_OWN = re.compile(r"\S+ \S+\t[A-Z]+ job_manager\.py|Running entrypoint for job ")
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # of the dashboard; Ray prefers it to the address that a client is given
 
 
@@ -38,7 +41,8 @@ def run_job(dashboard: str, token: str, entrypoint: str, folder: Path) -> bool:
     from ray.exceptions import RayError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for name in ("ray", JobSubmissionClient.__module__, "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # the second and third have levels of their own
     try:
         with _preferring(dashboard):
             client = JobSubmissionClient(dashboard, headers={"Authorization": f"Bearer {token}"})
@@ -53,7 +57,9 @@ def run_job(dashboard: str, token: str, entrypoint: str, folder: Path) -> bool:
 
 async def _print_output(client: Any, job: str) -> None:
     async for text in client.tail_job_logs(job):
-        print(text, end="", flush=True)
+        for line in text.splitlines(keepends=True):
+            if not RAYS_OWN.match(line):
+                print(line, end="", flush=True)
 
 
 @contextmanager

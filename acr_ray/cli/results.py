@@ -27,7 +27,7 @@ class TrainResult(Result):
     """A trained classifier.
 
     Attributes:
-        done_before: an earlier call has done all of it; this one did nothing.
+        done_before: an earlier call has computed all of it; this one at most logged it to MLflow.
     """
 
     done_before: bool = False
@@ -43,7 +43,7 @@ class CertifyResult(Result):
     """Certificates, in ``certificates.parquet`` and ``certificates.tsv``.
 
     Attributes:
-        done_before: an earlier call has done all of it; this one did nothing.
+        done_before: an earlier call has computed all of it; this one at most logged it to MLflow.
     """
 
     done_before: bool = False
@@ -59,7 +59,7 @@ class TuneResult(Result):
     """A finished search; ``trials.parquet`` lists its trials.
 
     Attributes:
-        done_before: an earlier call has done all of it; this one did nothing.
+        done_before: an earlier call has computed all of it; this one at most logged it to MLflow.
     """
 
     done_before: bool = False

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from acr_ray.settings.errors import UserError
-from acr_ray.storage import Folder, amend, run_record
+from acr_ray.storage import Folder, amend, open_run
+from acr_ray.storage.run_record import find_run
 from acr_ray.storage.summaries import SUMMARY, read_summary
 from acr_ray.tracking import Tracker, default_uri, in_job_copy, quieten
 
@@ -68,7 +69,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class OpenedRun:
+class TrackedRun:
     """A run that owns its results folder and is open in MLflow.
 
     Attributes:
@@ -87,10 +88,10 @@ class OpenedRun:
         amend(self.out, self.record, tracked=self.tracker.ok, mlflow_run_id=self.tracker.run_id)
 
 
-def open_run(
+def open_tracked_run(
     options: RunOptions, out: Folder, job: str, identity: dict[str, Any], owned: tuple[str, ...], name: str,
     tags: dict[str, str] | None = None, check_room: Callable[[], None] = lambda: None,
-) -> OpenedRun | None:  # fmt: skip
+) -> TrackedRun | None:  # fmt: skip
     """Make the folder this run's and open the run in MLflow. None if everything is done already.
 
     Args:
@@ -105,7 +106,7 @@ def open_run(
     Raises:
         UserError: the folder holds another run, can't be written, or has a damaged summary.
     """
-    record = run_record.find_run(out, job, identity, overwrite=options.overwrite, owned=owned)
+    record = find_run(out, job, identity, overwrite=options.overwrite, owned=owned)
     computed = record is not None and out.is_file(SUMMARY)
     if computed:
         read_summary(out, job)
@@ -114,9 +115,9 @@ def open_run(
     else:
         out.prove_writable()
         check_room()
-    record = run_record.open_run(out, job, identity, overwrite=options.overwrite, owned=owned)
+    record = open_run(out, job, identity, overwrite=options.overwrite, owned=owned)
     tracker = options.open_tracker(out)
     tracker.start(job, options.run_name or name, record.get("mlflow_run_id"), tags or {})
     if tracker.run_id:
         record = amend(out, record, mlflow_run_id=tracker.run_id)
-    return OpenedRun(out, record, tracker, computed)
+    return TrackedRun(out, record, tracker, computed)

@@ -19,8 +19,8 @@ def test_output_and_outcome_of_a_job(head, tmp_path, monkeypatch, capfd):
     for code in (0, 3):
         (tmp_path / "code.txt").write_text(str(code))
         assert run_job(head.dashboard, head.token, "python job.py", tmp_path) is (code == 0)
-        printed = capfd.readouterr().out
-        assert "working in ['code.txt', 'job.py']" in printed
+        printed, errors = capfd.readouterr()
+        assert printed == "working in ['code.txt', 'job.py']\n" and "INFO" not in errors, "and nothing of Ray's own"
     with pytest.raises(JobLost, match="lost"):
         run_job(head.dashboard, "wrong", "python job.py", tmp_path)
     with pytest.raises(JobLost):

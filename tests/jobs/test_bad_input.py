@@ -13,7 +13,7 @@ import torch
 
 from acr_ray.cli.commands import audit, certify, compare, demo, doctor, pack, report, train, tune
 from acr_ray.cli.exits import run_command
-from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
 from tests.fakes.images import write_cifar10, write_imagenet
@@ -277,4 +277,4 @@ def test_a_summary_of_something_else_is_not_taken_for_a_finished_run(checkpoint,
     out.write_json("run.json", {"schema_version": 1, "job": "train", "identity": {"a": 1}, "tracked": True})
     options = RunOptions(str(tmp_path), tracking=False)
     with pytest.raises(UserError, match="not valid JSON"):
-        open_run(options, out, "train", {"a": 1}, (), "name")
+        open_tracked_run(options, out, "train", {"a": 1}, (), "name")

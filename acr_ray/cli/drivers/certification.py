@@ -17,7 +17,7 @@ from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import CertifyLines, Waiting, count
 from acr_ray.cli.ray_session import check_actors_fit
 from acr_ray.cli.results import CertifyResult
-from acr_ray.cli.session import OpenedRun, RunOptions, open_run
+from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, load_checkpoint, state_bytes
 from acr_ray.reporting import build_report, open_source
@@ -52,7 +52,7 @@ def certify(
     plan = make_plan(settings, images, card, model)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
-    opened = open_run(
+    opened = open_tracked_run(
         options, out, "certify", plan.identity(), OWNED, name, tags,
         check_room=lambda: check_actors_fit(actors, gpus_per_actor, options.verbose),
     )  # fmt: skip
@@ -83,11 +83,11 @@ def certify(
         f"hard share {100 * summary['hard_share']:.1f} %: {out}",
         flush=True,
     )
-    return CertifyResult(out, summary)
+    return CertifyResult(out, summary, done_before=opened.computed)
 
 
 def _sample(
-    plan: RunPlan, inputs: CertificationInputs, card: ModelCard, model: nn.Module, opened: OpenedRun, name: str,
+    plan: RunPlan, inputs: CertificationInputs, card: ModelCard, model: nn.Module, opened: TrackedRun, name: str,
     wanted: tuple[int, int] | None, gpus_per_actor: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw what the ledger lacks, and write the certificates. Returns the summary, but for the ids of runs."""

@@ -14,7 +14,7 @@ from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import Waiting
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TuneResult
-from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.cli.tune_arguments import TuneArguments
 from acr_ray.formats.files import BEST_RECIPE, PAGE, RUN, SUMMARY, TRIALS_TABLE
 from acr_ray.formats.states import TrialStatus
@@ -55,7 +55,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY)
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
     check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
-    opened = open_run(options, out, "tune", identity, owned, name, check_room=check_room)
+    opened = open_tracked_run(options, out, "tune", identity, owned, name, check_room=check_room)
     if opened is None:
         print(f"done before: {out}/{BEST_RECIPE}")
         return TuneResult(out, read_summary(out, "tune"), done_before=True)
@@ -113,7 +113,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     opened.close()
     train = f"{command_line('train')} {out}/{BEST_RECIPE} --out DIR"
     print(f"best: {out}/{BEST_RECIPE} ({train})\nreport: {out}/{PAGE}", flush=True)
-    return TuneResult(out, read_summary(out, "tune"))
+    return TuneResult(out, read_summary(out, "tune"), done_before=opened.computed)
 
 
 def _context(

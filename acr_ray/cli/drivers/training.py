@@ -13,7 +13,7 @@ from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import EpochLines, Waiting, count
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TrainResult
-from acr_ray.cli.session import RunOptions, open_run
+from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.formats.files import CHECKPOINT, METRICS, MODEL_CARD, SUMMARY
 from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
@@ -41,7 +41,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     settings = {**recipe.identity(contents), "seed": seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
-    opened = open_run(
+    opened = open_tracked_run(
         options, out, "train", identity, OWNED, recipe.name,
         check_room=lambda: check_workers_fit(workers, recipe, len(images), options.verbose),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
     opened.close()
     _print_end(recipe, out)
-    return TrainResult(out, read_summary(out, "train"))
+    return TrainResult(out, read_summary(out, "train"), done_before=opened.computed)
 
 
 def _print_end(recipe: Recipe, out: Folder) -> None:
