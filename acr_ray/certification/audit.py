@@ -40,7 +40,7 @@ class Audited:
 
 
 def read_run(folder: Folder, alpha: float | None = None, bound: str | None = None) -> Audited:
-    """A run from its ledger, judged anew with another alpha or bound if one is given.
+    """Return a run from its ledger, judged anew with another alpha or bound if one is given.
 
     The draws of a fixed run do not depend on either, so any alpha chosen *before looking* is as good as one chosen
     before drawing. A sequential rule stops by its alpha; its runs can only be read with their own.

@@ -67,7 +67,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
 
 
 def radii_of(table: pa.Table) -> np.ndarray:
-    """Certified radius of each row in input units, ``(images,)``; 0 if it abstains."""
+    """Return the certified radius of each row in input units, ``(images,)``; 0 if it abstains."""
     return radius(table["p_lower"].to_numpy(), table["sigma"].to_numpy()) if len(table) else np.zeros(0)
 
 

@@ -72,7 +72,7 @@ class Ledger:
         store.advance_all()
 
     def lines(self, phases: Mapping[str, Phase]) -> Iterator[tuple[str, Line]]:
-        """Each line on disk, checked, and where it stands. Raises UserError as `read`."""
+        """Yield each line on disk, checked, and where it stands. Raises UserError as `read`."""
         position = {name: i for i, name in enumerate(self._names)}
         for file in self._folder.names(".jsonl"):
             where = f"{self._folder}/{file}"

@@ -47,7 +47,7 @@ class CertificationProcedure:
         self.phases: tuple[Phase, ...] = staged(settings.n0, self.rule.looks, settings.block)
 
     def verdict(self, phase_counts: Sequence[Counts], image: str, label: int) -> Verdict | None:
-        """What the whole phases so far say; None if the next is needed.
+        """Return what the whole phases so far say; None if the next is needed.
 
         Args:
             phase_counts: of the phases that are whole, in their order.
@@ -77,7 +77,7 @@ class CertificationProcedure:
 
 
 def added(parts: Sequence[Counts]) -> Counts:
-    """The sum of sparse counts."""
+    """Return the sum of sparse counts."""
     total: Counts = {}
     for part in parts:
         for label, count in part.items():

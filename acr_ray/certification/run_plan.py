@@ -65,7 +65,7 @@ class RunPlan:
     class_names: Sequence[str]
 
     def identity(self) -> dict[str, object]:
-        """What must be the same for counts to be the same."""
+        """Return what must be the same for counts to be the same."""
         own = {"model_sha256": self.model_sha256, "data": self.data, "arithmetic": self.arithmetic}
         return self.settings.identity() | own
 
@@ -81,7 +81,7 @@ class RunPlan:
 
     @classmethod
     def load(cls, folder: Folder) -> RunPlan:
-        """Raises UserError if the folder holds no plan that can be read."""
+        """Return the plan of a run. Raises UserError if the folder holds none that can be read."""
         if not folder.is_file(PLAN):
             raise UserError(f"{folder}: no certification run: {PLAN} is not there")
         where, images = f"{folder}/{PLAN}", f"{folder}/{PLAN_IMAGES}"
@@ -106,7 +106,7 @@ class RunPlan:
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
-        """The run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
+        """Return the run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
         store = CountStore(CertificationProcedure(self.settings), self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)
         ledger.read(store)
@@ -114,5 +114,5 @@ class RunPlan:
 
 
 def holds_run(folder: Folder) -> bool:
-    """Whether a certification has been begun there."""
+    """Return whether a certification has been begun there."""
     return folder.is_file(PLAN) and folder.exists(LEDGER)

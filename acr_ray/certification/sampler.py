@@ -33,11 +33,11 @@ class Arithmetic:
 
     @classmethod
     def of(cls, settings: CertifySettings) -> Arithmetic:
-        """The arithmetic that a run's settings ask for."""
+        """Return the arithmetic that a run's settings ask for."""
         return cls(settings.device, settings.dtype, settings.compile, (settings.block,))
 
     def problem(self) -> str | None:
-        """What this process lacks for it, in one line; None if it can be computed here."""
+        """Return what this process lacks for it, in one line; None if it can be computed here."""
         if self.device != "cpu" and not torch.cuda.is_available():
             return f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on this node"
         return compiler_problem(self.device) if self.compiled else None
@@ -79,7 +79,7 @@ class Sampler:
         return os.getpid()
 
     def device_name(self) -> str:
-        """What draws: the GPU's name, or the processor's kind. Asked first.
+        """Return what draws: the GPU's name, or the processor's kind. Asked first.
 
         Raises:
             UserError: this machine lacks what drawing needs.

@@ -49,7 +49,7 @@ class Statement:
 def statement(
     radii: ArrayLike, correct: ArrayLike, alpha: float, radius: float, rho: float, *, population: bool = False
 ) -> Statement:
-    """The statement at one radius.
+    """Return the statement at one radius.
 
     *These images.* The images are fixed, the noise is random. Let T be the images that are truly robust at the radius
     and S the certified ones. An image outside T is in S only if its bound is wrong: with probability at most alpha,
@@ -98,7 +98,7 @@ def statement(
 def statements(
     radii: ArrayLike, correct: ArrayLike, alpha: float, at: ArrayLike, rho: float, *, population: bool = False
 ) -> list[Statement]:
-    """Statements at several radii that hold together with probability at least ``1 - rho``.
+    """Return statements at several radii that hold together with probability at least ``1 - rho``.
 
     Of these images one event covers all radii: a certificate is one claim, wrong or not, and with at most q wrong
     ones in all every radius loses at most q. Of the population rho is shared evenly (union bound).

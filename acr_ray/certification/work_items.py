@@ -46,7 +46,7 @@ class WorkItem:
 
 
 def missing_blocks(blocks: int, counted: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The intervals of ``range(blocks)`` that no interval of ``counted`` (disjoint, half open) covers."""
+    """Return the intervals of ``range(blocks)`` that no interval of ``counted`` (disjoint, half open) covers."""
     gaps, at = [], 0
     for first, stop in sorted(counted):
         if first > at:
@@ -85,7 +85,7 @@ class Queue:
         return self._next >= self._images
 
     def is_empty(self) -> bool:
-        """Whether there is nothing to dispatch now; begins images to find out."""
+        """Return whether there is nothing to dispatch now; begins images to find out."""
         while not self._items and not self.all_begun:
             self._begin()
         return not self._items
@@ -142,7 +142,7 @@ class Queue:
 
 
 def group_of(image: int, images: int, select: Phase, draws_per_pass: int) -> range:
-    """The neighbours that an image's selection draws share forward passes with, itself among them."""
+    """Return the neighbours that an image's selection draws share forward passes with, itself among them."""
     size = max(1, draws_per_pass // select.block)
     first = image // size * size
     return range(first, min(first + size, images))

@@ -22,7 +22,7 @@ class Metric(StrEnum):
 
 
 def number_text(value: float) -> str:
-    """A radius or a q as it stands in keys, e.g. ``0.5``."""
+    """Return a radius or a q as it stands in keys, e.g. ``0.5``."""
     return f"{value:g}"
 
 

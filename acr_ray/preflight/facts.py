@@ -43,7 +43,7 @@ class Questions:
 
 
 def facts(questions: Questions, node: str) -> dict[str, Any]:
-    """All that `findings` judges, as plain values.
+    """Return all that `findings` judges, as plain values.
 
     Args:
         node: a name of this node that may be part of a file's name.
@@ -60,7 +60,7 @@ def facts(questions: Questions, node: str) -> dict[str, Any]:
 
 
 def clock() -> float:
-    """Seconds since 1970 by this machine's clock."""
+    """Return seconds since 1970 by this machine's clock."""
     return time.time()
 
 
@@ -87,7 +87,7 @@ def _of_torch() -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """The first digits of a SHA-256 over acr_ray's Python files: a version alone hides a node's stale copy."""
+    """Return the first digits of a SHA-256 over acr_ray's Python files: a version alone hides a node's stale copy."""
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -97,7 +97,7 @@ def code_hash() -> str:
 
 
 def space(path: str) -> dict[str, int] | None:
-    """Bytes of the file system at a path, ``total`` and ``free``; None if there is none."""
+    """Return the bytes of the file system at a path, ``total`` and ``free``; None if there is none."""
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -117,7 +117,7 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def asked_storage(questions: Questions, node: str) -> dict[str, Any] | None:
-    """Whether this node sees what the driver wrote, and can write beside it."""
+    """Return whether this node sees what the driver wrote, and can write beside it."""
     if questions.storage is None:
         return None
     try:
@@ -131,7 +131,7 @@ def asked_storage(questions: Questions, node: str) -> dict[str, Any] | None:
 
 
 def asked_data(questions: Questions) -> dict[str, Any] | None:
-    """How many images this node sees, their fingerprint, and whether some of them can be decoded."""
+    """Return how many images this node sees, their fingerprint, and whether some of them can be decoded."""
     if questions.dataset is None:
         return None
     from acr_ray.data import open_images

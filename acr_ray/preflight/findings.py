@@ -33,7 +33,7 @@ Nodes = Mapping[str, dict[str, Any]]  # by address: what `facts` gave, or {"lost
 
 
 def answered(nodes: Nodes) -> Finding:
-    """Whether every node started a worker and let it answer."""
+    """Judge whether every node started a worker and let it answer."""
     lost = {name: facts["lost"] for name, facts in nodes.items() if "lost" in facts}
     if lost:
         reasons = "; ".join(f"{name}: {why}" for name, why in lost.items())
@@ -42,7 +42,7 @@ def answered(nodes: Nodes) -> Finding:
 
 
 def same_versions(driver: Mapping[str, str], nodes: Nodes) -> Finding:
-    """Whether all nodes run what the driver runs."""
+    """Judge whether all nodes run what the driver runs."""
     wrong = []
     for name, facts in _living(nodes):
         seen = facts["versions"]
@@ -58,7 +58,7 @@ def same_versions(driver: Mapping[str, str], nodes: Nodes) -> Finding:
 
 
 def clocks(skews: Mapping[str, tuple[float, float]]) -> Finding:
-    """Whether the nodes' clocks agree.
+    """Judge whether the nodes' clocks agree.
 
     Args:
         skews: by node: seconds by which its clock is ahead of the driver's, and how far off that may be.
@@ -75,7 +75,7 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Finding:
 
 
 def shared_memory(nodes: Nodes) -> Finding:
-    """Whether ``/dev/shm`` has room: Ray's objects and NCCL's buffers lie there."""
+    """Judge whether ``/dev/shm`` has room: Ray's objects and NCCL's buffers lie there."""
     full = [
         f"{name} has {_mib(facts['shared_memory']['free'])} free of {_mib(facts['shared_memory']['total'])}"
         for name, facts in _living(nodes)
@@ -91,7 +91,7 @@ def shared_memory(nodes: Nodes) -> Finding:
 
 
 def temporary(nodes: Nodes) -> Finding:
-    """Whether Ray's temporary folders have room."""
+    """Judge whether Ray's temporary folders have room."""
     full = [
         f"{name} has {_mib(facts['temporary']['free'])} free"
         for name, facts in _living(nodes)
@@ -103,7 +103,7 @@ def temporary(nodes: Nodes) -> Finding:
 
 
 def storage(location: str, nodes: Nodes, seen: Iterable[str]) -> Finding:
-    """Whether all nodes and the driver see one and the same folder.
+    """Judge whether all nodes and the driver see one and the same folder.
 
     Args:
         seen: nodes whose files the driver found.
@@ -127,7 +127,7 @@ def storage(location: str, nodes: Nodes, seen: Iterable[str]) -> Finding:
 
 
 def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
-    """Whether all nodes see the same images."""
+    """Judge whether all nodes see the same images."""
     living = _living(nodes)
     broken = [f"{name}: {facts['data']['error']}" for name, facts in living if "error" in facts["data"]]
     if broken:
@@ -146,7 +146,7 @@ def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
 
 
 def resources(total: Mapping[str, float], nodes: Nodes, workers: int, gpus: float, cpus: float) -> Finding:
-    """Whether the cluster has room for the workers, and tells Ray of every GPU that is there."""
+    """Judge whether the cluster has room for the workers, and Ray knows every GPU that is there."""
     for kind, each in (("CPU", cpus), ("GPU", gpus)):
         if workers * each > total.get(kind, 0):
             return Finding(

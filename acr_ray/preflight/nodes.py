@@ -98,7 +98,7 @@ def ask(nodes: dict[str, dict[str, Any]], questions: Questions, seconds: float) 
 
 
 def problem_of_a_node(out: Folder, name: str, cpus: float, gpus: float, seconds: float = 60) -> str | None:
-    """What keeps a node that has room for a worker from working for a run; None if nothing is known to.
+    """Return what keeps a node that has room for a worker from working for a run; None if nothing is known to.
 
     Args:
         out: the run's folder.
@@ -178,6 +178,6 @@ def _skew(actor: Any) -> tuple[float, float]:
 
 
 def _on(kind: type, node: dict[str, Any], gpus: float = 0) -> Any:
-    """The class as an actor that lives on this node or nowhere."""
+    """Return the class as an actor that lives on this node or nowhere."""
     pinned = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
     return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=pinned, max_restarts=0)(kind)

@@ -58,7 +58,7 @@ def check_reachable(address: str, environment: Mapping[str, str] = os.environ) -
 
 
 def token_problem(environment: Mapping[str, str]) -> str | None:
-    """Why there is no token to show, if one is asked for; Ray itself would abort the process."""
+    """Return why there is no token to show, if one is asked for; Ray itself would abort the process."""
     if environment.get("RAY_AUTH_MODE") != "token" or environment.get("RAY_AUTH_TOKEN"):
         return None
     named = environment.get("RAY_AUTH_TOKEN_PATH")
@@ -71,7 +71,7 @@ def token_problem(environment: Mapping[str, str]) -> str | None:
 
 
 def explained(address: str, error: BaseException) -> UserError:
-    """What `ray.init` raised, as one line that says what to do."""
+    """Return what `ray.init` raised, as one line that says what to do."""
     text = " ".join(str(error).split())
     versions = re.search(r"started with: Ray: (\S+) Python: (\S+) This process .*Ray: (\S+) Python: (\S+)", text)
     if versions:

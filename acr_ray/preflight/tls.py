@@ -17,7 +17,7 @@ def uses_tls(environment: Mapping[str, str]) -> bool:
 
 
 def tls_problem(host: str, port: int, environment: Mapping[str, str]) -> str | None:
-    """Why Ray could not talk to the head there, and what to do; None if nothing is known to be wrong.
+    """Return why Ray could not talk to the head there, and what to do; None if nothing is known to be wrong.
 
     Args:
         host, port: of a head that takes connections.

@@ -40,7 +40,7 @@ class AtBudget:
         return float(self.radii @ self.weight) / self.total
 
     def certified_accuracy(self, radii: ArrayLike) -> list[float]:
-        """Share of images with a radius of at least each given one, in [0, 1]."""
+        """Return the share of images with a radius of at least each given one, in [0, 1]."""
         tail = np.concatenate([np.cumsum(self.weight[::-1])[::-1], [0.0]])
         held = tail[np.searchsorted(self.radii, np.asarray(radii), side="left")]
         return np.clip(held / self.total, 0, 1).tolist()
@@ -73,7 +73,7 @@ def radii_at_budget(p_a: ArrayLike, sigma: float, n: int, alpha: float) -> NDArr
 
 @lru_cache(maxsize=64)
 def _bounds(n: int, alpha: float, counts: bytes) -> NDArray[np.float64]:
-    """Lower bounds of int64 counts, remembered: sources with the same values share them."""
+    """Return lower bounds of int64 counts, remembered: sources with the same values share them."""
     bounds = lower_bound(np.frombuffer(counts, dtype=np.int64), n, alpha)
     bounds.flags.writeable = False
     return bounds

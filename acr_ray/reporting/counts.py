@@ -10,7 +10,7 @@ from acr_ray.smoothing.bounds import lower_bound, radius
 
 
 def counts_from_radius(radii: ArrayLike, sigma: float, n: int, alpha: float) -> NDArray[np.int64]:
-    """The count out of ``n`` whose certified radius is nearest to each given one.
+    """Return the count out of ``n`` whose certified radius is nearest to each given one.
 
     The radius is ``sigma * Phi^-1(p)`` with p the Clopper-Pearson lower bound of the count, so p solves
     ``P[Binomial(n, p) >= count] = alpha``; given p that equation gives the count up to its rounding, and the
@@ -39,7 +39,7 @@ def counts_from_radius(radii: ArrayLike, sigma: float, n: int, alpha: float) -> 
 
 
 def _smallest_certified(n: int, alpha: float) -> int:
-    """The smallest count out of ``n`` with a lower bound above 1/2; ``n`` if there is none."""
+    """Return the smallest count out of ``n`` with a lower bound above 1/2; ``n`` if there is none."""
     count = int(np.clip(stats.binom.isf(alpha, n, 0.5), 0, n))
     while count < n and float(lower_bound(count, n, alpha)) <= 0.5:
         count += 1

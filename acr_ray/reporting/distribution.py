@@ -37,7 +37,7 @@ class Distribution:
         return cls(p, counts.astype(np.float64), float(max(p_a.size, 1)), known_from, int(p_a.size))
 
     def at_least(self, x: ArrayLike) -> NDArray[np.float64]:
-        """Share of images with p_A >= x: the ECDF as the paper draws it (its Figure 9).
+        """Return the share of images with p_A >= x: the ECDF as the paper draws it (its Figure 9).
 
         Args:
             x: probabilities, any shape. Below ``known_from`` the answer is NaN (but 1 at x <= 0).
@@ -47,7 +47,7 @@ class Distribution:
         return np.where(x <= 0, 1.0, np.where(x < self.known_from, np.nan, np.clip(share, 0.0, 1.0)))
 
     def below(self, x: float) -> float:
-        """Share of images with p_A < x; ``x`` must not lie below ``known_from``."""
+        """Return the share of images with p_A < x; ``x`` must not lie below ``known_from``."""
         if x < self.known_from:
             raise ValueError(f"p_A is known from {self.known_from} up only, not at {x}")
         return float((self.total - self._weight_from(np.asarray(x))) / self.total)
@@ -57,7 +57,7 @@ class Distribution:
         return tail[np.searchsorted(self.p, x - 1e-12, side="left")]
 
     def steps(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """At most ``most`` points ``(x, share with p_A >= x)`` for drawing, each of them exact.
+        """Return at most ``most`` points ``(x, share with p_A >= x)`` for drawing, each of them exact.
 
         The tail near 1 is where methods differ and where radii explode, so points are spread evenly
         over the distinct values and over log(1 - p).

@@ -22,7 +22,7 @@ Pairings = Mapping[tuple[int, int], Pairing]
 
 
 def pair_all(sources: Sequence[Source]) -> dict[tuple[int, int], Pairing]:
-    """How the rows of every two sources that have rows correspond; keys ``(i, j)`` with i < j."""
+    """Return how the rows of every two sources that have rows correspond; keys ``(i, j)`` with i < j."""
     return {
         (i, j): pair(a.rows, b.rows)
         for j, b in enumerate(sources)
@@ -44,17 +44,17 @@ class Warnings:
     between: tuple[tuple[str, frozenset[int]], ...]
 
     def of(self, position: int) -> tuple[str, ...]:
-        """All that concerns one source."""
+        """Return all that concerns one source."""
         return self.own[position] + tuple(text for text, whom in self.between if position in whom)
 
 
 def find_warnings(sources: Sequence[Source], pairings: Pairings) -> Warnings:
-    """Looks for everything that a reader must know before comparing; nothing is found if all is well."""
+    """Look for everything that a reader must know before comparing; nothing is found if all is well."""
     return Warnings(tuple(_alone(s) for s in sources), (*_settings(sources), *_images(sources, pairings)))
 
 
 def stored_above_ceiling(source: Source) -> int:
-    """How many stored radii exceed what ``n`` draws at ``alpha`` can certify, by more than their rounding."""
+    """Return how many stored radii exceed what ``n`` draws at ``alpha`` can certify, by more than their rounding."""
     if source.rows is None:
         return 0
     return int((source.rows.radius > source.ceiling + _rounding(source.ceiling)).sum())

@@ -44,7 +44,7 @@ _STYLE = {
 
 
 def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, bytes]:
-    """All figures of a report, by file name.
+    """Return all figures of a report, by file name.
 
     ``p_a``, ``certified_accuracy``, ``budget``, ``sensitivity``, ``acr_by_p_a``, and ``gain_by_p_a`` if
     sources could be paired.
@@ -71,7 +71,7 @@ def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, byte
 
 
 def p_a_figure(report: Report) -> Figure:
-    """Share of images with p_A of at least x, with its 95 % band."""
+    """Draw the share of images with p_A of at least x, with its 95 % band."""
     figure, axes = _axes("$p_A$", "share of images with at least this $p_A$", "Distribution of $p_A$")
     for k, source in enumerate(report.sources):
         x, y = source.distribution.steps(MOST_POINTS)
@@ -90,7 +90,7 @@ def p_a_figure(report: Report) -> Figure:
 
 
 def certified_accuracy_figure(report: Report) -> Figure:
-    """Certified accuracy over the l2 radius, with the constant classifier."""
+    """Draw certified accuracy over the l2 radius, with the constant classifier."""
     figure, axes = _axes(r"$\ell_2$ radius", "certified accuracy", "Certified accuracy")
     for k, source in enumerate(report.sources):
         r, share = certified_accuracy_steps(source, MOST_POINTS)
@@ -143,7 +143,7 @@ def sensitivity_figure(report: Report) -> Figure:
 
 
 def acr_by_p_a_figure(report: Report) -> Figure:
-    """Each ACR split by the p_A of the images that it comes from."""
+    """Draw each ACR split by the p_A of the images that it comes from."""
     figure, axes = _axes("ACR", "", "Which images ACR comes from")
     parts = np.array([acr_by_bin(s) for s in report.sources])
     start = np.zeros(len(parts))
@@ -160,7 +160,7 @@ def acr_by_p_a_figure(report: Report) -> Figure:
 
 
 def gain_by_p_a_figure(report: Report) -> Figure:
-    """The gain in ACR over the baseline, by the baseline's p_A."""
+    """Draw the gain in ACR over the baseline, by the baseline's p_A."""
     figure, axes = _axes("$p_A$ under the baseline", "gain in ACR", "Who gains over the baseline")
     width = 0.8 / len(report.comparisons)
     order = [s.name for s in report.sources]
@@ -189,7 +189,7 @@ def _axes(x: str, y: str, title: str):
 
 
 def _label(source: Source) -> str:
-    """The shown name, short enough to leave room for the axes; ``incomplete`` is never cut off."""
+    """Return the shown name, short enough to leave room for the axes; ``incomplete`` is never cut off."""
     name = source.name if len(source.name) <= _LONGEST else source.name[: _LONGEST - 1] + "…"
     return name + source.shown_name.removeprefix(source.name)
 

@@ -81,7 +81,7 @@ def p_a_bounds(rows: Rows, alpha: float) -> tuple[NDArray[np.float64], NDArray[n
 def ecdf_band(
     source: Source, x: NDArray[np.float64], confidence: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """A band around the share of images with p_A >= x.
+    """Return a band around the share of images with p_A >= x.
 
     Its core is the share of images whose Clopper-Pearson lower (upper) bound at the source's alpha is at
     least x, if the source holds counts, all of as many draws; else the estimate itself. Around it lies

@@ -14,7 +14,7 @@ from acr_ray.smoothing.bounds import max_radius
 
 
 def acr(source: Source) -> float:
-    """Average certified radius: the mean over all images of the radius if correct, else 0, in input units.
+    """Return the average certified radius: the mean over all images of the radius if correct, else 0, in input units.
 
     Of an ECDF file, which holds no radii, it is an estimate from p_A: see `read_ecdf` and `budget.at_budget`.
     """
@@ -24,7 +24,7 @@ def acr(source: Source) -> float:
 
 
 def certified_accuracy(source: Source, radii: Sequence[float]) -> list[float]:
-    """Share of images that are correct with a certified radius of at least each ``r``, in [0, 1]."""
+    """Return the share of images that are correct with a certified radius of at least each ``r``, in [0, 1]."""
     if source.rows is None:
         return at_budget(source.distribution, source.sigma, source.n, source.alpha).certified_accuracy(radii)
     held = np.sort(source.rows.radius[source.rows.correct])
@@ -47,7 +47,7 @@ def certified_accuracy_steps(source: Source, most: int) -> tuple[NDArray[np.floa
 
 
 def hard_share(source: Source) -> float:
-    """Share of images with an estimated p_A of the true label below 1/2.
+    """Return the share of images with an estimated p_A of the true label below 1/2.
 
     Where a file holds radii only, the images that are not certified and correct: an abstention whose true
     p_A lies a little above 1/2 counts as hard there.
@@ -56,7 +56,7 @@ def hard_share(source: Source) -> float:
 
 
 def abstained_share(source: Source) -> float | None:
-    """Share of images without a certified class; ``None`` if the source holds no images."""
+    """Return the share of images without a certified class; ``None`` if the source holds no images."""
     return None if source.rows is None else float((source.rows.predicted < 0).mean())
 
 
@@ -96,7 +96,7 @@ class Constant:
 
 
 def constant_classifier(source: Source) -> Constant | None:
-    """The best constant classifier on the images of ``source``, at its sigma, n and alpha."""
+    """Return the best constant classifier on the images of ``source``, at its sigma, n and alpha."""
     if source.rows is None:
         return None
     _, counts = np.unique(source.rows.label, return_counts=True)

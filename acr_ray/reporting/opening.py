@@ -35,7 +35,7 @@ class Assumptions:
     alpha: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, name: str) -> dict[str, float | int | None]:
-        """The keyword arguments of the readers for the source called ``name``."""
+        """Return the keyword arguments of the readers for the source called ``name``."""
         assumed = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
         rules = {
             "sigma": (lambda v: 0 < v <= MOST_SIGMA, f"above 0, at most {MOST_SIGMA}"),
@@ -54,7 +54,7 @@ def open_sources(
     assumptions: Assumptions | None = None,
     resolve_run: Callable[[str], str] | None = None,
 ) -> list[Source]:
-    """Opens all sources under names that differ: a second ``gaussian`` says its sigma, or becomes ``gaussian (2)``.
+    """Open all sources under names that differ: a second ``gaussian`` says its sigma, or becomes ``gaussian (2)``.
 
     Args:
         sources: each ``(name, location)``, or text as in `split_name`.
@@ -89,7 +89,7 @@ def open_source(
     assumptions: Assumptions | None = None,
     resolve_run: Callable[[str], str] | None = None,
 ) -> Source:
-    """Opens one source: a certify folder, ``certificates.parquet``, a TSV of the field or an ECDF file.
+    """Open one source: a certify folder, ``certificates.parquet``, a TSV of the field or an ECDF file.
 
     Of a certify folder whose run has not ended the ledger is read: its images are there, and it counts as incomplete.
 
@@ -127,7 +127,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def default_name(location: str) -> str:
-    """What to call a source: its folder if the file's own name is a formality, else the file."""
+    """Return what to call a source: its folder if the file's own name is a formality, else the file."""
     path = PurePosixPath(location.rstrip("/"))
     chosen = path.name
     for part in (path, *path.parents):
@@ -163,7 +163,7 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
 
 
 def _unfinished(folder: Folder, location: str) -> bytes:
-    """What a run's ledger holds so far, as the certificates file that it would leave now."""
+    """Return what a run's ledger holds so far, as the certificates file that it would leave now."""
     plan = RunPlan.load(folder)
     _, store = plan.open(folder)
     if not store.finished:

@@ -119,7 +119,7 @@ class Comparison:
 
 
 def pair(a: Rows, b: Rows) -> Pairing:
-    """Finds the shared images: by index, or by name if both have names and the indices do not fit them."""
+    """Find the shared images: by index, or by name if both have names and the indices do not fit them."""
     if np.array_equal(a.idx, b.idx):
         at_a = at_b = np.arange(a.idx.size)
     else:
@@ -136,12 +136,12 @@ def pair(a: Rows, b: Rows) -> Pairing:
 
 
 def bin_of(p_a: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which of `BIN_NAMES` each p_A falls in; NaN (not certified to exceed 1/2) in the first."""
+    """Return which of `BIN_NAMES` each p_A falls in; NaN (not certified to exceed 1/2) in the first."""
     return np.searchsorted(BIN_EDGES[1:], np.nan_to_num(p_a, nan=0.0), side="right")
 
 
 def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) -> Comparison | None:
-    """The paired comparison; ``None`` if no image or radius is shared or the sources disagree on labels."""
+    """Return the paired comparison; ``None`` if no image or radius is shared or the sources disagree on labels."""
     if baseline.rows is None or other.rows is None or pairing.a.size == 0 or pairing.labels_differ:
         return None
     grid = common_grid(baseline, other)
@@ -196,7 +196,7 @@ def _classes(label: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray
 
 
 def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
-    """The radii at which both say whether they certify, ascending; ``None`` if both say it everywhere."""
+    """Return the radii at which both say whether they certify, ascending; ``None`` if both say it everywhere."""
     grids = [s.grid for s in (a, b) if s.bound == RADII]
     if not grids:
         return None
@@ -206,7 +206,7 @@ def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
 def _counted(
     rows: Rows, at: NDArray[np.int64], grid: tuple[float, ...] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Counted radius, and whether there is one, of the rows ``at``: down to the grid if there is one."""
+    """Return the counted radius, and whether there is one, of the rows ``at``: down to the grid if there is one."""
     held, correct = rows.counted_radius[at], rows.correct[at]
     if grid is None:
         return held, correct
@@ -216,7 +216,7 @@ def _counted(
 
 
 def common_budget(sources: Sequence[Source]) -> tuple[int, float] | None:
-    """The fewest draws and the largest alpha of all, at which each can be derived without extrapolation.
+    """Return the fewest draws and the largest alpha of all, at which each can be derived without extrapolation.
 
     ``None`` if all have the same budget. Sources that stopped early count for none: nothing can be derived of them.
     """
@@ -232,7 +232,7 @@ def _acr_at(source: Source, p_a: NDArray[np.float64], budget: tuple[int, float])
 
 
 def acr_by_bin(source: Source) -> list[float]:
-    """What the images of each p_A bin (its own p_A) add to the ACR, in input units; sums to the ACR."""
+    """Return what the images of each p_A bin (its own p_A) add to the ACR, in input units; sums to the ACR."""
     if source.rows is not None:
         weights = source.rows.counted_radius / source.rows.radius.size
         return np.bincount(bin_of(source.rows.p_a), weights=weights, minlength=len(BIN_NAMES)).tolist()
@@ -243,7 +243,7 @@ def acr_by_bin(source: Source) -> list[float]:
 
 
 def images_by_bin(source: Source) -> list[float]:
-    """Share of all images in each p_A bin, in [0, 1]; those of unknown p_A count as below 1/2."""
+    """Return the share of all images in each p_A bin, in [0, 1]; those of unknown p_A count as below 1/2."""
     d = source.distribution
     weights = np.bincount(bin_of(d.p), weights=d.weight, minlength=len(BIN_NAMES))
     weights[0] += d.total - d.weight.sum()

@@ -51,7 +51,7 @@ def paper_layout(report: Report) -> Layout:
 
 
 def ablation_layout(report: Report) -> Layout:
-    """The ablation: sources named ``part+part`` become rows with a mark below each part that is on."""
+    """Return the ablation: sources named ``part+part`` become rows with a mark below each part that is on."""
     parts: list[str] = []
     held = [_parts(row.name) for row in report.rows]
     for names in held:
@@ -71,7 +71,7 @@ def _columns(report: Report) -> list[str]:
 
 
 def layout_markdown(layout: Layout) -> str:
-    """The table as GitHub Markdown; groups follow each other."""
+    """Return the table as GitHub Markdown; groups follow each other."""
     rule = ["---"] * layout.left + ["---:"] * (len(layout.header) - layout.left)
     lines = [[markdown_text(h) for h in layout.header], rule]
     for group in layout.groups:
@@ -83,7 +83,7 @@ def layout_markdown(layout: Layout) -> str:
 
 
 def layout_latex(layout: Layout) -> str:
-    """The table for a paper (booktabs), a rule between groups."""
+    """Return the table for a paper (booktabs), a rule between groups."""
     columns = "l" * layout.left + "r" * (len(layout.header) - layout.left)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(map(latex_text, layout.header))]
     for group in layout.groups:
@@ -125,7 +125,7 @@ def _values(rows: Sequence[Row]) -> list[list[Cell]]:
 
 
 def _method(report: Report, position: int) -> str:
-    """The name without what sets it apart from the same method at another sigma, but with ``incomplete``."""
+    """Return the name without what sets it apart from the same method at another sigma, but with ``incomplete``."""
     source = report.sources[position]
     return source.method + source.shown_name.removeprefix(source.name)
 

@@ -27,7 +27,7 @@ def read_ecdf(
     n: int | None = None,
     alpha: float | None = None,
 ) -> Source:
-    """A curve of p_A without its images.
+    """Return a curve of p_A without its images.
 
     The share between two points is spread evenly over Phi^-1(p_A), in which radii are linear, so that ACR and
     certified accuracy are estimates; with all of it at the lower, or at the upper point, they are the source's
@@ -78,7 +78,7 @@ def _distribution(p: np.ndarray, share: np.ndarray, known_from: float) -> Distri
 
 
 def _spread(starts: np.ndarray, ends: np.ndarray, share: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each step that can be certified as `PARTS` equal parts, of all others as one."""
+    """Return the share of each step that can be certified as `PARTS` equal parts, of all others as one."""
     low, high = special.ndtri(np.clip(starts, 1e-12, 1 - 1e-12)), special.ndtri(np.clip(ends, 1e-12, 1 - 1e-12))
     middle = (np.arange(PARTS) + 0.5) / PARTS
     inner = special.ndtr(low[:, None] + (high - low)[:, None] * middle)

@@ -27,7 +27,7 @@ P_LOWER = "p_lower"  # the stored bound; Clopper-Pearson's can be derived if a f
 
 
 def read_certificates(content: bytes, where: str, name: str, run_summary: dict | None = None) -> Source:
-    """The certificates of one run.
+    """Return the certificates of one run.
 
     Args:
         content: the whole file.
@@ -107,24 +107,24 @@ def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float)
 
 
 def _planned_draws(facts: dict, n: np.ndarray) -> int:
-    """The run's N if it says so: with early stopping it may be that no image needed all of them."""
+    """Return the run's N if it says so: with early stopping it may be that no image needed all of them."""
     given = facts.get("n")
     return max(int(n.max()), given if isinstance(given, int) else 0)
 
 
 def _grid(facts: dict) -> list[float]:
-    """The radii that the run asked for, if it says them as numbers."""
+    """Return the radii that the run asked for, if it says them as numbers."""
     given = facts.get("radii")
     return [float(r) for r in given if isinstance(r, int | float)] if isinstance(given, list) else []
 
 
 def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
-    """The grid that was asked for; if the file does not say it, the radii of it that some image reached."""
+    """Return the grid that was asked for; if the file does not say it, the radii of it that some image reached."""
     return tuple(sorted({r for r in grid if r >= 0} or set(np.round(radii[radii > 0], 9).tolist())))
 
 
 def _model(table: pa.Table) -> str:
-    """The one model behind all rows; "" if that is not said."""
+    """Return the one model behind all rows; "" if that is not said."""
     models = pc.unique(table[MODEL]).to_pylist() if MODEL in table.column_names else []
     return str(models[0]) if len(models) == 1 and models[0] else ""
 
@@ -179,7 +179,7 @@ def _bound(table: pa.Table, where: str) -> str:
 
 
 def _outcome(table: pa.Table, columns: dict[str, np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows are certified, and which ended because their selected class is wrong."""
+    """Return which rows are certified, and which ended because their selected class is wrong."""
     outcome = table["outcome"].cast(pa.string())
     unknown = pc.index(pc.is_in(outcome, value_set=pa.array([str(one) for one in Outcome])), False).as_py()
     if unknown >= 0:

@@ -23,7 +23,7 @@ _TYPES = {c: pa.float64() if c == "radius" else pa.int64() for c in COLUMNS}
 def read_tsv(
     content: bytes, where: str, name: str, sigma: float | None = None, n: int | None = None, alpha: float | None = None
 ) -> Source:
-    """The certificates in a file of the field.
+    """Return the certificates in a file of the field.
 
     Such files hold radii, not counts, and say nothing of sigma, n or alpha. sigma is taken from the name if it is
     not given (`sigma_names.sigma_in`: ``noise_0.25``, ``sigma_0.25``, …); n and alpha default to the field's 100 000
@@ -60,7 +60,7 @@ def read_tsv(
 
 
 def _planned(idx: np.ndarray) -> int | None:
-    """How many images a run on every k-th ImageNet validation image was meant to have; else ``None``."""
+    """Return how many images a run on every k-th ImageNet validation image was meant to have; else ``None``."""
     steps = np.diff(np.sort(idx))
     if steps.size == 0 or steps.min() < 2 or not _IMAGENET_IMAGES // 5 <= idx.max() < _IMAGENET_IMAGES:
         return None
@@ -92,7 +92,7 @@ def _columns(content: bytes, where: str) -> dict[str, np.ndarray]:
 
 
 def _first_bad_line(text: bytes, header: list[str], where: str) -> str | None:
-    """The slow search, only run once the fast reader has failed."""
+    """Find the first bad line, slowly: only called once the fast reader has failed."""
     at = {c: header.index(c) for c in COLUMNS}
     for number, line in enumerate(text.decode(errors="replace").split("\n")[1:], start=2):
         cells = line.rstrip("\r").split("\t")

@@ -96,7 +96,7 @@ MOST_COLUMNS = 24  # of radii that nobody asked for
 def build_report(
     sources: Sequence[Source], radii: Sequence[float] | None = None, constant: bool = True, baseline: str | None = None
 ) -> Report:
-    """Computes everything.
+    """Compute everything.
 
     Args:
         sources: at least one, names unique.
@@ -137,7 +137,7 @@ def build_report(
 
 
 def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
-    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 if those are many.
+    """Return multiples of 0.25 below the largest radius that any source can certify, or of 0.5 if those are many.
 
     If a source asked for some radii only, it says nothing of others: then these. Of 1, 2.5, 5, 10, … if even
     those are more than `MOST_COLUMNS`: a table's width must not follow a file's numbers.
@@ -186,7 +186,7 @@ def _derived(source: Source, budget: tuple[int, float]) -> float:
 
 
 def _known_only(source: Source) -> tuple[str, ...]:
-    """What the source does not hold and the report therefore assumes or leaves open."""
+    """Return what the source does not hold and the report therefore assumes or leaves open."""
     sentences = []
     if source.assumed:
         values = {"sigma": f"{source.sigma:g}", "n": str(source.n), "alpha": f"{source.alpha:g}"}
@@ -243,7 +243,7 @@ def _constant_row(
 def _comparisons(
     sources: Sequence[Source], chosen: int, pairings: dict[tuple[int, int], Pairing]
 ) -> tuple[Comparison, ...]:
-    """Each source against the chosen baseline, or, at another sigma, against the first source there."""
+    """Return each source against the chosen baseline, or, at another sigma, against the first source there."""
     comparisons = []
     for k, other in enumerate(sources):
         at_sigma = [i for i, s in enumerate(sources) if s.sigma == other.sigma]
@@ -258,7 +258,7 @@ def _comparisons(
 
 
 def _unfair(sources: Sequence[Source], c: Comparison) -> str:
-    """Why the pair cannot be compared as it stands; empty if it can."""
+    """Return why the pair cannot be compared as it stands; empty if it can."""
     a, b = (next(s for s in sources if s.name == name) for name in (c.baseline, c.name))
     differ = [shown for shown, field in SETTINGS if getattr(a, field) != getattr(b, field)]
     reasons = [f"{' and '.join(differ)} differ{'s' * (len(differ) == 1)}"] if differ else []

@@ -15,7 +15,7 @@ BINS = 50
 
 
 def p_a_histogram(content: bytes, title: str) -> bytes:
-    """A histogram of p_A, one panel for each estimate in the file; samples that are not trained on stand apart.
+    """Return a histogram of p_A, one panel for each estimate in the file; samples that are not trained on stand apart.
 
     Args:
         content: a file of a training run's ``p_a/``.

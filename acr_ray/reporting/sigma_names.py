@@ -16,7 +16,7 @@ _MOST = 10.0
 
 
 def sigma_in(where: str, last_number: bool = False) -> tuple[float, str]:
-    """The noise level that a file's own name says, else the nearest of its folders that says one.
+    """Return the noise level that a file's own name says, else the nearest of its folders that says one.
 
     Args:
         where: path of the file.
@@ -50,7 +50,7 @@ def sigma_in(where: str, last_number: bool = False) -> tuple[float, str]:
 
 
 def is_formality(name: str) -> bool:
-    """Whether a file's or folder's name says nothing but a noise level or a split."""
+    """Return whether a file's or folder's name says nothing but a noise level or a split."""
     stem = re.sub(r"\.(tsv|csv|txt)$", "", name)
     return bool(NAMED.fullmatch(stem)) or stem.lower() in ("test", "val", "certify", "certification")
 

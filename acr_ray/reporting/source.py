@@ -114,7 +114,7 @@ class Source:
         return self.sequential
 
     def is_lower_at(self, radius: float) -> bool:
-        """Whether certified accuracy at ``radius`` is a lower value: off the grid of a run's radii."""
+        """Return whether certified accuracy at ``radius`` is a lower value: off the grid of a run's radii."""
         return self.bound == RADII and not any(abs(radius - r) < SAME_RADIUS for r in self.grid)
 
     @property
@@ -144,5 +144,5 @@ class Source:
         return self.base_name or self.name
 
     def renamed(self, name: str) -> Source:
-        """The same source set apart from others of its method."""
+        """Return the same source set apart from others of its method."""
         return replace(self, name=name, base_name=self.method)

@@ -27,7 +27,7 @@ def check_bounds(
     bound: str,
     where: str,
 ) -> None:
-    """Compares stored lower bounds with the counts beside them, as far as the bound allows.
+    """Compare stored lower bounds with the counts beside them, as far as the bound allows.
 
     - every bound: above 1/2 and at most ``alpha**(1/n)`` (what n agreeing draws prove) if certified, 0 elsewhere;
     - ``clopper-pearson``: equal to what the counts give, within 1e-9;
@@ -65,7 +65,7 @@ def check_bounds(
 
 
 def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequence[float] | None) -> tuple[str, ...]:
-    """What a reader must know about the numbers, one sentence each.
+    """Return what a reader must know about the numbers, one sentence each.
 
     Args:
         bound: of the file.

@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 
 
 def summary(report: Report) -> dict[str, Any]:
-    """The content of ``summary.json``: exact numbers, by the names of the contract."""
+    """Return the content of ``summary.json``: exact numbers, by the names of the contract."""
     return {
         "schema_version": SCHEMA_VERSION,
         "baseline": report.baseline,
@@ -26,7 +26,7 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
-    """The numbers of a certification's own ``summary.json``, by the names of the contract."""
+    """Return the numbers of a certification's own ``summary.json``, by the names of the contract."""
     everything = _as_json(row, radii)
     wanted = (Metric.ACR, "acr_is_lower", Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.ABSTAINED, "images")
     return {str(key): everything[key] for key in wanted}

@@ -29,17 +29,17 @@ def acr_text(value: float) -> str:
 
 
 def lower(text: str, is_lower: bool = True, is_estimate: bool = False) -> str:
-    """A number as text that says if it is a lower value, or an estimate from a curve."""
+    """Return a number as text that says if it is a lower value, or an estimate from a curve."""
     return f"≥ {text}" if is_lower else f"≈ {text}" if is_estimate else text
 
 
 def percent_text(share: float) -> str:
-    """A share in [0, 1] as percent with one decimal, to the nearest (radii round down, shares do not)."""
+    """Return a share in [0, 1] as percent with one decimal, to the nearest (radii round down, shares do not)."""
     return f"{share * 100:.1f}"
 
 
 def radius_text(radius: float) -> str:
-    """A chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
+    """Return a chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
     text = number_text(radius)
     if "e" in text or float(text) != radius:
         return round_down(radius, 6)
@@ -68,7 +68,7 @@ def cells(row: Row, common_budget: tuple[int, float] | None) -> list[str]:
 
 
 def comparison_table(report: Report) -> str:
-    """The table as monospaced plain text, one line a method, warnings below."""
+    """Return the table as monospaced plain text, one line a method, warnings below."""
     lines = [header(report), *(cells(row, report.common_budget) for row in report.all_rows)]
     lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
@@ -83,12 +83,12 @@ def comparison_table(report: Report) -> str:
 
 
 def lower_names(report: Report) -> list[str]:
-    """The methods whose ACR is a lower value."""
+    """Return the methods whose ACR is a lower value."""
     return [row.name for row in report.all_rows if row.acr_is_lower]
 
 
 def markdown_table(report: Report) -> str:
-    """The table as GitHub Markdown, with verdicts and warnings below it."""
+    """Return the table as GitHub Markdown, with verdicts and warnings below it."""
     shown = (header(report), *(cells(row, report.common_budget) for row in report.all_rows))
     lines = [[markdown_text(c) for c in line] for line in shown]
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
@@ -103,7 +103,7 @@ def markdown_table(report: Report) -> str:
 
 
 def latex_table(report: Report) -> str:
-    """The table for a paper (booktabs); warnings as comments, so that they cannot get lost in copying."""
+    """Return the table for a paper (booktabs); warnings as comments, so that they cannot get lost in copying."""
     columns = header(report)
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
     lines.append(" & ".join(latex_text(c) for c in columns) + r" \\")
@@ -116,7 +116,7 @@ def latex_table(report: Report) -> str:
 
 
 def csv_table(report: Report) -> str:
-    """The table with exact numbers: shares in [0, 1], radii not rounded."""
+    """Return the table with exact numbers: shares in [0, 1], radii not rounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")

@@ -53,7 +53,7 @@ def _at_common_budget(c: Comparison) -> str:
 
 
 def _origin(c: Comparison) -> str:
-    """Where a gain comes from; for a loss only the hard images are worth a sentence."""
+    """Return where a gain comes from; for a loss only the hard images are worth a sentence."""
     if c.gain <= 0 or c.interval[0] <= 0 or c.same_model:
         return ""
     share = c.gain_from_certified / c.gain
@@ -83,7 +83,7 @@ def _hard(c: Comparison) -> str:
 
 
 def _classes(c: Comparison) -> str:
-    """The class that lost most, and how many classes are mostly hard."""
+    """Return the class that lost most, and how many classes are mostly hard."""
     if c.same_model or len(c.classes) < 2:
         return ""
     worst = c.classes[0]

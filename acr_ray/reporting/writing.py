@@ -32,7 +32,7 @@ def write_report(
     formats: Sequence[str] = ("png",),
     layout: str = "comparison",
 ) -> Report:
-    """Opens the sources, computes the report, and writes all of it into ``out``.
+    """Open the sources, compute the report, and write all of it into ``out``.
 
     Leaves ``report.html``, the figures, ``table.md``, ``table.tex``, ``table.csv``, ``table.txt`` and, last,
     ``summary.json``: where that is, the rest is.

@@ -28,7 +28,7 @@ class Settings(BaseModel):
             raise UserError(_first_problem(cls, error, source)) from None
 
     def change(self, changes: Mapping[str, Any], source: str = "settings") -> Self:
-        """A copy with dotted fields replaced, e.g. ``{"discard.p_t": 0.4}``, validated as a whole."""
+        """Return a copy with dotted fields replaced, e.g. ``{"discard.p_t": 0.4}``, validated as a whole."""
         values = self.model_dump()
         for dotted, value in changes.items():
             *path, last = dotted.split(".")
@@ -41,7 +41,7 @@ class Settings(BaseModel):
         return type(self).build(values, source)
 
     def flat(self) -> dict[str, Any]:
-        """Every value by its dotted name, in order of declaration."""
+        """Return every value by its dotted name, in order of declaration."""
         values: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -58,7 +58,7 @@ def digest(values: Any) -> str:
 
 
 def field_of(cls: type[Settings] | Settings, dotted: str) -> FieldInfo | None:
-    """The declaration behind a dotted name; given an instance, looks into the sections it really holds.
+    """Return the declaration behind a dotted name; given an instance, looks into the sections it really holds.
 
     Given a class, a name inside a section of several kinds is the first kind's that has it.
     """
@@ -72,7 +72,7 @@ def field_of(cls: type[Settings] | Settings, dotted: str) -> FieldInfo | None:
 
 
 def _sections(info: FieldInfo) -> dict[str, type[Settings]]:
-    """The settings classes that a field may hold: one, or those of a tagged union by their tags."""
+    """Return the settings classes that a field may hold: one, or those of a tagged union by their tags."""
     if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
         return {"": info.annotation}
     return {
@@ -85,23 +85,23 @@ def _sections(info: FieldInfo) -> dict[str, type[Settings]]:
 
 
 def _kinds(info: FieldInfo) -> set[Any]:
-    """The types of a field's values but for none: ``{int}`` of ``int | None``."""
+    """Return the types of a field's values but for none: ``{int}`` of ``int | None``."""
     kind = info.annotation
     return ({*get_args(kind)} if get_origin(kind) in (Union, type(int | None)) else {kind}) - {type(None)}
 
 
 def is_whole(info: FieldInfo) -> bool:
-    """Whether a field holds whole numbers, also if it may be none."""
+    """Return whether a field holds whole numbers, also if it may be none."""
     return _kinds(info) == {int}
 
 
 def is_number(info: FieldInfo) -> bool:
-    """Whether a field holds numbers, also if it may be none."""
+    """Return whether a field holds numbers, also if it may be none."""
     return _kinds(info) <= {int, float}
 
 
 def type_text(info: FieldInfo) -> str:
-    """A field's type in a user's words, e.g. ``number``, ``whole number``, ``l2|linf``."""
+    """Return a field's type in a user's words, e.g. ``number``, ``whole number``, ``l2|linf``."""
     return _type_text(info.annotation)
 
 
@@ -121,7 +121,7 @@ def _type_text(kind: Any) -> str:
 
 
 def range_text(info: FieldInfo) -> str:
-    """The allowed range of a numeric field, e.g. ``> 0`` or ``0 to 1``; empty if there is none."""
+    """Return the allowed range of a numeric field, e.g. ``> 0`` or ``0 to 1``; empty if there is none."""
     limits: dict[str, Any] = {}
     for entry in info.metadata:
         for name in ("gt", "ge", "lt", "le"):

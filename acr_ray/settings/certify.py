@@ -58,7 +58,7 @@ class CertifySettings(Settings):
     compile: bool = Field(False, description="torch.compile the network")
 
     def identity(self) -> dict[str, object]:
-        """What decides the counts (the root may move; radii matter only if they decide when to stop)."""
+        """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         deciding = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance")}
         stops_by = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
         return deciding | stops_by.get(self.stopping, {})

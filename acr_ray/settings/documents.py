@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The content of a regular file, also behind links; never waits for a pipe, never reads a device.
+    """Return the content of a regular file, also behind links; never waits for a pipe, never reads a device.
 
     Args:
         path: of the file.
@@ -44,7 +44,7 @@ def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
 
 
 def regular_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a regular file, which is not opened. Raises as `read_file`."""
+    """Return the bytes of a regular file, which is not opened. Raises as `read_file`."""
     about = os.stat(path)
     _check_regular(about, path)
     return about.st_size
@@ -61,7 +61,7 @@ def too_large(path: object, size: int, most: int) -> str:
 
 
 def read_text(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
-    """The same as text in UTF-8. Raises UserError also if it is no text."""
+    """Return the same as text in UTF-8. Raises UserError also if it is no text."""
     return decoded(read_file(path, most), path)
 
 
@@ -74,7 +74,7 @@ def decoded(content: bytes, where: object) -> str:
 
 
 def parse_json(text: str, where: object, most_levels: int = MOST_LEVELS) -> Any:
-    """A JSON document.
+    """Return a JSON document.
 
     Raises:
         UserError: not JSON, a key that stands twice in one object, or lists and objects nested too deep.
@@ -99,7 +99,7 @@ def parse_names(text: str, where: object) -> Any:
 
 
 def parse_yaml(text: str, where: object, loader: type | None = None) -> Any:
-    """A YAML document of plain values.
+    """Return a YAML document of plain values.
 
     Raises:
         UserError: not YAML, a key that stands twice in one mapping, tags other than YAML's own plain ones, nested too
@@ -119,7 +119,7 @@ def parse_yaml(text: str, where: object, loader: type | None = None) -> Any:
 
 
 def check(schema: Any, value: Any, where: object) -> Any:
-    """The value as its schema has it.
+    """Return the value as its schema has it.
 
     Args:
         schema: a pydantic model, or any type that pydantic knows; or a `TypeAdapter` of one.
@@ -141,7 +141,7 @@ def check(schema: Any, value: Any, where: object) -> Any:
 
 
 def check_version(value: Any, where: object, version: int = 1) -> dict[str, Any]:
-    """An object of this ``schema_version``. Raises UserError if it is something else, or of another version."""
+    """Return an object of this ``schema_version``. Raises UserError if it is something else, or of another version."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: {_short(value)}: should be an object with a schema_version")
     version_held = value.get("schema_version")

@@ -115,7 +115,7 @@ PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file"
 
 
 def absolute_path(location: str) -> str:
-    """A local path made absolute; a URI as it is."""
+    """Return a local path made absolute; a URI as it is."""
     return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
@@ -142,7 +142,7 @@ class Recipe(Settings):
         return self.training.batch_size // self.training.m
 
     def identity(self, contents: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What decides the trained weights: all but names and where things lie.
+        """Return what decides the trained weights: all but names and where things lie.
 
         Args:
             contents: of what the recipe names, to stand in place of its path: ``{path: "sha256:…"}``, and for a
@@ -154,7 +154,7 @@ class Recipe(Settings):
         return deciding | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
 
     def with_absolute_paths(self) -> Self:
-        """The same, with local paths made absolute: workers have another working directory."""
+        """Return the same, with local paths made absolute: workers have another working directory."""
         given = {k: absolute_path(v) for k, v in self.flat().items() if k in PATHS and v is not None}
         return self.change(given, self.name)
 
@@ -177,7 +177,7 @@ class Recipe(Settings):
         return self
 
     def _clashes(self) -> Iterator[str]:
-        """All fields that do not go together, so that a user mends them at once."""
+        """Yield all fields that do not go together, so that a user mends them at once."""
         t = self.training
         if self.adapts and t.e_t >= t.epochs:
             yield (
@@ -194,7 +194,7 @@ class Recipe(Settings):
             yield f"training.milestones = {t.milestones}: must be increasing epochs >= 1"
 
     def scaled(self, epochs: int) -> Self:
-        """The same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
+        """Return the same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
 
         Raises UserError if the schedule does not fit into so few.
         """
@@ -212,7 +212,7 @@ class Recipe(Settings):
         return self.change(changes, self.name)
 
     def check_complete(self) -> None:
-        """Raises UserError if something that only the user can give is missing."""
+        """Raise UserError if something that only the user can give is missing."""
         given = (self.discard.checkpoint, self.discard.p_a_file)
         if None not in given:
             raise UserError(f"{self.name}: discard.checkpoint and discard.p_a_file exclude each other")

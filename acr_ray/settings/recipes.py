@@ -64,7 +64,7 @@ def cifar10_gaussian(sigma: float) -> Recipe:
 
 
 def cifar10(sigma: float) -> Recipe:
-    """The paper's recipe on CIFAR-10 (Table 6).
+    """Return the paper's recipe on CIFAR-10 (Table 6).
 
     All three parts act from epoch E_t on. With one of them alone the released code differs: without ``--ds_hard`` its
     E_t is 0, and from there on it draws every epoch's samples with replacement, also if nothing is discarded or
@@ -152,7 +152,7 @@ def unusual_values(recipe: Recipe) -> list[str]:
 
 
 def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
-    """Raises UserError if a recipe's file names an address that the user has not named.
+    """Raise UserError if a recipe's file names an address that the user has not named.
 
     A file that somebody else made would else choose whom this machine talks to, and shows its credentials.
 
@@ -169,7 +169,7 @@ def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A named recipe, or one from a YAML or JSON file. Raises UserError naming what is wrong."""
+    """Return a named recipe, or one from a YAML or JSON file. Raises UserError naming what is wrong."""
     if name_or_path in RECIPES:
         return RECIPES[name_or_path]()
     path = Path(name_or_path)

@@ -6,7 +6,7 @@ import hashlib
 
 
 def derive_seed(run_seed: int, *parts: str | int) -> int:
-    """A 63-bit seed for one purpose, e.g. ``derive_seed(0, "noise", "digits/0012", "estimate", 3)``.
+    """Return a 63-bit seed for one purpose, e.g. ``derive_seed(0, "noise", "digits/0012", "estimate", 3)``.
 
     The same arguments give the same seed on every machine and version of Python; arguments that differ in
     any part give unrelated seeds (BLAKE2b of an unambiguous encoding).

@@ -106,13 +106,13 @@ class Folder:
         return self._fs.get_file_info(self._path(name)).type == fs.FileType.File
 
     def names(self, suffix: str = "") -> list[str]:
-        """Names of the files directly in this folder, sorted; empty if the folder is absent."""
+        """Return the names of the files directly in this folder, sorted; empty if the folder is absent."""
         selector = fs.FileSelector(self._root, allow_not_found=True)
         names = [info.base_name for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(".") and ".tmp-" not in n)
 
     def read_bytes(self, name: str, most: int | None = None) -> bytes:
-        """The content of a file of at most ``most`` bytes.
+        """Return the content of a file of at most ``most`` bytes.
 
         Raises:
             OSError: it is missing or can't be read.
@@ -146,14 +146,14 @@ class Folder:
             aside.unlink(missing_ok=True)
 
     def read_text(self, name: str) -> str:
-        """The file as text. Raises UserError if it is not UTF-8."""
+        """Return the file as text. Raises UserError if it is not UTF-8."""
         return decoded(self.read_bytes(name), f"{self.uri}/{name}")
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode())
 
     def read_json(self, name: str, most: int = MOST_BYTES) -> Any:
-        """Raises UserError if the file is not JSON, has a key twice, or is too large or nested too deep."""
+        """Return the file's JSON. Raises UserError if it is none, has a key twice, is too large or nested too deep."""
         where = f"{self.uri}/{name}"
         return parse_json(decoded(self.read_bytes(name, most), where), where)
 

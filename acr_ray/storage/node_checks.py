@@ -12,7 +12,7 @@ LEAST = 64 * 2**20  # bytes free; below, Ray's objects, loaders' batches and NCC
 
 
 def shared_memory_problem(path: str = SHARED_MEMORY) -> str | None:
-    """What is wrong with this machine's shared memory, and what to do; None if nothing is."""
+    """Return what is wrong with this machine's shared memory, and what to do; None if nothing is."""
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -27,7 +27,7 @@ def shared_memory_problem(path: str = SHARED_MEMORY) -> str | None:
 
 
 def storage_problem(out: Folder, name: str) -> str | None:
-    """Why this machine can't write results: it does not see a file that the driver has written there.
+    """Return why this machine can't write results: it does not see a file that the driver has written there.
 
     Args:
         name: of that file.

@@ -121,7 +121,7 @@ def _cut(value: Any) -> str:
 
 
 def read_run(folder: Folder) -> dict[str, Any]:
-    """The record of the run that a folder holds. Raises UserError if it is damaged or of another version."""
+    """Return the record of the run that a folder holds. Raises UserError if it is damaged or of another version."""
     where = f"{folder}/{RUN}"
     record = check_version(folder.read_json(RUN), where, SCHEMA)
     return check(RunRecord, record, where).model_dump(exclude_unset=True)

@@ -48,7 +48,7 @@ SCHEMAS = {"train": _Train, "certify": _Certify, "tune": _Tune}
 
 
 def read_summary(folder: Folder, job: str) -> dict[str, Any]:
-    """The summary that a finished run of ``job`` has left.
+    """Return the summary that a finished run of ``job`` has left.
 
     Raises:
         UserError: it is damaged, of something else, or (of a training) not of the model beside it.

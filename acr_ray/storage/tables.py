@@ -88,7 +88,7 @@ def read_table(
 
 
 def check_table_version(table: pa.Table, version: int, where: object) -> None:
-    """Raises UserError if the table says that it is of another version; one made elsewhere need not say any."""
+    """Raise UserError if the table says that it is of another version; one made elsewhere need not say any."""
     stored = (table.schema.metadata or {}).get(VERSION.encode())
     if stored is not None and decoded(stored[:40], where) != str(version):
         raise UserError(f"{where}: schema version {decoded(stored[:40], where)}, this release reads {version}")

@@ -24,7 +24,7 @@ class _Stderr(logging.StreamHandler):
 
 
 def logger(**names: Any) -> logging.LoggerAdapter:
-    """A logger whose lines begin with these names, such as ``run=digits rank=1``.
+    """Return a logger whose lines begin with these names, such as ``run=digits rank=1``.
 
     Lines go to standard error: Ray keeps it as the worker's log file, which the dashboard and ``ray logs`` show, and
     passes it on to a driver with ``--verbose``.

@@ -18,13 +18,13 @@ GAUGES = {
     "acr_images": "images to certify",
     "acr_images_done": "images certified",
     "acr_samplers": "sampler actors that are ready",
-    "acr_noisy_samples_per_second": "noisy forward passes a second since the first result, all samplers",
+    "acr_noisy_samples_per_second": "noise draws a second since the first result, all samplers",
     "acr_seconds_left": "estimate of the time left",
     "acr_epochs": "epochs of the recipe",
     "acr_epochs_done": "epochs trained",
     "acr_loss": "mean loss of the last epoch",
     "acr_remaining_samples": "training samples that were not discarded",
-    "acr_images_per_second": "noisy samples trained on a second, all workers, last epoch",
+    "acr_images_per_second": "noise draws trained on a second, all workers, last epoch",
     "acr_trials": "trials of the search",
 }
 # With one more tag.
@@ -36,7 +36,7 @@ TAGGED = {
     ),
     "acr_trials_done": ("status", "trials that have ended"),
 }
-COUNTERS = {"acr_noisy_samples": "noisy forward passes whose counts have come in"}
+COUNTERS = {"acr_noisy_samples": "noise draws whose counts have come in"}
 
 
 class Meters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def advice(uri: str, error: BaseException | str, refused: bool = False) -> str:
-    """What a user can do about what MLflow answered; ``refused``: it can be reached, and takes other calls."""
+    """Return what a user can do about what MLflow answered; ``refused``: it can be reached, and takes other calls."""
     text = str(error).lower()
     if "invalid host header" in text or "dns rebinding" in text:
         return "start the server with --allowed-hosts and the name in the address, as clients write it"

@@ -24,7 +24,7 @@ class Refused(Exception):
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the call itself is wrong: the same one will fail again, another one need not."""
+    """Return whether the call itself is wrong: the same one will fail again, another one need not."""
     return isinstance(error, TypeError) or getattr(error, "error_code", None) in FINAL
 
 

@@ -20,5 +20,5 @@ def default_uri(out: Folder) -> str:
 
 
 def in_job_copy(path: Path) -> bool:
-    """Whether a path lies in the copy of a working directory that Ray makes for a job."""
+    """Return whether a path lies in the copy of a working directory that Ray makes for a job."""
     return "runtime_resources" in path.parts and "working_dir_files" in path.parts

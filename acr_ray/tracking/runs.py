@@ -50,7 +50,7 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
 
 
 def numbers(summary: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a certification's summary as metrics: ``acr``, ``certified_accuracy.0.5``, …"""
+    """Return the numbers of a certification's summary as metrics: ``acr``, ``certified_accuracy.0.5``, …"""
     metrics: dict[str, float] = {}
     for name, value in summary.items():
         if isinstance(value, dict):
@@ -61,12 +61,12 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def metric_name(text: str) -> str:
-    """Text as a part of a metric's name, between slashes."""
+    """Return text as a part of a metric's name, between slashes."""
     return fit_key(text.replace("/", "_"))
 
 
 def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | None]:
-    """A local path or URI of a checkpoint, and the MLflow run it comes from.
+    """Return a local path or URI of a checkpoint, and the MLflow run it comes from.
 
     Args:
         location: a train job's folder, its ``checkpoint/``, or ``runs:/RUN_ID``.

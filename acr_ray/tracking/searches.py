@@ -123,5 +123,5 @@ class SearchLog:
 
 
 def _known(out: Folder) -> dict[str, str]:
-    """What MLflow has already, by trial or trunk. Raises UserError if the file is damaged."""
+    """Return what MLflow has already, by trial or trunk. Raises UserError if the file is damaged."""
     return check(dict[str, str], out.read_json(TRACKED), f"{out}/{TRACKED}")

@@ -36,7 +36,7 @@ def quieten() -> None:
 
 
 def _later(method: Callable) -> Callable:
-    """A call that can wait, for it only tells MLflow something."""
+    """Turn a method into a call that can wait, for it only tells MLflow something."""
 
     @wraps(method)
     def call(self: Tracker, *arguments: Any, **options: Any) -> None:
@@ -48,7 +48,7 @@ def _later(method: Callable) -> Callable:
 
 
 def _now(method: Callable) -> Callable:
-    """A call that is made now or not at all: None if MLflow can't be reached."""
+    """Turn a method into a call that is made now or not at all: None if MLflow can't be reached."""
 
     @wraps(method)
     def call(self: Tracker, *arguments: Any, **options: Any) -> Any:
@@ -85,7 +85,7 @@ class Tracker:
         self._backlog = Backlog(self._lost, self._found, self._set_aside)
 
     def beside(self, say: Callable[[str], None] = lambda text: None) -> Tracker:
-        """A tracker of another run in the same experiment; of none if this one's MLflow can't be reached."""
+        """Return a tracker of another run in the same experiment; of none if this one's MLflow can't be reached."""
         return Tracker(self.uri if self.ok else None, say, self._patience, self.experiment)
 
     @property
@@ -213,7 +213,7 @@ class Tracker:
 
     @_now
     def last_step(self, metric: str) -> int:
-        """The last step that the store has of a metric; -1 if it has none."""
+        """Return the last step that the store has of a metric; -1 if it has none."""
         return max((m.step for m in self._client.get_metric_history(self.run_id, metric)), default=-1)
 
     @_later

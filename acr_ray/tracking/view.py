@@ -48,7 +48,7 @@ def experiment_tags() -> dict[str, str]:
 
 
 def experiment_note(experiment_id: str) -> str:
-    """The description of an experiment."""
+    """Return the description of an experiment."""
     link = f"#/experiments/{experiment_id}/runs?viewStateShareKey={SHARE_KEY}"
     return (
         "Randomized smoothing with acr-ray: trainings, certifications, searches and reports "

@@ -26,5 +26,5 @@ class _ListeningConfig(TorchConfig):
 
 
 def listening_torch(backend: str) -> TorchConfig:
-    """The process group's configuration; ``backend``: ``gloo`` or ``nccl``."""
+    """Return the process group's configuration; ``backend``: ``gloo`` or ``nccl``."""
     return _ListeningConfig(backend=backend)

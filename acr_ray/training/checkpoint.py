@@ -115,7 +115,7 @@ def read_state(text: str, source: str) -> dict[str, Any]:
 
 
 def check_files(folder: Path, state: dict[str, Any]) -> None:
-    """Raises DamagedCheckpoint if a file beside ``state.json`` is not the one it describes."""
+    """Raise DamagedCheckpoint if a file beside ``state.json`` is not the one it describes."""
     files = state.get("files")
     # Only these are read: a state file does not choose what is opened.
     if not isinstance(files, dict) or set(files) != {MODEL, OPTIMIZER, SAMPLES}:

@@ -49,7 +49,7 @@ class CheckpointStore:
         self._failing = False
 
     def entries(self) -> list[Entry]:
-        """The checkpoints, oldest first."""
+        """Return the checkpoints, oldest first."""
         names = [name.removesuffix(f".{STATE}") for name in self.folder.names(f".{STATE}")]
         names = [name for name in names if re.fullmatch(r"\d{1,9}_\d{1,12}_\w+", name)]
         return sorted(Entry(int(n.split("_")[0]), int(n.split("_")[1]), n) for n in names)
@@ -81,11 +81,11 @@ class CheckpointStore:
         return True
 
     def best(self) -> Entry | None:
-        """The checkpoint of whole epochs with the best last record; of equals the first."""
+        """Return the checkpoint of whole epochs with the best last record; of equals the first."""
         return self._best({entry: self._history(entry) for entry in self.entries()})
 
     def newest_intact(self) -> Entry | None:
-        """The newest checkpoint that verifies; None if there is none at all.
+        """Return the newest checkpoint that verifies; None if there is none at all.
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and none verifies.

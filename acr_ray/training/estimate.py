@@ -27,7 +27,7 @@ def label_counts(
     group: Group,
     loader_workers: int = 0,
 ) -> NDArray[np.int64]:
-    """How many of ``draws`` noise draws of each item get its label.
+    """Return how many of ``draws`` noise draws of each item get its label.
 
     Batches are cut from the whole list before it is shared out, and noise belongs to the image, so the counts don't
     depend on the number of workers.

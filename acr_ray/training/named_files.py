@@ -53,7 +53,7 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What is allowed and may not be meant."""
+    """Return what is allowed and may not be meant."""
     warnings, target = unusual_values(recipe), getattr(recipe.method, "target", None)
     if target is None:
         return warnings
@@ -64,7 +64,7 @@ def warnings_of(recipe: Recipe) -> list[str]:
 
 
 def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) -> tuple[Any, ModelCard]:  # noqa: B006
-    """The model of ``discard.checkpoint`` and what it is.
+    """Return the model of ``discard.checkpoint`` and what it is.
 
     Raises:
         UserError: it cannot be loaded, has other classes, was trained at another σ, or is not the one of
@@ -92,7 +92,7 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
 
 
 def check_own_source(recipe: Recipe, contents: Contents) -> None:
-    """Raises UserError if this process has another source of a user's own method than the driver."""
+    """Raise UserError if this process has another source of a user's own method than the driver."""
     expected = contents.get(recipe.method.name)
     if expected is None:
         return
@@ -120,5 +120,5 @@ def _target(path: str, images: ImageSet) -> ModelCard:
 
 
 def _sigma(recipe: Recipe) -> float | None:
-    """What the σ of a model or file that discards must be; None: any."""
+    """Return what the σ of a model or file that discards must be; None: any."""
     return None if recipe.discard.any_sigma else recipe.training.sigma

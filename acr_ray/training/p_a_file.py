@@ -66,7 +66,7 @@ def write_p_a(folder: Folder, images: ImageSet, recipe: Recipe, progress: Progre
 
 
 def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = None) -> NDArray[np.int64]:
-    """Label counts of every training sample from such a file.
+    """Return label counts of every training sample from such a file.
 
     Only ``image``, ``label``, ``p_a`` and ``draws`` are needed: a file made elsewhere will do. Of a file with several
     estimates the ``discard`` ones are taken.

@@ -10,7 +10,7 @@ from acr_ray.smoothing.bounds import lower_bound
 
 
 def kept_by_p_a(counts: NDArray[np.int64], draws: int, p_t: float) -> NDArray[np.bool_]:
-    """Which samples are not hard: ``counts / draws >= p_t``.
+    """Return which samples are not hard: ``counts / draws >= p_t``.
 
     Args:
         counts: noise draws that got the sample's own label, ``(N,)`` in [0, draws].

@@ -106,7 +106,7 @@ class SampleSelection:
         return Selected(population, p_a, record)
 
     def discard_counts(self, epoch: int) -> NDArray[np.int64]:
-        """Label counts of every training sample, as discarding at this epoch needs them."""
+        """Return label counts of every training sample, as discarding at this epoch needs them."""
         discard = self.recipe.discard
         if discard.p_a_file is not None:
             expected = self.contents.get(discard.p_a_file)
@@ -121,7 +121,7 @@ class SampleSelection:
         return self._counts(engine, images, everything, discard.draws, f"discard/{epoch}", discard.view)
 
     def _of_checkpoint(self) -> tuple[SamplingEngine, ImageSet]:
-        """The model that estimates p_A, and the images with their labels counted as its classes are."""
+        """Return the model that estimates p_A, and the images with their labels counted as its classes are."""
         t, device = self.recipe.training, self.networks.device
         model, card = discarding_model(self.recipe, self.images, self.contents)
         model = model.to(device=device, memory_format=self.networks.memory_format)

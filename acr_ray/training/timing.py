@@ -47,10 +47,10 @@ class Timers:
         self._pending.clear()
 
     def take(self, images: int, seconds: float) -> dict[str, float]:
-        """What a record says of an epoch, and begin anew.
+        """Return what a record says of an epoch, and begin anew.
 
         Args:
-            images: noisy samples that all workers trained on in these seconds.
+            images: noise draws that all workers trained on in these seconds.
             seconds: of the epoch, by this worker's clock, > 0.
 
         Returns:

@@ -231,7 +231,7 @@ def _card(recipe: Recipe, images: ImageSet, config: WorkerConfig) -> ModelCard:
 
 
 def _preempted() -> bool:
-    """Whether Ray has told this worker that a node of the run will be taken away.
+    """Return whether Ray has told this worker that a node of the run will be taken away.
 
     `ray.train.get_preemption_info` answers the same, but makes all workers wait for each other each time; `WorkerSync`
     already has them agree.

@@ -27,7 +27,7 @@ class Workers:
         return self.count if self.most is None else f"{self.count}:{self.most}"
 
     def check_fits(self) -> None:
-        """Raises UserError if the cluster could never hold the workers (Ray Train would wait for ever)."""
+        """Raise UserError if the cluster could never hold the workers (Ray Train would wait for ever)."""
         import ray
 
         if self.gpus not in (0, 1):

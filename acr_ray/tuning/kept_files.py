@@ -47,12 +47,12 @@ def _read(folder: Folder, name: str, schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def read_entry(folder: Folder, name: str) -> dict[str, Any]:
-    """A trunk's entry. Raises UserError if it is something else."""
+    """Return a trunk's entry. Raises UserError if it is something else."""
     return _read(folder, name, _Entry)
 
 
 def read_report(folder: Folder, name: str) -> dict[str, Any]:
-    """A trial's report. Raises UserError if it is something else."""
+    """Return a trial's report. Raises UserError if it is something else."""
     return _read(folder, name, _Report)
 
 

@@ -101,7 +101,7 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
 
 
 def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
-    """What every trial logs: what was asked for, then all kinds."""
+    """Return what every trial logs: what was asked for, then all kinds."""
     ceiling = max_radius(sigma, n, alpha)
     fixed = [Objective(Metric.ACR), Objective(Metric.HARD_SHARE)]
     fixed += [Objective(Metric.CERTIFIED_ACCURACY, float(f"{r * sigma:.6g}")) for r in RADII if r * sigma <= ceiling]
@@ -110,7 +110,7 @@ def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> 
 
 
 def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict[str, float]:
-    """The objectives by name. The label is the class that is certified, so a wrong answer has radius 0."""
+    """Return the objectives by name. The label is the class that is certified, so a wrong answer has radius 0."""
     radii, p_a = counts.radii, counts.right / counts.draws
     values = {}
     for objective in objectives:
@@ -127,12 +127,12 @@ def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict
 
 
 def failed(objectives: tuple[Objective, ...]) -> dict[str, float]:
-    """What counts for a trial that could not be trained."""
+    """Return what counts for a trial that could not be trained."""
     return {objective.name: objective.worst for objective in objectives}
 
 
 def pareto_front(values: NDArray[np.float64], signs: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which rows no other row beats: none is at least as good in every column and better in one.
+    """Return which rows no other row beats: none is at least as good in every column and better in one.
 
     Args:
         values: ``(K, D)``; rows with NaN are not on the front and beat nobody.

@@ -68,7 +68,7 @@ def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
 def write_page(
     out: Folder, context: SearchContext, reports: list[Report], summary: dict[str, Any], baseline: Report | None = None
 ) -> None:
-    """Leaves the picture and ``report.html``, which needs no other file."""
+    """Leave the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
     title = f"Search over {context.recipe.name}: {len(reports)} trials"

@@ -43,7 +43,7 @@ def _free(groups: set[str]) -> int:
 
 
 def _groups_of_this_job() -> set[str]:
-    """Ids (hex) of the groups that hold resources for this job."""
+    """Return the ids (hex) of the groups that hold resources for this job."""
     own = ray.get_runtime_context().get_job_id()
     # A placement group's id ends with the id of the job that made it.
     table = placement_group_table()
@@ -51,7 +51,7 @@ def _groups_of_this_job() -> set[str]:
 
 
 def _inhabited() -> set[str]:
-    """Ids of the groups in which an actor lives or is about to. Where that can't be asked, all of them."""
+    """Return the ids of the groups in which an actor lives or is about to. Where that can't be asked, all of them."""
     from ray.util.state import list_actors
 
     own = ray.get_runtime_context()

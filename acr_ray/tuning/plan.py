@@ -67,7 +67,7 @@ def attack_passes(copies: int, active: Sequence[float], looks: Sequence[bool]) -
 
 
 def discard_passes(recipe: Recipe, images: int) -> Passes:
-    """The p_A estimate that discards; none if another checkpoint or a file has it, not the network trained."""
+    """Return the p_A estimate that discards; none if another checkpoint or a file has it, not the network trained."""
     discard = recipe.discard
     own = discard.enabled and discard.checkpoint is None and discard.p_a_file is None
     return Passes(_whole_blocks(recipe.discard.draws) * images if own else 0, 0)
@@ -87,7 +87,7 @@ def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record:
 
 
 def trunk_passes(recipes: Sequence[Recipe], images: int) -> Passes:
-    """All trunks that these forked trials need: each as long as its latest fork, each estimate once.
+    """Return all trunks that these forked trials need: each as long as its latest fork, each estimate once.
 
     Trunks differ in whatever acts before E_t; estimates in the trunk, E_t and how they are drawn.
     """
@@ -129,7 +129,7 @@ def search_passes(
 
 
 def validation_passes(images: int, n: int, looks: Sequence[int], rows: int) -> int:
-    """The most that validating once can pass: every image all draws.
+    """Return the most that validating once can pass: every image all draws.
 
     Args:
         images: validation images.
@@ -142,6 +142,6 @@ def validation_passes(images: int, n: int, looks: Sequence[int], rows: int) -> i
 
 
 def _whole_blocks(draws: int, rows: int = 500) -> int:
-    """Draws of an estimate with its last block drawn whole."""
+    """Return the draws of an estimate with its last block drawn whole."""
     block = min(draws, rows)
     return -(-draws // block) * block

@@ -25,18 +25,18 @@ Report = dict[str, Any]
 
 
 def measured(reports: list[Report], finished_only: bool = True) -> list[Report]:
-    """The reports of trials that were measured; unless told otherwise only of those trained to their end."""
+    """Return the reports of trials that were measured; unless told otherwise only of those trained to their end."""
     wanted = {TrialStatus.FINISHED} if finished_only else {TrialStatus.FINISHED, TrialStatus.STOPPED}
     return [r for r in reports if r["status"] in wanted and not np.isnan(r[ACR.name])]
 
 
 def best_of(reports: list[Report], objective: Objective) -> Report | None:
-    """The finished trial with the best value, the earliest of equal ones."""
+    """Return the finished trial with the best value, the earliest of equal ones."""
     return max(measured(reports), key=lambda r: objective.sign * r[objective.name], default=None)
 
 
 def front_of(reports: list[Report], objectives: tuple[Objective, ...], finished_only: bool = True) -> list[Report]:
-    """The trials that none of the others beats in all of these objectives, the best in the first one first."""
+    """Return the trials that none of the others beats in all of these objectives, the best in the first one first."""
     rows = list({r["trial"]: r for r in measured(reports, finished_only)}.values())
     if not rows:
         return []
@@ -47,7 +47,7 @@ def front_of(reports: list[Report], objectives: tuple[Objective, ...], finished_
 
 
 def trunk_files(out: Folder, reports: list[Report]) -> list[TrunkFiles]:
-    """The trunks that these trials fork from, each once."""
+    """Return the trunks that these trials fork from, each once."""
     return [TrunkFiles(out, sha) for sha in dict.fromkeys(r.get("trunk", "") for r in reports) if sha]
 
 
@@ -72,7 +72,7 @@ def costs(out: Folder, reports: list[Report], baseline: Report | None = None) ->
 
 
 def best_recipe(context: SearchContext, report: Report) -> Recipe:
-    """The recipe of a trial, under a name of its own, for `jobs.train`."""
+    """Return the recipe of a trial, under a name of its own, for `jobs.train`."""
     return context.recipe.change(
         {**report["point"], "name": f"{context.recipe.name}-{report['trial']}"}, context.recipe.name
     )
@@ -118,7 +118,7 @@ def summary_of(
 
 
 def about(context: SearchContext, report: Report) -> Report:
-    """A trial in a few numbers."""
+    """Return a trial in a few numbers."""
     metrics = {o.name: _measurement(report, o) for o in context.objectives}
     numbers = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
     numbers |= {"status": str(report["status"]), "trunk": report.get("trunk", "")}
@@ -128,7 +128,7 @@ def about(context: SearchContext, report: Report) -> Report:
 
 
 def acr_front(reports: list[Report]) -> list[Report]:
-    """The front of ACR against hard images, the highest ACR first.
+    """Return the front of ACR against hard images, the highest ACR first.
 
     Trials that were stopped early are in it as last measured: a scheduler that goes by ACR stops those that give up
     fewer images, and what it hides so is what this front is for.

@@ -43,7 +43,7 @@ class Rungs:
 
 
 def place(forks: tuple[int, ...], epochs: int) -> Rungs:
-    """The schedule of a space.
+    """Return the schedule of a space.
 
     Args:
         forks: the E_t values of the space, none after the last epoch; empty: trials differ from the first epoch on.

@@ -55,7 +55,7 @@ class Search:
 
 
 def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None) -> int:
-    """How many trials a cluster holds at once, at least one.
+    """Return how many trials a cluster holds at once, at least one.
 
     Trials of several workers take their CPUs through Ray Train, where Tune does not see them: without a limit all of
     them would wait for the rest of their workers.
@@ -128,7 +128,7 @@ def _begin(out: Folder) -> None:
 
 
 def creation_number(path: str) -> int:
-    """Which trial of the search a folder of Tune's belongs to: 3 of ``…/trial_4b9de_00003``.
+    """Return which trial of the search a folder of Tune's belongs to: 3 of ``…/trial_4b9de_00003``.
 
     A folder that was there when the driver was killed is not used again: its trial's next has a few more letters,
     ``trial_4b9de_00003_5578``. Optuna's trials have no numbers (``trial_7e1f7a34``); all are 0, which leaves them in
@@ -173,7 +173,7 @@ def _record(context: SearchContext, search: Search, result: Any, lost: Mapping[s
 
 
 def _trainable(context: SearchContext) -> Any:
-    """What Tune runs, with what it holds while it runs."""
+    """Return what Tune runs, with what it holds while it runs."""
     shared = {"context": context, "claims": RemoteClaims()}
     if context.workers.count == 1:
         trainable = tune.with_parameters(OneWorkerTrial, **shared)
@@ -197,7 +197,7 @@ def scheduler_of(context: SearchContext, search: Search) -> Any:
 
 
 def run_here(context: SearchContext, search: Search) -> list[dict[str, Any]]:
-    """The same search without a cluster: trial after trial in this process, with Tune's scheduler deciding.
+    """Run the same search without a cluster: trial after trial in this process, with Tune's scheduler deciding.
 
     For lists of points (grid, random). Reports are those of `run_search` with one trial at a time.
     """

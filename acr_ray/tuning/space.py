@@ -50,7 +50,7 @@ class Domain:
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
     def at(self, u: float) -> Any:
-        """The value at ``u`` in [0, 1): equal stretches for the values of a list, or along the range."""
+        """Return the value at ``u`` in [0, 1): equal stretches for the values of a list, or along the range."""
         if self.values:
             return self.values[int(u * len(self.values))]
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -64,7 +64,7 @@ class Domain:
         return min(max(float(f"{value:.6g}"), self.low), self.high)
 
     def grid(self) -> tuple[Any, ...]:
-        """The list; of a range its ends and what lies between, `GRID_OF_RANGE` values or fewer."""
+        """Return the list; of a range its ends and what lies between, `GRID_OF_RANGE` values or fewer."""
         if self.values:
             return self.values
         last = GRID_OF_RANGE - 1
@@ -79,7 +79,7 @@ class Domain:
         return (min(numbers), max(numbers)) if len(numbers) == len(self.values) > 2 else self.values
 
     def every(self) -> tuple[Any, ...]:
-        """All values if they can be listed, else the ends."""
+        """Return all values if they can be listed, else the ends."""
         if self.values:
             return self.values
         if self.whole and self.high - self.low < MOST_CHECKED:
@@ -110,24 +110,24 @@ class Space:
         return {domain.field: domain.text() for domain in self.domains}
 
     def recipes_naming(self, recipe: Recipe) -> list[Recipe]:
-        """A recipe for each value of the space that is a path or a method's name."""
+        """Return a recipe for each value of the space that is a path or a method's name."""
         values = [(d.field, value) for d in self.domains if d.field in (*PATHS, "method.name") for value in d.values]
         return [recipe.change({field: value}, recipe.name) for field, value in values]
 
     def own_point(self, recipe: Recipe) -> Point | None:
-        """The recipe's own values, for the paper's recipes its tuned ones; None if they lie outside."""
+        """Return the recipe's own values, for the paper's recipes its tuned ones; None if they lie outside."""
         values = recipe.flat()
         point = {domain.field: values[domain.field] for domain in self.domains}
         return point if all(domain.contains(point[domain.field]) for domain in self.domains) else None
 
     def forks(self, recipe: Recipe) -> tuple[int, ...]:
-        """The values of E_t that trials fork at, ascending; of a range the two ends."""
+        """Return the values of E_t that trials fork at, ascending; of a range the two ends."""
         domain = self._domain("training.e_t")
         values = (recipe.training.e_t,) if domain is None else domain.values or (domain.low, domain.high)
         return tuple(sorted({int(value) for value in values}))
 
     def epochs(self, recipe: Recipe) -> int:
-        """The fewest epochs of a trial."""
+        """Return the fewest epochs of a trial."""
         domain = self._domain("training.epochs")
         return recipe.training.epochs if domain is None else int(min(domain.values or (domain.low,)))
 
@@ -190,7 +190,7 @@ def default_space(recipe: Recipe) -> Space:
 
 
 def check_space(space: Space, recipe: Recipe) -> None:
-    """Raises UserError if a point of the space is no recipe: each value alone, then the extremes together."""
+    """Raise UserError if a point of the space is no recipe: each value alone, then the extremes together."""
     for domain in space.domains:
         parts = PARTS.get(domain.field) or PARTS.get(domain.field.partition(".")[0], ())
         acts = any(f"{part}.enabled" in space.fields or getattr(recipe, part).enabled for part in parts)
@@ -217,13 +217,13 @@ def _allowed(recipe: Recipe, point: Point, space: Space, named: str) -> None:
 
 
 def grid_points(space: Space) -> list[Point]:
-    """Every combination, the last field changing fastest."""
+    """Return every combination, the last field changing fastest."""
     combinations = itertools.product(*(domain.grid() for domain in space.domains))
     return [dict(zip(space.fields, values, strict=True)) for values in combinations]
 
 
 def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int) -> list[Point]:
-    """The points of a search that decides them beforehand, a function of its arguments alone.
+    """Return the points of a search that decides them beforehand, a function of its arguments alone.
 
     The recipe's own point comes first if it lies in the space. ``grid``: the grid in an order drawn by the seed,
     for neighbours in a grid share a trunk and would wait for it, and ASHA compares early trials with early ones; the
@@ -278,7 +278,7 @@ def _domain(field: str, text: str, recipe: Recipe) -> Domain:
 
 
 def _value(recipe: Recipe, field: str, text: str) -> Any:
-    """A value as the recipe holds it. What only other fields forbid is `check_space`'s to say."""
+    """Return a value as the recipe holds it. What only other fields forbid is `check_space`'s to say."""
     from acr_ray.settings.base import parse
 
     section, _, name = field.rpartition(".")

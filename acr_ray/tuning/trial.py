@@ -27,13 +27,13 @@ POINT = "point"  # where a list of points stands in Tune's configuration
 
 
 def check_node(context: SearchContext) -> None:
-    """Raises UserError if this machine lacks what a trial needs."""
+    """Raise UserError if this machine lacks what a trial needs."""
     if problem := node_problem(Folder(context.out), SEARCH_BEGUN):
         raise UserError(problem)
 
 
 def point_of(config: dict[str, Any]) -> Point:
-    """A trial's values: from a list of points, or as a searcher suggests them."""
+    """Return a trial's values: from a list of points, or as a searcher suggests them."""
     return config.get(POINT, config)
 
 

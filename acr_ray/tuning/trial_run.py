@@ -96,7 +96,7 @@ class SearchContext:
         return "cuda" if self.workers.gpus else "cpu"
 
     def trial_id(self, point: Point) -> str:
-        """A trial's name: what decides its weights and how it is measured, so equal trials have the same."""
+        """Return a trial's name: what decides its weights and how it is measured, so equal trials have the same."""
         recipe = self.recipe.change(point, self.recipe.name)
         return digest(recipe.identity(self.contents) | self.run_context | self.validation.flat())[:12]
 
@@ -173,7 +173,7 @@ class TrialRun:
         self.state = TrialState(**json.loads((folder / TRIAL_PROGRESS).read_text()))
 
     def finished(self) -> dict[str, Any] | None:
-        """The report of this trial if it, or an equal one, has been finished before."""
+        """Return the report of this trial if it, or an equal one, has been finished before."""
         folder, name = Folder(self.context.out) / TRIALS, f"{self.trial_id}.json"
         return read_report(folder, name) if folder.is_file(name) else None
 

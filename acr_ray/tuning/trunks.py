@@ -38,13 +38,13 @@ WAIT = 0.3  # seconds between checks for what another trial is making
 
 
 def trunk_identity(recipe: Recipe, run_context: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
-    """What decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
+    """Return what decides a trunk: the recipe without what acts from E_t on, the seed, the images and the hardware."""
     early = {name: value for name, value in recipe.identity(contents).items() if not name.startswith(ACT_FROM_E_T)}
     return early | run_context
 
 
 def trunk_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of a trunk: the trial's without its three parts."""
+    """Return the recipe of a trunk: the trial's without its three parts."""
     off = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
     return recipe.change({**off, "training.e_t": 0}, recipe.name)
 
@@ -65,7 +65,7 @@ class Passes:
 
 
 def passes_of(records: list[dict[str, Any]]) -> Passes:
-    """What these epochs cost, p_A estimates included."""
+    """Return what these epochs cost, p_A estimates included."""
     return Passes(sum(r["forward_passes"] for r in records), sum(r["backward_passes"] for r in records))
 
 
@@ -80,13 +80,13 @@ class TrunkFiles:
         self.sha, self.folder = sha, out / TRUNKS / sha
 
     def checkpoints(self) -> dict[int, dict[str, Any]]:
-        """The checkpoints by epoch, ascending."""
+        """Return the checkpoints by epoch, ascending."""
         names = [name for name in self.folder.names(".json") if name.startswith("epoch_")]
         entries = [read_entry(self.folder, name) for name in names]
         return {entry["epoch"]: entry for entry in sorted(entries, key=lambda entry: entry["epoch"])}
 
     def at(self, epoch: int) -> dict[str, Any] | None:
-        """The checkpoint that trials fork from at this epoch, if there is one."""
+        """Return the checkpoint that trials fork from at this epoch, if there is one."""
         name = _pointer(epoch)
         entry = read_entry(self.folder, name) if self.folder.is_file(name) else None
         return entry if entry and entry["kept"] else None
@@ -119,7 +119,7 @@ class TrunkFiles:
             trainer.load(Path(temporary), self.sha)
 
     def estimate(self, key: str) -> NDArray[np.int64] | None:
-        """A shared p_A estimate as label counts of every training sample."""
+        """Return a shared p_A estimate as label counts of every training sample."""
         if not self.folder.is_file(f"p_a_{key}.json"):
             return None
         return safe_numpy.load(self.folder.read_bytes(f"p_a_{key}.safetensors"))["counts"]
@@ -129,7 +129,7 @@ class TrunkFiles:
         self.folder.write_json(f"p_a_{key}.json", about)
 
     def passes(self) -> Passes:
-        """What the trunk cost: its epochs up to the last fork, and its p_A estimates."""
+        """Return what the trunk cost: its epochs up to the last fork, and its p_A estimates."""
         names = [n for n in self.folder.names(".json") if n.startswith(("epoch_", "p_a_"))]
         entries = [read_entry(self.folder, name) for name in names]
         return passes_of([entry for entry in entries if entry.get("kept", True)])

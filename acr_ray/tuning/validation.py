@@ -28,7 +28,7 @@ def write_images(folder: Folder, counts: ValidationCounts) -> None:
 
 
 def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None if it left none."""
+    """Return the radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None if it left none."""
     if not folder.is_file(VALIDATION):
         return None
     values = read_image_values(folder, VALIDATION)
@@ -61,7 +61,7 @@ def held_out(images: ImageSet, settings: ValidationSettings, seed: int) -> tuple
 
 
 def expected_radius(right: NDArray, draws: NDArray, n: int, alpha: float, sigma: float) -> NDArray[np.float64]:
-    """The radius that n draws certify, as far as these draws tell: exact if they are n.
+    """Return the radius that n draws certify, as far as these draws tell: exact if they are n.
 
     Fewer draws are carried on to n at the share (right + 1/2) / (draws + 1) (Krichevsky & Trofimov): all of 50 right
     does not mean all of 2000. No certificate: if an image stops early nothing is promised about its p_A, only
@@ -74,7 +74,7 @@ def expected_radius(right: NDArray, draws: NDArray, n: int, alpha: float, sigma:
 
 
 def enough(right: NDArray, draws: NDArray, tolerance: float) -> NDArray[np.bool_]:
-    """Which images need no more draws for the sake of the trial's rank.
+    """Return which images need no more draws for the sake of the trial's rank.
 
     Either the standard error of the radius, ``σ √(p (1 - p) / draws) / φ(Φ⁻¹(p))``, is at most ``tolerance`` σ
     (averaged over the images that is less than trials differ by), or p_A < 1/2 at 99 %: the image counts 0.

@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 
 def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) -> str:
-    """The best trial by ACR against the Gaussian baseline and the other trials; empty if nothing was measured.
+    """Return the best trial by ACR against the Gaussian baseline and the other trials; empty if nothing was measured.
 
     Intervals are for 95 %: of a share Clopper and Pearson's, of differences on the same images the normal one. That
     the best trial was chosen by these very images is in none of them, which flatters it a little.
@@ -42,7 +42,7 @@ def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) 
 
 
 def _against_baseline(out: Folder, best: Report, images, baseline: Report | None, sentences: list[str]) -> bool | None:
-    """Adds what is to be said. Returns whether the best trial has more hard images; None: not known."""
+    """Add what is to be said. Returns whether the best trial has more hard images; None: not known."""
     if baseline is None or baseline["status"] != TrialStatus.FINISHED:
         return None
     gaussian = read_images(out / TRIALS / baseline["trial"])
@@ -73,7 +73,7 @@ def _other_end(front: list[Report]) -> str:
 
 
 def _hard(report: Report, images) -> str:
-    """A share with its interval, if the number of images is known."""
+    """Return a share with its interval, if the number of images is known."""
     if images is None:
         return _percent(report)
     count, n = int(images[1].sum()), len(images[1])

@@ -18,7 +18,7 @@ MOST_BYTES = 3_000_000
 
 
 def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         report: what to show.

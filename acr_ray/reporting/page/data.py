@@ -49,7 +49,7 @@ def page_data(report: Report) -> dict[str, Any]:
 
 
 def tenths(share: float) -> int:
-    """A share in tenths of a percent, rounded exactly as `percent_text` prints it."""
+    """Return a share in tenths of a percent, rounded exactly as `percent_text` prints it."""
     return round(float(percent_text(share)) * 10)
 
 
@@ -62,7 +62,7 @@ def radius_grid(report: Report, n: int, alpha: float) -> list[float]:
 
 
 def _ecdf(report: Report) -> dict[str, Any]:
-    """Every curve at the same points, dense near 1; exact at each."""
+    """Return every curve at the same points, dense near 1; exact at each."""
     start = min(s.distribution.known_from for s in report.sources)
     even = np.linspace(start, 1.0, round((1 - start) / 0.0025) + 1)
     x = np.unique(np.round(np.concatenate([even, 1 - np.logspace(-2, -5, 61)]), 6))
@@ -123,7 +123,7 @@ def _entry(
 
 
 def interval_text(interval: tuple[float, float]) -> str:
-    """A 95 % interval of ACR as shown beside it."""
+    """Return a 95 % interval of ACR as shown beside it."""
     return f"[{', '.join(map(acr_text, interval))}]"
 
 

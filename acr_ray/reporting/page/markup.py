@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 
 def prose(sentence: str) -> str:
-    """A sentence of ours as HTML, p_A and comparisons set as a reader expects them."""
+    """Return a sentence of ours as HTML, p_A and comparisons set as a reader expects them."""
     return text(sentence.replace(">=", "≥")).replace("p_A", "<i>p<sub>A</sub></i>")
 
 
@@ -65,13 +65,13 @@ def warnings(report: Report) -> str:
 
 
 def name_cell(row: Row) -> str:
-    """The method, and beside it, never far away, that its run is incomplete."""
+    """Return the method, and beside it, never far away, that its run is incomplete."""
     tag = row.shown_name.removeprefix(row.name).strip(" ()")
     return text(row.name) + (f' <span class="tag">{text(tag)}</span>' if tag else "")
 
 
 def table(report: Report) -> str:
-    """The comparison table; the script only changes what is chosen, not how it is read."""
+    """Return the comparison table; the script only changes what is chosen, not how it is read."""
     common = report.common_budget
     # Hard images stand right behind ACR, where no width of screen or paper cuts them off.
     hard = "hard, p<sub>A</sub> &lt; 0.5 (%)"
@@ -111,7 +111,7 @@ def _table_row(k: int, row: Row, report: Report) -> str:
 
 
 def p_a_table(report: Report) -> str:
-    """The curves at a few points, for whoever reads rather than looks."""
+    """Return the curves at a few points, for whoever reads rather than looks."""
     rows = []
     for source, row in zip(report.sources, report.rows, strict=True):
         shares = source.distribution.at_least(TABLE_P_A)
@@ -159,7 +159,7 @@ def acr_by_bin_table(report: Report) -> str:
 
 
 def ranking(report: Report) -> str:
-    """Which order ACR gives at small and large budgets, and who overtakes whom between."""
+    """Return which order ACR gives at small and large budgets, and who overtakes whom between."""
     if len(report.rows) < 2:
         return "With more draws the same classifier gets a higher ACR; nothing about it has changed."
     sources = [s for s in report.sources if not s.sequential]
@@ -236,6 +236,6 @@ def row_colour(k: int, row: Row) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, rounded towards smaller numbers as radii are."""
+    """Return a difference with its sign, rounded towards smaller numbers as radii are."""
     shown = round_down(value, 4)
     return shown.replace("-", "−") if value <= 0 else f"+{shown}"

@@ -37,7 +37,7 @@ class WorkerSync:
         self._time = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether to ask before this step; the same on every worker."""
+        """Return whether to ask before this step; the same on every worker."""
         return step >= self._next
 
     def ask(self, step: int, failed: torch.Tensor) -> tuple[Request, int]:
