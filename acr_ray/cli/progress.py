@@ -62,7 +62,7 @@ class EpochLines:
     def __call__(self, record: dict[str, Any]) -> None:
         epoch, epochs, now = record["epoch"] + 1, self._recipe.training.epochs, time.monotonic()
         self._first = self._first or (epoch, now)
-        begins = self._recipe.adapts and record["epoch"] == self._recipe.training.e_t
+        begins = self._recipe.changes_at_e_t and record["epoch"] == self._recipe.training.e_t
         if begins:
             print(self._what_begins(record), flush=True)
         if now - self._printed < SECONDS and epoch < epochs and not begins:

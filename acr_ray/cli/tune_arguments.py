@@ -80,7 +80,7 @@ class TuneArguments:
     @cached_property
     def forks(self) -> tuple[int, ...]:
         """The values of E_t at which trials leave their trunk."""
-        return self.domains.forks(self.recipe) if self.recipe.adapts else ()
+        return self.domains.forks(self.recipe) if self.recipe.changes_at_e_t else ()
 
     @cached_property
     def rungs(self) -> Any:

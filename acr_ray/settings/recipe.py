@@ -132,7 +132,7 @@ class Recipe(Settings):
     attack: AttackSettings = AttackSettings()
 
     @property
-    def adapts(self) -> bool:
+    def changes_at_e_t(self) -> bool:
         """Whether anything changes at epoch E_t."""
         return self.discard.enabled or self.reweigh.enabled or self.attack.enabled or self.training.replacement
 
@@ -179,7 +179,7 @@ class Recipe(Settings):
     def _clashes(self) -> Iterator[str]:
         """Yield all fields that do not go together, so that a user mends them at once."""
         t = self.training
-        if self.adapts and t.e_t >= t.epochs:
+        if self.changes_at_e_t and t.e_t >= t.epochs:
             yield (
                 f"training.e_t = {t.e_t}: past the last epoch; allowed: 0 to {t.epochs - 1} (training.epochs - 1), or "
                 "--scale-epochs in place of --training.epochs, which moves all epochs"

@@ -41,11 +41,11 @@ class CheckpointStore:
         folder: of the checkpoints; every worker must see it.
         keep: the last so many are kept, >= 1, and the best.
         best_by: a key of `BEST`, looked up in the records of whole epochs.
-        say: gets one line if something went wrong that the run survives.
+        log_event: gets one line if something went wrong that the run survives.
     """
 
-    def __init__(self, folder: Folder, keep: int, best_by: str, say: Callable[[str], None]) -> None:
-        self.folder, self.keep, self.best_by, self.say = folder, keep, best_by, say
+    def __init__(self, folder: Folder, keep: int, best_by: str, log_event: Callable[[str], None]) -> None:
+        self.folder, self.keep, self.best_by, self.log_event = folder, keep, best_by, log_event
         self._failing = False
 
     def entries(self) -> list[Entry]:
@@ -68,11 +68,11 @@ class CheckpointStore:
         except OSError as error:
             self._delete(entry.name)
             if not self._failing:
-                self.say(f"the checkpoint of {entry.text} could not be written ({error}); training continues")
+                self.log_event(f"the checkpoint of {entry.text} could not be written ({error}); training continues")
             self._failing = True
             return False
         if self._failing:
-            self.say(f"checkpoints can be written again, from {entry.text} on")
+            self.log_event(f"checkpoints can be written again, from {entry.text} on")
         self._failing = False
         for older in self.entries():  # a place has one checkpoint, so that it names it
             if (older.epoch, older.step) == (epoch, step) and older != entry:
@@ -98,7 +98,7 @@ class CheckpointStore:
                     return entry
             except DamagedCheckpoint as error:
                 problem = str(error)
-                self.say(f"the checkpoint of {entry.text} is damaged and not used: {problem}")
+                self.log_event(f"the checkpoint of {entry.text} is damaged and not used: {problem}")
         if entries:
             raise DamagedCheckpoint(f"no checkpoint of this run is intact; the last problem: {problem}")
         return None
@@ -150,4 +150,4 @@ class CheckpointStore:
         try:
             self.folder.delete(file)
         except OSError as error:  # a store that is down for a moment; the next pruning finds it again
-            self.say(f"{self.folder}/{file} could not be deleted ({error})")
+            self.log_event(f"{self.folder}/{file} could not be deleted ({error})")

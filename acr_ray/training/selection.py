@@ -74,7 +74,7 @@ class SampleSelection:
             UserError: what the recipe discards by cannot be used.
         """
         t, discard, reweigh = self.recipe.training, self.recipe.discard, self.recipe.reweigh
-        if not self.recipe.adapts or epoch < t.e_t:
+        if not self.recipe.changes_at_e_t or epoch < t.e_t:
             return Selected(population)
         p_a: dict[str, NDArray[np.int64]] = {}
         record: dict[str, Any] = {}

@@ -158,7 +158,7 @@ def _profile(trainer: Trainer, out: Folder, config: WorkerConfig) -> Profile | N
     """Trace the first epoch trained here and epoch E_t, on one worker, if that is asked for."""
     if not config.profile or trainer.group.rank != 0:
         return None
-    epochs = {trainer.progress.epoch} | ({trainer.recipe.training.e_t} if trainer.recipe.adapts else set())
+    epochs = {trainer.progress.epoch} | ({trainer.recipe.training.e_t} if trainer.recipe.changes_at_e_t else set())
     return Profile(out / PROFILE, trainer.group.rank, epochs)
 
 

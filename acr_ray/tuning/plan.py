@@ -45,7 +45,7 @@ def epoch_passes(
     passes = Passes()
     for cut in steps(images, recipe.inputs_per_step):
         passes += Passes(*method.passes(cut.stop - cut.start, t.m))
-    if not recipe.adapts or epoch < t.e_t:
+    if not recipe.changes_at_e_t or epoch < t.e_t:
         return passes
     if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
         passes += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
@@ -82,7 +82,7 @@ def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record:
         if record is not None:
             known = (record.remaining[at], record.active[at], record.active[at - 1] if at else ())
         passes += epoch_passes(recipe, images, epoch, known)
-    estimates = not forked and recipe.adapts and recipe.training.e_t < epochs
+    estimates = not forked and recipe.changes_at_e_t and recipe.training.e_t < epochs
     return passes + (discard_passes(recipe, images) if estimates else Passes())
 
 
@@ -120,11 +120,11 @@ def search_passes(
         records: of each trial; None: the most that can be.
         epochs: to which each trial was trained; None: all to their end.
     """
-    passes = trunk_passes([r for r in recipes if r.adapts], images) if trunks else Passes()
+    passes = trunk_passes([r for r in recipes if r.changes_at_e_t], images) if trunks else Passes()
     for number, recipe in enumerate(recipes):
         last = recipe.training.epochs if epochs is None else epochs[number]
         record = None if records is None else records[number]
-        passes += trial_passes(recipe, images, trunks and recipe.adapts, last, record)
+        passes += trial_passes(recipe, images, trunks and recipe.changes_at_e_t, last, record)
     return passes
 
 

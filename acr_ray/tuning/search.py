@@ -67,7 +67,7 @@ def at_once(workers: Workers, resources: Mapping[str, float], asked: int | None)
 
 
 def run_search(
-    context: SearchContext, search: Search, on_event: OnReport = lambda point, report: None
+    context: SearchContext, search: Search, on_report: OnReport = lambda point, report: None
 ) -> list[dict[str, Any]]:
     """Run all trials, or those that are left, and return the last report of each in the order of their creation.
 
@@ -76,16 +76,16 @@ def run_search(
     finished are not run, one that was finished after Tune last wrote is found by its own report.
 
     Args:
-        on_event: called with every report, in the driver.
+        on_report: called with every report, in the driver.
 
     Raises:
         UserError: the cluster can never hold a trial.
     """
-    return _run(context, search, TUNE, None, on_event)
+    return _run(context, search, TUNE, None, on_report)
 
 
 def run_baseline(
-    context: SearchContext, search: Search, on_event: OnReport = lambda point, report: None
+    context: SearchContext, search: Search, on_report: OnReport = lambda point, report: None
 ) -> dict[str, Any] | None:
     """Run plain Gaussian training as one more trial, after the others: it forks from their trunk.
 
@@ -95,11 +95,11 @@ def run_baseline(
     if context.baseline is None:
         return None
     alone = replace(search, search="grid", scheduler="fifo", trials=1)
-    return _run(context, alone, TUNE_BASELINE, [context.baseline], on_event)[0]
+    return _run(context, alone, TUNE_BASELINE, [context.baseline], on_report)[0]
 
 
 def _run(
-    context: SearchContext, search: Search, name: str, points: list[Point] | None, on_event: OnReport
+    context: SearchContext, search: Search, name: str, points: list[Point] | None, on_report: OnReport
 ) -> list[dict[str, Any]]:
     """Ray Tune over these points, or those of the search, in a folder of its own."""
     context.workers.check_fits()
@@ -110,7 +110,7 @@ def _run(
     if tuner is None:
         Folder(context.out).delete(name)
         tuner = _tuner(context, search, trainable, name, points)
-    with watching(on_event) as watched:
+    with watching(on_report) as watched:
         results = tuner.fit()
     # A search that went on has its trials in another order; their names count them as they were made.
     ordered = sorted(results, key=lambda result: creation_number(result.path))

@@ -171,7 +171,7 @@ def default_space(recipe: Recipe) -> Space:
     t, domains = recipe.training, []
     copies = [m for m in (t.m // 2, t.m, 2 * t.m) if m >= 1 and t.batch_size % m == 0]
     domains.append(Domain("training.m", tuple(dict.fromkeys(copies))))
-    if recipe.adapts and t.e_t > 0:
+    if recipe.changes_at_e_t and t.e_t > 0:
         step = max(1, t.epochs // 15)
         forks = [e for k in range(-2, 3) if 1 <= (e := t.e_t + k * step) < t.epochs]
         domains.append(Domain("training.e_t", tuple(forks)))

@@ -71,7 +71,7 @@ class SearchContext:
 
         At the last E_t that trials fork at, so that their trunk is most of it.
         """
-        if self.recipe.method.name == "gaussian" and not self.recipe.adapts:
+        if self.recipe.method.name == "gaussian" and not self.recipe.changes_at_e_t:
             return None
         point: Point = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
         point |= {"training.replacement": False} if self.recipe.training.replacement else {}
@@ -153,7 +153,9 @@ class TrialRun:
     def forked(self) -> bool:
         """Whether the trial starts from a trunk. If nothing acts from E_t on there is nothing to share, but for the
         baseline, which starts at the end of the others' trunk."""
-        shares = self.trainer.recipe.adapts or (self.point == self.context.baseline and "training.e_t" in self.point)
+        shares = self.trainer.recipe.changes_at_e_t or (
+            self.point == self.context.baseline and "training.e_t" in self.point
+        )
         return self.context.trunks and shares
 
     def begin(self, claims: Claims) -> None:

@@ -116,7 +116,7 @@ def test_the_baseline_is_the_recipe_without_its_parts(recipe, forks, changes, tm
     here = replace(context_of(tmp_path), recipe=base, forks=forks)
     found = base.change(here.baseline)
     off = {"discard.enabled": False, "reweigh.enabled": False, "attack.enabled": False}
-    assert found == base.change(off | changes) and found.method.name == "gaussian" and not found.adapts
+    assert found == base.change(off | changes) and found.method.name == "gaussian" and not found.changes_at_e_t
     assert replace(here, recipe=load_recipe("digits-gaussian")).baseline is None
 
 

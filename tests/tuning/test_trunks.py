@@ -183,7 +183,7 @@ def test_what_acts_before_the_fork_makes_another_trunk():
     for field, value in {"training.m": 2, "training.sigma": 0.25, "training.milestones": (3,)}.items():
         assert trunk_identity(RECIPE.change({field: value}), {"seed": 0}) != base, field
     assert trunk_identity(RECIPE, {"seed": 1}) != base
-    assert not trunk_recipe(RECIPE).adapts and trunk_recipe(RECIPE).training.m == RECIPE.training.m
+    assert not trunk_recipe(RECIPE).changes_at_e_t and trunk_recipe(RECIPE).training.m == RECIPE.training.m
 
 
 def test_leases_expire_with_their_owner():
