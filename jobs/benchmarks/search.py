@@ -30,7 +30,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.objectives import logged, parse_objectives
-from acr_ray.tuning.plan import Record, search_passes, validation_passes
+from acr_ray.tuning.pass_counts import Record, search_passes, validation_passes
 from acr_ray.tuning.results import ACR, best_of, costs
 from acr_ray.tuning.rungs import place
 from acr_ray.tuning.space import Space, parse_space

@@ -13,7 +13,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.leases import Leases, heartbeat
 from acr_ray.tuning.objectives import logged
-from acr_ray.tuning.plan import Record, search_passes, validation_passes
+from acr_ray.tuning.pass_counts import Record, search_passes, validation_passes
 from acr_ray.tuning.results import costs
 from acr_ray.tuning.rungs import Rungs, place
 from acr_ray.tuning.trial_run import SINCE_FORKS, SearchContext, TrialRun

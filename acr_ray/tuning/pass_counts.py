@@ -38,7 +38,7 @@ def epoch_passes(
     Args:
         images: training images.
         record: samples left and shares of active draws in this epoch, and the shares in the one before (empty if
-            it made no attack), by which the loop decides at which steps to look first; None: unknown.
+            it made no attack), by which the loop decides at which steps to check first; None: unknown.
     """
     t, reweigh = recipe.training, recipe.reweigh
     method = build_method(recipe)
