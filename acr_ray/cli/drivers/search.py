@@ -101,8 +101,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
         if lost := [r for r in [*reports, *([baseline] if baseline else [])] if r["status"] == TrialStatus.LOST]:
             raise CommandFailed(
-                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best of "
-                f"the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
+                f"{len(lost)} of {len(reports)} trials were lost ({_reasons(lost)}); {out}/{BEST_RECIPE} is the best "
+                f"of the others, {out}/{TRIALS_TABLE} lists all; the same command tries the lost ones again"
             )
         out.write_json(SUMMARY, summary | {"code_version": __version__, "mlflow_run_id": tracker.run_id})
 
