@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 ELSEWHERE := and not static and not services and not images and not compose and not hosts and not slurm and not launcher
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
+# Two processes share the tests; all that start a Ray go to one of them (tests/conftest.py).
+SHARED := -n 2 --dist loadgroup
 
 # $(call debian,PROGRAM,PACKAGES): install Debian packages where a program is missing.
 debian = @PATH=$$PATH:/usr/sbin:/sbin command -v $(1) >/dev/null || { $(APT) update -qq && \
@@ -16,7 +18,7 @@ extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet -
   --constraint constraints.txt --editable ".[dev,$(1)]" && touch $(VENV)/.ready-$(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-ray test-slow test-endurance test-browser static-test services-test images-test compose-test \
+.PHONY: help setup demo bench test test-ray test-slow test-endurance test-browser gpu-test gpu-dry-test static-test services-test images-test compose-test \
   cluster-test ray-up-test slurm-test sbom audit lint format clean
 
 help: ## this list
@@ -35,19 +37,25 @@ demo: $(READY) ## train two ways on real digits, certify both, compare (about 3 
 	@$(BIN)/python -m jobs.demo
 
 bench: $(READY) ## every benchmark, the quick way (about 3 minutes)
-	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*BENCHMARKS)'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
+	@for name in $$($(BIN)/python -c 'from jobs.bench import BENCHMARKS; print(*(name for name in BENCHMARKS if name != "gpu"))'); do $(BIN)/python -m jobs.bench $$name --quick || exit 1; done
 
 test: $(READY) ## the tests, and one whole path through real jobs on Ray
-	$(PYTEST) -m "(smoke or not ray) and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
+	$(PYTEST) $(SHARED) -m "(smoke or not ray) and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-ray: $(READY) ## tests that start Ray clusters, kill what runs on them, and wait
 	$(PYTEST) -m "ray and not smoke and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-slow: $(READY) ## longer faults and statistics (about 22 minutes)
-	$(PYTEST) -m "slow and not gpu"
+	$(PYTEST) $(SHARED) -m "slow and not gpu"
 
 test-endurance: $(READY) ## dozens of kills at random moments, whole searches, every method killed (about an hour)
 	$(PYTEST) -m "endurance and not gpu"
+
+gpu-test: ## prove and measure the CUDA path on this machine's card (needs PyTorch alone, no Ray; about 6 minutes)
+	$(PYTHON) -m jobs.bench gpu --out results/gpu
+
+gpu-dry-test: $(READY) ## the same at toy size on the CPU, to see that every part runs (3 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m jobs.bench gpu --dry --out results/gpu-dry
 
 test-browser: $(READY) ## the report in headless Chromium (installs it where apt-get can)
 	$(call debian,chromium,chromium)

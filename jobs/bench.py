@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from acr_ray import __version__
-from acr_ray.cli.exits import run_command
+from acr_ray.cli.exits import CommandFailed, run_command
 from acr_ray.cli.parser import Parser
 from acr_ray.cli.ray_session import connect
 from acr_ray.settings.errors import UserError
@@ -47,6 +47,8 @@ def main(argv: list[str]) -> None:
     found = module.run(options)
     settings = {"benchmark": name, **vars(options)}
     print(json.dumps({**found, "device": _device(options.device), "versions": _versions(), "settings": settings}))
+    if failed := found.get("failed"):
+        raise CommandFailed(f"failed: {'; '.join(failed)}")
 
 
 def _check_device(device: str) -> None:

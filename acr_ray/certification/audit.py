@@ -30,7 +30,7 @@ class Audited:
 
     Attributes:
         where: its folder.
-        plan: what it set out to do; with another alpha or bound where that was asked for.
+        plan: what it set out to do; with another alpha or bound if that was asked for.
         store: its counts, judged by that plan.
     """
 
@@ -40,7 +40,7 @@ class Audited:
 
 
 def read_run(folder: Folder, alpha: float | None = None, bound: str | None = None) -> Audited:
-    """A run from its ledger, judged anew with another alpha or bound where one is given.
+    """A run from its ledger, judged anew with another alpha or bound if one is given.
 
     The draws of a fixed run do not depend on either, so any alpha chosen *before looking* is as good as one chosen
     before drawing. A sequential rule stops by its alpha; its runs can only be read with their own.

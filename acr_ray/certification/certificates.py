@@ -20,7 +20,7 @@ KEEP_COUNTS_UP_TO = 100  # classes; the ledger has all counts anyway
 
 
 def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
-    """One row for each finished image, by position: counts, and the bound where the rule is not a function of them.
+    """One row for each finished image, by position: counts, and the bound if the rule is not a function of them.
 
     The table's metadata say how many images there should be, and whether some are missing.
     """
@@ -67,7 +67,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
 
 
 def radii_of(table: pa.Table) -> np.ndarray:
-    """Certified radius of each row in input units, ``(images,)``; 0 where it abstains."""
+    """Certified radius of each row in input units, ``(images,)``; 0 if it abstains."""
     return radius(table["p_lower"].to_numpy(), table["sigma"].to_numpy()) if len(table) else np.zeros(0)
 
 

@@ -84,7 +84,7 @@ class Ledger:
                 yield f"{where} line {number}", self._parse(line, position, phases, f"{where} line {number}")
 
     def append(self, lines: Sequence[Line]) -> None:
-        """Write lines as one file. Raises OSError where the storage fails; nothing is written then."""
+        """Write lines as one file. Raises OSError if the storage fails; nothing is written then."""
         file = f"{self._last + 1:08d}.jsonl"
         text = "".join(self._line(*line) for line in lines)
         self._folder.write_text(file, text)

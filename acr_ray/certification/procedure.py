@@ -20,8 +20,8 @@ class Verdict:
     Attributes:
         outcome: how it ended; `Outcome.STOPPED_WRONG` only with ``stop_when_wrong``.
         predicted: the class selected by the n0 draws.
-        p_lower: lower bound on its probability, 0 where nothing is claimed.
-        counts: of the draws behind the bound; the selection draws' where it stopped before any other.
+        p_lower: lower bound on its probability, 0 if nothing is claimed.
+        counts: of the draws behind the bound; the selection draws' if it stopped before any other.
         n: how many draws those are.
         reason: why it ended.
     """

@@ -81,32 +81,32 @@ class RunPlan:
 
     @classmethod
     def load(cls, folder: Folder) -> RunPlan:
-        """Raises UserError where the folder holds no plan that can be read."""
+        """Raises UserError if the folder holds no plan that can be read."""
         if not folder.is_file(PLAN):
             raise UserError(f"{folder}: no certification run: {PLAN} is not there")
         where, images = f"{folder}/{PLAN}", f"{folder}/{PLAN_IMAGES}"
         try:
-            found = check(_PlanFile, check_version(folder.read_json(PLAN), where, SCHEMA_VERSION), where)
+            plan = check(_PlanFile, check_version(folder.read_json(PLAN), where, SCHEMA_VERSION), where)
             content = folder.read_bytes(PLAN_IMAGES, MOST_BYTES)
         except OSError as error:
             raise UserError(f"{folder}: its {PLAN} or {PLAN_IMAGES} cannot be read ({error})") from error
-        if len(found.class_names) != found.num_classes:
-            raise UserError(f"{where}: has {len(found.class_names)} class_names for {found.num_classes} classes")
-        settings = CertifySettings.build(found.settings, where)
+        if len(plan.class_names) != plan.num_classes:
+            raise UserError(f"{where}: has {len(plan.class_names)} class_names for {plan.num_classes} classes")
+        settings = CertifySettings.build(plan.settings, where)
         table = read_table(content, {"image": "text", "idx": "whole", "label": "whole"}, images, what="list of images")
         check_table_version(table, PLAN_IMAGES_VERSION, images)
         names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
         if len(set(names)) != len(names):
             raise UserError(f"{images}: an image is listed twice")
-        wrong = next((row for row, label in enumerate(labels) if not 0 <= label < found.num_classes), None)
+        wrong = next((row for row, label in enumerate(labels) if not 0 <= label < plan.num_classes), None)
         if wrong is not None:
-            raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {found.num_classes - 1}")
-        own = {key: getattr(found, key) for key in ("num_classes", "model_sha256", "arithmetic", "data")}
-        own["class_names"] = tuple(found.class_names)
+            raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {plan.num_classes - 1}")
+        own = {key: getattr(plan, key) for key in ("num_classes", "model_sha256", "arithmetic", "data")}
+        own["class_names"] = tuple(plan.class_names)
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
-        """The run's ledger and what it holds. Raises UserError where a line does not belong to this run."""
+        """The run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
         store = CountStore(CertificationProcedure(self.settings), self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)
         ledger.read(store)

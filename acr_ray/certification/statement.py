@@ -67,7 +67,7 @@ def statement(
     Both hold for one radius named beforehand; for several at once give each its part of rho, as `statements` does.
 
     Args:
-        radii: certified radius of each image in input units, 0 where there is none, (M,).
+        radii: certified radius of each image in input units, 0 if there is none, (M,).
         correct: whether the certified class is the label, (M,); incomplete runs must be filled up with False.
         alpha: error probability of each certificate, in (0, 1).
         radius: >= 0; at 0 the claim is that the class is right.

@@ -66,13 +66,13 @@ def clock() -> float:
 
 def versions() -> dict[str, str]:
     """Versions of Python, of what computes, of CUDA and NCCL, and a hash of acr_ray's own code."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    versions_here = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions_here[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found | _of_torch() | {"acr_ray code": code_hash()}
+            versions_here[package] = "missing"
+    return versions_here | _of_torch() | {"acr_ray code": code_hash()}
 
 
 def _of_torch() -> dict[str, str]:
@@ -80,10 +80,10 @@ def _of_torch() -> dict[str, str]:
         import torch
     except Exception as error:  # a broken installation is an answer, too
         return {"torch": f"cannot be imported ({' '.join(str(error).split())[:120]})"}
-    found = {"cuda": torch.version.cuda or "none"}
+    versions_here = {"cuda": torch.version.cuda or "none"}
     if torch.cuda.is_available():
-        found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
-    return found
+        versions_here["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+    return versions_here
 
 
 def code_hash() -> str:
@@ -97,7 +97,7 @@ def code_hash() -> str:
 
 
 def space(path: str) -> dict[str, int] | None:
-    """Bytes of the file system at a path, ``total`` and ``free``; None where there is none."""
+    """Bytes of the file system at a path, ``total`` and ``free``; None if there is none."""
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -142,7 +142,7 @@ def asked_data(questions: Questions) -> dict[str, Any] | None:
         some = np.unique(np.linspace(0, len(images) - 1, DECODED).astype(int))
         for item in some:
             images.pixels([item], None)
-        found = {"images": len(images), "fingerprint": images.fingerprint(), "decoded": len(some)}
-        return found | {"remarks": list(images.remarks)}
+        facts = {"images": len(images), "fingerprint": images.fingerprint(), "decoded": len(some)}
+        return facts | {"remarks": list(images.remarks)}
     except (OSError, UserError) as error:
         return {"error": " ".join(str(error).split())[:300]}

@@ -21,7 +21,7 @@ class Finding:
     Attributes:
         check: its name, such as ``storage``.
         status: `OK`, `WARNING` or `FAILED`.
-        text: what was found, one line; where it is not `OK` it ends with what to do.
+        text: what was found, one line; if it is not `OK` it ends with what to do.
     """
 
     check: str
@@ -34,20 +34,20 @@ Nodes = Mapping[str, dict[str, Any]]  # by address: what `facts` gave, or {"lost
 
 def answered(nodes: Nodes) -> Finding:
     """Whether every node started a worker and let it answer."""
-    lost = {name: found["lost"] for name, found in nodes.items() if "lost" in found}
+    lost = {name: facts["lost"] for name, facts in nodes.items() if "lost" in facts}
     if lost:
-        told = "; ".join(f"{name}: {why}" for name, why in lost.items())
-        return Finding("nodes", FAILED, f"no answer from {told}. Look into that node's raylet and worker logs")
+        reasons = "; ".join(f"{name}: {why}" for name, why in lost.items())
+        return Finding("nodes", FAILED, f"no answer from {reasons}. Look into that node's raylet and worker logs")
     return Finding("nodes", OK, f"{len(nodes)} answer: {', '.join(nodes)}")
 
 
 def same_versions(driver: Mapping[str, str], nodes: Nodes) -> Finding:
     """Whether all nodes run what the driver runs."""
     wrong = []
-    for name, found in _living(nodes):
-        seen = found["versions"]
+    for name, facts in _living(nodes):
+        seen = facts["versions"]
         # NCCL and CUDA are compared between machines with GPUs only: a head often has none.
-        keys = [k for k in driver if k not in ("cuda", "nccl") or (k in seen and found["gpus"])]
+        keys = [k for k in driver if k not in ("cuda", "nccl") or (k in seen and facts["gpus"])]
         differs = [f"{k} {seen.get(k, 'missing')} (driver: {driver[k]})" for k in keys if seen.get(k) != driver[k]]
         wrong += [f"{name} has {', '.join(differs)}"] if differs else []
     if wrong:
@@ -65,10 +65,10 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Finding:
     """
     off = {name: skew for name, (skew, error) in skews.items() if abs(skew) - error > SKEW}
     if off:
-        told = ", ".join(f"{name} {skew:+.1f} s" for name, skew in off.items())
+        skews = ", ".join(f"{name} {skew:+.1f} s" for name, skew in off.items())
         worst = max(abs(skew) for skew in off.values())
         return Finding(
-            "clocks", FAILED if worst > WORST_SKEW else WARNING, f"{told} against the driver. Run NTP on every node"
+            "clocks", FAILED if worst > WORST_SKEW else WARNING, f"{skews} against the driver. Run NTP on every node"
         )
     most = max((abs(skew) for skew, _ in skews.values()), default=0.0)
     return Finding("clocks", OK, f"at most {most:.2f} s apart")
@@ -77,9 +77,9 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Finding:
 def shared_memory(nodes: Nodes) -> Finding:
     """Whether ``/dev/shm`` has room: Ray's objects and NCCL's buffers lie there."""
     full = [
-        f"{name} has {_mib(found['shared_memory']['free'])} free of {_mib(found['shared_memory']['total'])}"
-        for name, found in _living(nodes)
-        if found["shared_memory"] and found["shared_memory"]["free"] < LEAST
+        f"{name} has {_mib(facts['shared_memory']['free'])} free of {_mib(facts['shared_memory']['total'])}"
+        for name, facts in _living(nodes)
+        if facts["shared_memory"] and facts["shared_memory"]["free"] < LEAST
     ]
     if full:
         return Finding(
@@ -93,9 +93,9 @@ def shared_memory(nodes: Nodes) -> Finding:
 def temporary(nodes: Nodes) -> Finding:
     """Whether Ray's temporary folders have room."""
     full = [
-        f"{name} has {_mib(found['temporary']['free'])} free"
-        for name, found in _living(nodes)
-        if found["temporary"] and found["temporary"]["free"] < LEAST_TEMPORARY
+        f"{name} has {_mib(facts['temporary']['free'])} free"
+        for name, facts in _living(nodes)
+        if facts["temporary"] and facts["temporary"]["free"] < LEAST_TEMPORARY
     ]
     if full:
         return Finding("disk", WARNING, f"{'; '.join(full)} where Ray spills and logs. Make room, or set --temp-dir")
@@ -109,13 +109,13 @@ def storage(location: str, nodes: Nodes, seen: Iterable[str]) -> Finding:
         seen: nodes whose files the driver found.
     """
     living, seen = _living(nodes), set(seen)
-    blind = [name for name, found in living if found["storage"]["sees"] is False]
+    blind = [name for name, facts in living if facts["storage"]["sees"] is False]
     if blind:
         return Finding(
             "storage", FAILED, f"--storage {location}: {', '.join(blind)} does not see what the driver wrote there. "
             "Use a shared file system mounted alike on every node, or object storage such as s3://bucket/run",
         )  # fmt: skip
-    broken = [f"{name} ({found['storage']['error']})" for name, found in living if found["storage"]["sees"] is None]
+    broken = [f"{name} ({facts['storage']['error']})" for name, facts in living if facts["storage"]["sees"] is None]
     if broken:
         return Finding("storage", FAILED, f"--storage {location}: cannot be written from {'; '.join(broken)}. "
                        "Give that node's user, or its role, the right to write there")  # fmt: skip
@@ -129,14 +129,14 @@ def storage(location: str, nodes: Nodes, seen: Iterable[str]) -> Finding:
 def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
     """Whether all nodes see the same images."""
     living = _living(nodes)
-    broken = [f"{name}: {found['data']['error']}" for name, found in living if "error" in found["data"]]
+    broken = [f"{name}: {facts['data']['error']}" for name, facts in living if "error" in facts["data"]]
     if broken:
         return Finding("data", FAILED, f"{'; '.join(broken)}. Mount the data alike on every node, or give a URI")
-    kinds = Counter(found["data"]["fingerprint"] for _, found in living)
+    kinds = Counter(facts["data"]["fingerprint"] for _, facts in living)
     if len(kinds) > 1:
         usual = kinds.most_common(1)[0][0]
-        odd = [f"{name} ({found['data']['images']} images)" for name, found in living
-               if found["data"]["fingerprint"] != usual]  # fmt: skip
+        odd = [f"{name} ({facts['data']['images']} images)" for name, facts in living
+               if facts["data"]["fingerprint"] != usual]  # fmt: skip
         return Finding("data", FAILED, f"--data.root {root}: {', '.join(odd)} sees other images than the rest. Copy "
                        "the data anew there")  # fmt: skip
     first = living[0][1]["data"] if living else {"images": 0}
@@ -153,7 +153,7 @@ def resources(total: Mapping[str, float], nodes: Nodes, workers: int, gpus: floa
                 "resources", FAILED, f"{workers} workers need {workers * each:g} {kind}s, the cluster has "
                 f"{total.get(kind, 0):g}. Use fewer workers, or start more nodes (an autoscaling cluster may yet)",
             )  # fmt: skip
-    real = sum(len(found["gpus"]) for _, found in _living(nodes))
+    real = sum(len(facts["gpus"]) for _, facts in _living(nodes))
     if real != total.get("GPU", 0):
         return Finding("resources", WARNING, f"Ray knows of {total.get('GPU', 0):g} GPUs, the drivers of {real}. Check "
                        "--num-gpus of ray start, and the NVIDIA container runtime")  # fmt: skip
@@ -161,7 +161,7 @@ def resources(total: Mapping[str, float], nodes: Nodes, workers: int, gpus: floa
 
 
 def _living(nodes: Nodes) -> list[tuple[str, dict[str, Any]]]:
-    return [(name, found) for name, found in nodes.items() if "lost" not in found]
+    return [(name, facts) for name, facts in nodes.items() if "lost" not in facts]
 
 
 def _mib(size: float) -> str:

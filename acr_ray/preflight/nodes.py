@@ -79,26 +79,26 @@ def total_resources() -> dict[str, float]:
 
 
 def ask(nodes: dict[str, dict[str, Any]], questions: Questions, seconds: float) -> dict[str, dict[str, Any]]:
-    """`facts` of each node, ``{"lost": reason}`` where it did not answer in time; with ``skew``: see `clocks`."""
+    """`facts` of each node, ``{"lost": reason}`` if it did not answer in time; with ``skew``: see `clocks`."""
     actors = {name: _on(Node, node).remote() for name, node in nodes.items()}
     asked = {name: actor.facts.remote(questions, nodes[name]["NodeID"]) for name, actor in actors.items()}
-    found: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[str, Any]] = {}
     until = time.monotonic() + seconds
     for name, reference in asked.items():
         try:
-            found[name] = ray.get(reference, timeout=max(until - time.monotonic(), 0.1))
-            found[name]["skew"] = _skew(actors[name])
+            answers[name] = ray.get(reference, timeout=max(until - time.monotonic(), 0.1))
+            answers[name]["skew"] = _skew(actors[name])
         except ray.exceptions.GetTimeoutError:
-            found[name] = {"lost": f"nothing within {seconds:.0f} s"}
+            answers[name] = {"lost": f"nothing within {seconds:.0f} s"}
         except ray.exceptions.RayError as error:
-            found[name] = {"lost": " ".join(str(error).split())[:200]}
+            answers[name] = {"lost": " ".join(str(error).split())[:200]}
     for actor in actors.values():
         ray.kill(actor)
-    return found
+    return answers
 
 
 def problem_of_a_node(out: Folder, name: str, cpus: float, gpus: float, seconds: float = 60) -> str | None:
-    """What keeps a node that has room for a worker from working for a run; None where nothing is known to.
+    """What keeps a node that has room for a worker from working for a run; None if nothing is known to.
 
     Args:
         out: the run's folder.
@@ -111,17 +111,17 @@ def problem_of_a_node(out: Folder, name: str, cpus: float, gpus: float, seconds:
     actors = [_on(Node, node).remote() for node in nodes]
     asked = [actor.problem.remote(out.uri, name) for actor in actors]
     until = time.monotonic() + seconds
-    found = []
+    problems = []
     for reference in asked:
         with contextlib.suppress(ray.exceptions.RayError):
-            found.append(ray.get(reference, timeout=max(until - time.monotonic(), 0.1)))
+            problems.append(ray.get(reference, timeout=max(until - time.monotonic(), 0.1)))
     for actor in actors:
         ray.kill(actor)
-    return next((problem for problem in found if problem), None)
+    return next((problem for problem in problems if problem), None)
 
 
 def exchange(nodes: dict[str, dict[str, Any]], gpus_per_worker: float, seconds: float) -> Finding:
-    """Have a process on each node that computes (on each GPU, where workers have GPUs) sum a tensor with the others.
+    """Have a process on each node that computes (on each GPU, if workers have GPUs) sum a tensor with the others.
 
     What it finds are networks, firewalls and interfaces that training would find after minutes of waiting.
     """
@@ -162,8 +162,8 @@ def _interface(backend: str) -> str:
 
 def _places(nodes: dict[str, dict[str, Any]], gpus_per_worker: float) -> list[tuple[str, dict[str, Any]]]:
     kind = "GPU" if gpus_per_worker else "CPU"
-    found = [(name, node, int(node["Resources"].get(kind, 0))) for name, node in nodes.items()]
-    return [(name, node) for name, node, has in found for _ in range(has if gpus_per_worker else min(has, 1))]
+    counted = [(name, node, int(node["Resources"].get(kind, 0))) for name, node in nodes.items()]
+    return [(name, node) for name, node, has in counted for _ in range(has if gpus_per_worker else min(has, 1))]
 
 
 def _skew(actor: Any) -> tuple[float, float]:

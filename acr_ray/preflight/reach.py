@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, and what is wrong where that fails, in one line.
+"""Joining a Ray cluster, and what is wrong if that fails, in one line.
 
 `ray.init` alone waits 20 seconds for a token that is refused, minutes for a head that is not there, and names neither.
 """
@@ -58,7 +58,7 @@ def check_reachable(address: str, environment: Mapping[str, str] = os.environ) -
 
 
 def token_problem(environment: Mapping[str, str]) -> str | None:
-    """Why there is no token to show, where one is asked for; Ray itself would abort the process."""
+    """Why there is no token to show, if one is asked for; Ray itself would abort the process."""
     if environment.get("RAY_AUTH_MODE") != "token" or environment.get("RAY_AUTH_TOKEN"):
         return None
     named = environment.get("RAY_AUTH_TOKEN_PATH")

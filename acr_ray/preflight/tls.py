@@ -17,7 +17,7 @@ def uses_tls(environment: Mapping[str, str]) -> bool:
 
 
 def tls_problem(host: str, port: int, environment: Mapping[str, str]) -> str | None:
-    """Why Ray could not talk to the head there, and what to do; None where nothing is known to be wrong.
+    """Why Ray could not talk to the head there, and what to do; None if nothing is known to be wrong.
 
     Args:
         host, port: of a head that takes connections.
@@ -69,7 +69,7 @@ def _file_problem(name: str, path: str | None) -> str | None:
 
 
 def _speaks_tls(host: str, port: int) -> bool | None:
-    """Whether a handshake gets as far as a certificate, whoever signed it; None where there is no answer to tell."""
+    """Whether a handshake gets as far as a certificate, whoever signed it; None if there is no answer to tell."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

@@ -63,7 +63,7 @@ def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) ->
 
 
 def radii_at_budget(p_a: ArrayLike, sigma: float, n: int, alpha: float) -> NDArray[np.float64]:
-    """`at_budget` image by image: the counted radius of each, shape (images,); 0 where p_A is at most 1/2 or NaN."""
+    """`at_budget` image by image: the counted radius of each, shape (images,); 0 if p_A is at most 1/2 or NaN."""
     p, back = np.unique(np.nan_to_num(np.asarray(p_a, dtype=np.float64), nan=0.0), return_inverse=True)
     counts = np.minimum(np.floor(p * n + 1e-6).astype(np.int64), n)
     distinct, again = np.unique(counts, return_inverse=True)
@@ -117,10 +117,10 @@ def rank_changes(names: Sequence[str], acrs: ArrayLike, budgets: Sequence[float]
         budgets: numbers of draws, ascending, or values of alpha, descending.
     """
     acrs = np.asarray(acrs)
-    found = []
+    changes = []
     for i in range(len(names)):
         for j in range(len(names)):
             behind = acrs[i, :-1] < acrs[j, :-1]
             leads = acrs[i, 1:] > acrs[j, 1:]
-            found += [(names[i], names[j], budgets[k + 1]) for k in np.flatnonzero(behind & leads)]
-    return found
+            changes += [(names[i], names[j], budgets[k + 1]) for k in np.flatnonzero(behind & leads)]
+    return changes

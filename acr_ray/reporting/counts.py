@@ -39,7 +39,7 @@ def counts_from_radius(radii: ArrayLike, sigma: float, n: int, alpha: float) -> 
 
 
 def _smallest_certified(n: int, alpha: float) -> int:
-    """The smallest count out of ``n`` with a lower bound above 1/2; ``n`` where there is none."""
+    """The smallest count out of ``n`` with a lower bound above 1/2; ``n`` if there is none."""
     count = int(np.clip(stats.binom.isf(alpha, n, 0.5), 0, n))
     while count < n and float(lower_bound(count, n, alpha)) <= 0.5:
         count += 1

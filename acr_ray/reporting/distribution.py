@@ -18,8 +18,8 @@ class Distribution:
             without images, shares of 1. What is missing from ``total`` lies somewhere below
             ``known_from``; where, the source does not say.
         total: number of images, or 1 for a curve.
-        known_from: 0 where counts of the true label are known, 0.5 for files that hold radii only.
-        images: number of images; ``None`` where the source does not say.
+        known_from: 0 if counts of the true label are known, 0.5 for files that hold radii only.
+        images: number of images; ``None`` if the source does not say.
     """
 
     p: NDArray[np.float64]

@@ -45,11 +45,11 @@ class Warnings:
 
     def of(self, position: int) -> tuple[str, ...]:
         """All that concerns one source."""
-        return self.own[position] + tuple(said for said, whom in self.between if position in whom)
+        return self.own[position] + tuple(text for text, whom in self.between if position in whom)
 
 
 def find_warnings(sources: Sequence[Source], pairings: Pairings) -> Warnings:
-    """Looks for everything that a reader must know before comparing; nothing is found where all is well."""
+    """Looks for everything that a reader must know before comparing; nothing is found if all is well."""
     return Warnings(tuple(_alone(s) for s in sources), (*_settings(sources), *_images(sources, pairings)))
 
 
@@ -66,17 +66,17 @@ def _rounding(radius: float) -> float:
 
 
 def _alone(source: Source) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if source.incomplete:
-        found.append(f"{source.incomplete} images; its numbers are not the full run's")
+        warnings.append(f"{source.incomplete} images; its numbers are not the full run's")
     above = stored_above_ceiling(source)
     if above:
         largest = float(source.rows.radius.max())
-        found.append(
+        warnings.append(
             f"{above} stored radii exceed {round_down(source.ceiling, 4)}, the most that N = {source.n} and"
             f" alpha = {source.alpha:g} can certify (largest: {largest:g}){_explained(source, largest)}"
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def _explained(source: Source, largest: float) -> str:
@@ -88,7 +88,7 @@ def _explained(source: Source, largest: float) -> str:
 
 
 def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
-    found = []
+    warnings = []
     for shown, attribute in SETTINGS:
         by_value: dict[float | str, list[str]] = {}
         for source in sources:
@@ -96,9 +96,9 @@ def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
         if len(by_value) > 1:
             listed = "; ".join(f"{_shown(value)} in {', '.join(names)}" for value, names in by_value.items())
             lower = "; ACR of radii stopping is a lower value, compare certified accuracy at its radii"
-            told = lower if attribute == "bound" and RADII in by_value else ""
-            found.append((f"{shown} differs: {listed}{told}", frozenset(range(len(sources)))))
-    return found
+            explanation = lower if attribute == "bound" and RADII in by_value else ""
+            warnings.append((f"{shown} differs: {listed}{explanation}", frozenset(range(len(sources)))))
+    return warnings
 
 
 def _shown(value: float | str) -> str:
@@ -106,18 +106,18 @@ def _shown(value: float | str) -> str:
 
 
 def _images(sources: Sequence[Source], pairings: Pairings) -> list[tuple[str, frozenset[int]]]:
-    found = []
+    warnings = []
     for (i, j), pairing in pairings.items():
         a, b, shared = sources[i], sources[j], pairing.a.size
         if shared < max(a.images, b.images):
-            said = f"different images: {a.images} in {a.name}, {b.images} in {b.name}, {shared} in both"
-            found.append((said, frozenset({i, j})))
+            text = f"different images: {a.images} in {a.name}, {b.images} in {b.name}, {shared} in both"
+            warnings.append((text, frozenset({i, j})))
         if common_grid(a, b) == ():
-            found.append((f"{a.name} and {b.name} share no radius that both can say: not paired", frozenset({i, j})))
+            warnings.append((f"{a.name} and {b.name} share no radius that both can say: not paired", frozenset({i, j})))
         if pairing.labels_differ:
-            said = (
+            text = (
                 f"labels disagree between {a.name} and {b.name} on {pairing.labels_differ} of {shared} shared indices"
                 f" (first: idx {pairing.first_difference}): index schemes differ, so images are not paired"
             )
-            found.append((said, frozenset({i, j})))
-    return found
+            warnings.append((text, frozenset({i, j})))
+    return warnings

@@ -46,7 +46,7 @@ _STYLE = {
 def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, bytes]:
     """All figures of a report, by file name.
 
-    ``p_a``, ``certified_accuracy``, ``budget``, ``sensitivity``, ``acr_by_p_a``, and ``gain_by_p_a`` where
+    ``p_a``, ``certified_accuracy``, ``budget``, ``sensitivity``, ``acr_by_p_a``, and ``gain_by_p_a`` if
     sources could be paired.
     """
     drawers: dict[str, Callable[[Report], Figure]] = {
@@ -106,7 +106,7 @@ def certified_accuracy_figure(report: Report) -> Figure:
 
 
 def budget_figure(report: Report) -> Figure:
-    """ACR as a function of N at each source's alpha; dashed where N exceeds the draws that were made."""
+    """ACR as a function of N at each source's alpha; dashed if N exceeds the draws that were made."""
     figure, axes = _axes("N, noise draws an image", "ACR", "ACR depends on the budget")
     for k, source in enumerate(report.sources):
         if source.sequential:

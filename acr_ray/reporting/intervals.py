@@ -26,7 +26,7 @@ def mean_interval(
         seed: of the resampling; the same values give the same interval.
 
     Returns:
-        (low, high); equal where all values are.
+        (low, high); equal if all values are.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0 or not 0 < confidence < 1:
@@ -68,7 +68,7 @@ def p_a_bounds(rows: Rows, alpha: float) -> tuple[NDArray[np.float64], NDArray[n
     """Per image a lower and an upper Clopper-Pearson bound on p_A, each at ``alpha``.
 
     Returns:
-        Two arrays of shape (images,) in [0, 1]; ``None`` where the source holds no counts.
+        Two arrays of shape (images,) in [0, 1]; ``None`` if the source holds no counts.
     """
     if rows.count is None or rows.draws is None:
         return None
@@ -84,7 +84,7 @@ def ecdf_band(
     """A band around the share of images with p_A >= x.
 
     Its core is the share of images whose Clopper-Pearson lower (upper) bound at the source's alpha is at
-    least x, where the source holds counts, all of as many draws; else the estimate itself. Around it lies
+    least x, if the source holds counts, all of as many draws; else the estimate itself. Around it lies
     the Dvoretzky-Kiefer-Wolfowitz half width for the choice of images.
 
     Args:

@@ -14,7 +14,7 @@ from acr_ray.smoothing.bounds import max_radius
 
 
 def acr(source: Source) -> float:
-    """Average certified radius: the mean over all images of the radius where correct, else 0, in input units.
+    """Average certified radius: the mean over all images of the radius if correct, else 0, in input units.
 
     Of an ECDF file, which holds no radii, it is an estimate from p_A: see `read_ecdf` and `budget.at_budget`.
     """
@@ -56,7 +56,7 @@ def hard_share(source: Source) -> float:
 
 
 def abstained_share(source: Source) -> float | None:
-    """Share of images without a certified class; ``None`` where the source holds no images."""
+    """Share of images without a certified class; ``None`` if the source holds no images."""
     return None if source.rows is None else float((source.rows.predicted < 0).mean())
 
 

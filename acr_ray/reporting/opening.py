@@ -36,17 +36,17 @@ class Assumptions:
 
     def of(self, name: str) -> dict[str, float | int | None]:
         """The keyword arguments of the readers for the source called ``name``."""
-        found = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
+        assumed = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
         rules = {
             "sigma": (lambda v: 0 < v <= MOST_SIGMA, f"above 0, at most {MOST_SIGMA}"),
             "n": (lambda v: 1 <= v <= MOST_DRAWS, f"from 1 to {MOST_DRAWS:,}"),
             "alpha": (lambda v: 0 < v < 1, "between 0 and 1"),
         }
-        for option, value in found.items():
+        for option, value in assumed.items():
             fits, allowed = rules[option]
             if value is not None and not fits(value):
                 raise UserError(f"--{option} {value}: out of range for {name}; allowed: {allowed}")
-        return found
+        return assumed
 
 
 def open_sources(
@@ -121,13 +121,13 @@ def open_source(
 
 
 def split_name(text: str) -> tuple[str, str]:
-    """``NAME=SOURCE`` apart; the name is empty where none is given. A name holds no slash."""
+    """``NAME=SOURCE`` apart; the name is empty if none is given. A name holds no slash."""
     name, equals, location = text.partition("=")
     return (name, location) if equals and name and "/" not in name else ("", text)
 
 
 def default_name(location: str) -> str:
-    """What to call a source: its folder where the file's own name is a formality, else the file."""
+    """What to call a source: its folder if the file's own name is a formality, else the file."""
     path = PurePosixPath(location.rstrip("/"))
     chosen = path.name
     for part in (path, *path.parents):

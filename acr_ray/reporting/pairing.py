@@ -29,7 +29,7 @@ class Pairing:
     Attributes:
         a, b: row numbers of the shared images, int64, same shape.
         labels_differ: how many shared images the sources label differently.
-        first_difference: the index of the first of those; ``None`` where there is none.
+        first_difference: the index of the first of those; ``None`` if there is none.
     """
 
     a: NDArray[np.int64]
@@ -86,10 +86,10 @@ class Comparison:
         bins: by the baseline's p_A.
         worse: rows (of the baseline, of ``name``) of the images that lost most radius, worst first.
         worse_count: how many images lost radius at all.
-        common_budget: ``(n, alpha)`` that both can be derived at from p_A; ``None`` where they agree anyway.
+        common_budget: ``(n, alpha)`` that both can be derived at from p_A; ``None`` if they agree anyway.
         common_acr: ACR of both there, on the shared images.
-        grid: the radii that both can say, where one of them asked for some radii only: every radius above counts as
-            the largest of these that it reaches. ``None`` where both know all radii.
+        grid: the radii that both can say, if one of them asked for some radii only: every radius above counts as
+            the largest of these that it reaches. ``None`` if both know all radii.
         same_model: both are certificates of the same weights at the same sigma: what differs are draws and rules.
     """
 
@@ -119,7 +119,7 @@ class Comparison:
 
 
 def pair(a: Rows, b: Rows) -> Pairing:
-    """Finds the shared images: by index, or by name where both have names and the indices do not fit them."""
+    """Finds the shared images: by index, or by name if both have names and the indices do not fit them."""
     if np.array_equal(a.idx, b.idx):
         at_a = at_b = np.arange(a.idx.size)
     else:
@@ -127,9 +127,9 @@ def pair(a: Rows, b: Rows) -> Pairing:
     if a.image is not None and b.image is not None:
         same = at_a.size and pc.all(pc.equal(a.image.take(at_a), b.image.take(at_b))).as_py()
         if not same:
-            found = pc.index_in(a.image, value_set=b.image).to_numpy(zero_copy_only=False)
-            at_a = np.flatnonzero(~np.isnan(found.astype(float)))
-            at_b = found[at_a].astype(np.int64)
+            place = pc.index_in(a.image, value_set=b.image).to_numpy(zero_copy_only=False)
+            at_a = np.flatnonzero(~np.isnan(place.astype(float)))
+            at_b = place[at_a].astype(np.int64)
     differ = np.flatnonzero(a.label[at_a] != b.label[at_b])
     first = int(a.idx[at_a[differ[0]]]) if differ.size else None
     return Pairing(at_a, at_b, int(differ.size), first)
@@ -141,7 +141,7 @@ def bin_of(p_a: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) -> Comparison | None:
-    """The paired comparison; ``None`` where no image or radius is shared or the sources disagree on labels."""
+    """The paired comparison; ``None`` if no image or radius is shared or the sources disagree on labels."""
     if baseline.rows is None or other.rows is None or pairing.a.size == 0 or pairing.labels_differ:
         return None
     grid = common_grid(baseline, other)
@@ -189,14 +189,14 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
 
 
 def _classes(label: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[ClassChange, ...]:
-    found, at, images = np.unique(label, return_inverse=True, return_counts=True)
+    classes, at, images = np.unique(label, return_inverse=True, return_counts=True)
     shares = [np.bincount(at, weights=hard) / images for hard in (before, after)]
     order = np.argsort(shares[0] - shares[1], kind="stable")
-    return tuple(ClassChange(int(found[k]), int(images[k]), *(float(s[k]) for s in shares)) for k in order)
+    return tuple(ClassChange(int(classes[k]), int(images[k]), *(float(s[k]) for s in shares)) for k in order)
 
 
 def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
-    """The radii at which both say whether they certify, ascending; ``None`` where both say it everywhere."""
+    """The radii at which both say whether they certify, ascending; ``None`` if both say it everywhere."""
     grids = [s.grid for s in (a, b) if s.bound == RADII]
     if not grids:
         return None
@@ -206,7 +206,7 @@ def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
 def _counted(
     rows: Rows, at: NDArray[np.int64], grid: tuple[float, ...] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Counted radius, and whether there is one, of the rows ``at``: down to the grid where there is one."""
+    """Counted radius, and whether there is one, of the rows ``at``: down to the grid if there is one."""
     held, correct = rows.counted_radius[at], rows.correct[at]
     if grid is None:
         return held, correct
@@ -218,7 +218,7 @@ def _counted(
 def common_budget(sources: Sequence[Source]) -> tuple[int, float] | None:
     """The fewest draws and the largest alpha of all, at which each can be derived without extrapolation.
 
-    ``None`` where all have the same budget. Sources that stopped early count for none: nothing can be derived of them.
+    ``None`` if all have the same budget. Sources that stopped early count for none: nothing can be derived of them.
     """
     derivable = [s for s in sources if not s.sequential]
     if len({(s.n, s.alpha) for s in derivable}) < 2:

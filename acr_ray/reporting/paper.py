@@ -15,7 +15,7 @@ from acr_ray.reporting.tables import latex_text, lower, markdown_text, percent_t
 #: Below every table.
 TOLD = (
     "ACR to the nearest third decimal; in %: certified accuracy at r, and hard images (p_A < 0.5). Bold: best of its"
-    " column; of ACR only where no other method leaves fewer images hard."
+    " column; of ACR only if no other method leaves fewer images hard."
 )
 LAYOUTS = ("comparison", "paper", "ablation")
 #: Names of a row of the ablation in which no part is on.
@@ -98,9 +98,9 @@ def _latex_row(cells) -> str:
 
 
 def _values(rows: Sequence[Row]) -> list[list[Cell]]:
-    """ACR, certified accuracy and hard share as text, the best of each column marked where there is a choice.
+    """ACR, certified accuracy and hard share as text, the best of each column marked if there is a choice.
 
-    A lower value is not ranked. The highest ACR is marked only where no other method leaves fewer images hard: else
+    A lower value is not ranked. The highest ACR is marked only if no other method leaves fewer images hard: else
     it may have been bought with the images that were given up.
     """
     texts = [

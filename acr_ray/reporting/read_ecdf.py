@@ -53,8 +53,8 @@ def read_ecdf(
     assumed = tuple(o for o, v in (("sigma", sigma), ("n", n), ("alpha", alpha)) if v is None)
     notes: tuple[str, ...] = ()
     if sigma is None:
-        sigma, piece = sigma_in(where, last_number=True)
-        notes = (f"sigma = {sigma:g}, as its name says ({piece})",)
+        sigma, named = sigma_in(where, last_number=True)
+        notes = (f"sigma = {sigma:g}, as its name says ({named})",)
     between = tuple(_distribution(p, share, float(x[0])) for p in (starts, ends))
     distribution = _distribution(*_spread(starts, ends, share, given), float(x[0]))
     return Source(

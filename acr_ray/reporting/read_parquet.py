@@ -1,4 +1,4 @@
-"""Reads ``certificates.parquet``: counts in, radii derived; from stored bounds where counts alone don't give them."""
+"""Reads ``certificates.parquet``: counts in, radii derived; from stored bounds if counts alone don't give them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         content: the whole file.
         where: its path, for messages.
         name: how to call the source.
-        run_summary: the run's ``summary.json``, used where the file carries no summary of its own.
+        run_summary: the run's ``summary.json``, used if the file carries no summary of its own.
 
     Raises:
         UserError: not Parquet, a column is missing, a value is out of its range, an image appears twice,
@@ -119,14 +119,14 @@ def _grid(facts: dict) -> list[float]:
 
 
 def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
-    """The grid that was asked for; where the file does not say it, the radii of it that some image reached."""
+    """The grid that was asked for; if the file does not say it, the radii of it that some image reached."""
     return tuple(sorted({r for r in grid if r >= 0} or set(np.round(radii[radii > 0], 9).tolist())))
 
 
 def _model(table: pa.Table) -> str:
-    """The one model behind all rows; "" where that is not said."""
-    found = pc.unique(table[MODEL]).to_pylist() if MODEL in table.column_names else []
-    return str(found[0]) if len(found) == 1 and found[0] else ""
+    """The one model behind all rows; "" if that is not said."""
+    models = pc.unique(table[MODEL]).to_pylist() if MODEL in table.column_names else []
+    return str(models[0]) if len(models) == 1 and models[0] else ""
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:

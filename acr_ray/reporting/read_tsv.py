@@ -25,7 +25,7 @@ def read_tsv(
 ) -> Source:
     """The certificates in a file of the field.
 
-    Such files hold radii, not counts, and say nothing of sigma, n or alpha. sigma is taken from the name where it is
+    Such files hold radii, not counts, and say nothing of sigma, n or alpha. sigma is taken from the name if it is
     not given (`sigma_names.sigma_in`: ``noise_0.25``, ``sigma_0.25``, …); n and alpha default to the field's 100 000
     and 0.001. p_A of correctly certified images is recovered by inverting the radius; of the others it is only known
     that p_A was not certified to exceed 1/2.
@@ -41,9 +41,9 @@ def read_tsv(
     """
     assumed, notes = [], ()
     if sigma is None:
-        sigma, piece = sigma_in(where)
+        sigma, named = sigma_in(where)
         assumed.append("sigma")
-        notes = (f"sigma = {sigma:g}, as its name says ({piece})",)
+        notes = (f"sigma = {sigma:g}, as its name says ({named})",)
     assumed += [option for option, value in (("n", n), ("alpha", alpha)) if value is None]
     n, alpha = n or DEFAULT_N, alpha or DEFAULT_ALPHA
 

@@ -24,14 +24,14 @@ class Row:
     """One line of the comparison table; shares in [0, 1], radii in input units, nothing rounded.
 
     Attributes:
-        name: the method; ``shown_name`` also says where a run is incomplete.
-        acr_interval: 95 % bootstrap interval over images; ``None`` where the source has none.
+        name: the method; ``shown_name`` also says if a run is incomplete.
+        acr_interval: 95 % bootstrap interval over images; ``None`` if the source has none.
         acr_is_lower: the ACR is a lower value: of a run that stopped early.
         acr_between: of a curve, whose ACR is an estimate, the least and the most that its points allow.
-        common_acr: ACR at the report's common budget, derived from p_A; ``None`` where all budgets agree, and of
+        common_acr: ACR at the report's common budget, derived from p_A; ``None`` if all budgets agree, and of
             sources that stopped early, of which none can be derived.
         lower_at: whether each certified accuracy is a lower value.
-        abstained: share without a certified class; ``None`` where unknown.
+        abstained: share without a certified class; ``None`` if unknown.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Report:
         rows: one a source, in the order given; ``constant`` is the constant classifier's, if wanted, and
             ``constant_share`` the share of images that it answers correctly.
         radii: where certified accuracy is reported, ascending.
-        common_budget: the ``(n, alpha)`` at which ``common_acr`` holds; ``None`` where all sources agree.
+        common_budget: the ``(n, alpha)`` at which ``common_acr`` holds; ``None`` if all sources agree.
         comparisons: each other source against the baseline of its sigma; what cannot be paired is absent.
         verdicts: plain language, one a comparison.
     """
@@ -74,7 +74,7 @@ class Report:
     constant: Row | None
     constant_share: float | None
     common_budget: tuple[int, float] | None
-    found: Warnings
+    grouped_warnings: Warnings
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
 
@@ -85,8 +85,9 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """Every warning once; those about one source begin with its name."""
-        own = [f"{s.name}: {said}" for s, mine in zip(self.sources, self.found.own, strict=True) for said in mine]
-        return own + [said for said, _ in self.found.between]
+        grouped = self.grouped_warnings
+        own = [f"{s.name}: {text}" for s, mine in zip(self.sources, grouped.own, strict=True) for text in mine]
+        return own + [text for text, _ in grouped.between]
 
 
 MOST_COLUMNS = 24  # of radii that nobody asked for
@@ -116,8 +117,8 @@ def build_report(
         raise UserError(f"--radii {given}: at least one radius, each finite and at least 0")
     common = common_budget(sources)
     pairings = pair_all(sources)
-    found = find_warnings(sources, pairings)
-    rows = tuple(_row(s, radii, common, found.of(k)) for k, s in enumerate(sources))
+    warnings = find_warnings(sources, pairings)
+    rows = tuple(_row(s, radii, common, warnings.of(k)) for k, s in enumerate(sources))
     comparisons = _comparisons(sources, base, pairings)
     model = _fullest(sources) if constant else None
     always = None if model is None else metrics.constant_classifier(model)
@@ -129,16 +130,16 @@ def build_report(
         constant=None if always is None else _constant_row(always, model, radii, common),
         constant_share=None if always is None else always.share,
         common_budget=common,
-        found=found,
+        grouped_warnings=warnings,
         comparisons=comparisons,
         verdicts=tuple(verdict(c, _unfair(sources, c)) for c in comparisons),
     )
 
 
 def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
-    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 where those are many.
+    """Multiples of 0.25 below the largest radius that any source can certify, or of 0.5 if those are many.
 
-    Where a source asked for some radii only, it says nothing of others: then these. Of 1, 2.5, 5, 10, … where even
+    If a source asked for some radii only, it says nothing of others: then these. Of 1, 2.5, 5, 10, … if even
     those are more than `MOST_COLUMNS`: a table's width must not follow a file's numbers.
     """
     asked = sorted({r for s in sources for r in s.grid})
@@ -186,24 +187,24 @@ def _derived(source: Source, budget: tuple[int, float]) -> float:
 
 def _known_only(source: Source) -> tuple[str, ...]:
     """What the source does not hold and the report therefore assumes or leaves open."""
-    found = []
+    sentences = []
     if source.assumed:
         values = {"sigma": f"{source.sigma:g}", "n": str(source.n), "alpha": f"{source.alpha:g}"}
         listed = ", ".join(f"{'N' if o == 'n' else o} = {values[o]}" for o in source.assumed)
-        found.append(f"the file does not say {listed}: taken from its name, or the field's usual value")
+        sentences.append(f"the file does not say {listed}: taken from its name, or the field's usual value")
     if source.kind == "tsv":
         open_share = source.distribution.below(0.5)
-        found.append(
+        sentences.append(
             "p_A is recovered from the radii, known only where correct and certified; of"
             f" {open_share * 100:.1f} % of the images only that it is not certified above 0.5"
         )
     if source.kind == "ecdf":
         low, high = _between(source)
-        found.append(
+        sentences.append(
             "a curve without images: ACR and certified accuracy are estimates from it; its points allow an ACR from"
             f" {round_down(low, 4)} to {-float(round_down(-high, 4)):.4f}"
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _fullest(sources: Sequence[Source]) -> Source | None:
@@ -243,7 +244,7 @@ def _comparisons(
     sources: Sequence[Source], chosen: int, pairings: dict[tuple[int, int], Pairing]
 ) -> tuple[Comparison, ...]:
     """Each source against the chosen baseline, or, at another sigma, against the first source there."""
-    found = []
+    comparisons = []
     for k, other in enumerate(sources):
         at_sigma = [i for i, s in enumerate(sources) if s.sigma == other.sigma]
         base = chosen if chosen in at_sigma else at_sigma[0]
@@ -252,12 +253,12 @@ def _comparisons(
             continue
         compared = compare(sources[base], other, pairing if base < k else pairing.swapped())
         if compared is not None:
-            found.append(compared)
-    return tuple(found)
+            comparisons.append(compared)
+    return tuple(comparisons)
 
 
 def _unfair(sources: Sequence[Source], c: Comparison) -> str:
-    """Why the pair cannot be compared as it stands; empty where it can."""
+    """Why the pair cannot be compared as it stands; empty if it can."""
     a, b = (next(s for s in sources if s.name == name) for name in (c.baseline, c.name))
     differ = [shown for shown, field in SETTINGS if getattr(a, field) != getattr(b, field)]
     reasons = [f"{' and '.join(differ)} differ{'s' * (len(differ) == 1)}"] if differ else []

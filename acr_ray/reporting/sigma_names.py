@@ -31,15 +31,15 @@ def sigma_in(where: str, last_number: bool = False) -> tuple[float, str]:
     own = PurePosixPath(where).name
     for part in reversed(PurePosixPath(where).parts):
         try:
-            found = {_value(named[1], named[0], where): named[0] for named in NAMED.finditer(part)}
+            sigmas = {_value(named[1], named[0], where): named[0] for named in NAMED.finditer(part)}
         except UserError:
             if part == own:
                 raise
             continue  # a folder's name that means something else
-        if len(found) > 1:
-            raise UserError(f"{where}: its name says sigma twice, {' and '.join(found.values())}; give --sigma")
-        if found:
-            return next(iter(found.items()))
+        if len(sigmas) > 1:
+            raise UserError(f"{where}: its name says sigma twice, {' and '.join(sigmas.values())}; give --sigma")
+        if sigmas:
+            return next(iter(sigmas.items()))
         if last_number and (number := _LAST.search(part)):
             return _value(number[1], number[0], where), number[0].lstrip("_")
         last_number = False  # of the file's own name only
@@ -55,7 +55,7 @@ def is_formality(name: str) -> bool:
     return bool(NAMED.fullmatch(stem)) or stem.lower() in ("test", "val", "certify", "certification")
 
 
-def _value(text: str, piece: str, where: str) -> float:
+def _value(text: str, named: str, where: str) -> float:
     """0.25 of ``0.25``, ``0p25``, ``025`` (a leading zero: the point was left out) and ``25e-2``."""
     text = text.lower().replace("p", ".")
     if re.fullmatch(r"0\d+", text):
@@ -65,5 +65,5 @@ def _value(text: str, piece: str, where: str) -> float:
     except (ValueError, OverflowError):
         value = 0.0
     if not 0 < value <= _MOST:
-        raise UserError(f"{where}: {piece.strip('_')} in its name is no sigma from 0 to {_MOST:g}; give --sigma")
+        raise UserError(f"{where}: {named.strip('_')} in its name is no sigma from 0 to {_MOST:g}; give --sigma")
     return value

@@ -25,14 +25,14 @@ class Rows:
     Attributes:
         idx: index in the dataset, int64, unique.
         label: true class, int64.
-        predicted: certified class, int64; `ABSTAINED` where none was certified.
-        radius: certified l2 radius for ``predicted``, float64, in input units; 0 where it abstained.
-        p_a: estimate of P[f(x + noise) = label], float64; NaN where the source only says that it is not
+        predicted: certified class, int64; `ABSTAINED` if none was certified.
+        radius: certified l2 radius for ``predicted``, float64, in input units; 0 if it abstained.
+        p_a: estimate of P[f(x + noise) = label], float64; NaN if the source only says that it is not
             certified to exceed 1/2.
-        count, draws: the counts behind ``p_a`` where the source holds them, int64; else ``None``.
-        image: stable names of the images, a pyarrow string array; ``None`` where the source has none.
-        selected: class that the selection draws chose, int64, certified or not; ``None`` where unknown.
-        count_top: how many of ``draws`` gave ``selected``, int64; ``None`` where unknown.
+        count, draws: the counts behind ``p_a`` if the source holds them, int64; else ``None``.
+        image: stable names of the images, a pyarrow string array; ``None`` if the source has none.
+        selected: class that the selection draws chose, int64, certified or not; ``None`` if unknown.
+        count_top: how many of ``draws`` gave ``selected``, int64; ``None`` if unknown.
     """
 
     idx: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Rows:
 
     @property
     def counted_radius(self) -> NDArray[np.float64]:
-        """The radius where the certified class is the true one, else 0: what ACR averages."""
+        """The radius if the certified class is the true one, else 0: what ACR averages."""
         return np.where(self.correct, self.radius, 0.0)
 
 
@@ -65,19 +65,19 @@ class Source:
         kind: ``certificates`` (our counts), ``tsv`` (the field's radii) or ``ecdf`` (a curve only).
         where: the file it was read from.
         sigma: standard deviation of the noise in input units, > 0.
-        n: noise draws an image (the largest, where they differ).
+        n: noise draws an image (the largest, if they differ).
         alpha: error probability of each certificate, in (0, 1).
         distribution: the distribution of p_A.
         rows: the images; ``None`` for ECDF files.
-        planned: how many images the run was meant to certify, where that is known.
+        planned: how many images the run was meant to certify, if that is known.
         partial: the run itself says that images are missing.
         notes: what the reader has to say about the file, one sentence each.
         assumed: which of sigma, n and alpha are assumptions, not read from the file.
-        base_name: the name before it was set apart from another source's; "" where it was not.
+        base_name: the name before it was set apart from another source's; "" if it was not.
         bound: the lower bound behind the radii, as certificates name it (`acr_ray.smoothing.stopping`).
         grid: of a run that stopped once the answers at some radii were known, these radii, ascending: each certified
             radius is the largest of them that is certified. Empty for all others.
-        model: SHA-256 of the model's weights; "" where the source does not say.
+        model: SHA-256 of the model's weights; "" if the source does not say.
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
     """
 
@@ -123,7 +123,7 @@ class Source:
 
     @property
     def incomplete(self) -> str:
-        """What is missing, as text: ``incomplete: 427 of 500``; empty where nothing is known to be."""
+        """What is missing, as text: ``incomplete: 427 of 500``; empty if nothing is known to be."""
         if self.planned is not None and self.images is not None and self.images < self.planned:
             return f"incomplete: {self.images} of {self.planned}"
         return f"incomplete: {self.images} of more" if self.partial else ""

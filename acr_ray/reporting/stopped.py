@@ -29,7 +29,7 @@ def check_bounds(
 ) -> None:
     """Compares stored lower bounds with the counts beside them, as far as the bound allows.
 
-    - every bound: above 1/2 and at most ``alpha**(1/n)`` (what n agreeing draws prove) where certified, 0 elsewhere;
+    - every bound: above 1/2 and at most ``alpha**(1/n)`` (what n agreeing draws prove) if certified, 0 elsewhere;
     - ``clopper-pearson``: equal to what the counts give, within 1e-9;
     - its randomised form: between the Clopper-Pearson bounds of ``count`` and ``count + 1``;
     - sequential bounds hold from an earlier look on, so they may lie above the final share ``count / n``; refused is
@@ -44,7 +44,7 @@ def check_bounds(
     ceiling = np.exp(np.log(alpha) / n)
     rules = [
         (certified | (p_lower == 0), "but nothing is certified there: must be 0"),
-        (~certified | ((p_lower > 0.5) & (p_lower < 1)), "must lie between 0.5 and 1 where certified"),
+        (~certified | ((p_lower > 0.5) & (p_lower < 1)), "must lie between 0.5 and 1 if certified"),
         (~certified | (p_lower <= ceiling * (1 + _AGREES)), "more than so many draws can prove"),
     ]
     if bound in (PLAIN, RANDOMIZED):
@@ -53,15 +53,15 @@ def check_bounds(
         fits = (p_lower >= least - _AGREES) & (p_lower <= most + _AGREES)
         rules.append((~certified | fits, f"but {bound} of its counts is {{least:.9f}}"))
     else:
-        # P[X <= count], X ~ Binomial(n, p_lower), and 1 where all agree.
+        # P[X <= count], X ~ Binomial(n, p_lower), and 1 if all agree.
         chance = np.where(count == n, 1.0, special.betainc(np.maximum(n - count, 1), count + 1, 1 - p_lower))
         rules.append((~certified | (chance >= _IMPOSSIBLE), "which its own counts exclude"))
     for fine, rule in rules:
         if not fine.all():
             row = int(np.argmin(fine))
             held = f"({count[row]} of {n[row]} draws)"
-            told = rule.format(least=float(lower_bound(count[row], n[row], alpha)))
-            raise UserError(f"{where} row {row}: p_lower is {p_lower[row]:.9f} {held}, {told}")
+            reason = rule.format(least=float(lower_bound(count[row], n[row], alpha)))
+            raise UserError(f"{where} row {row}: p_lower is {p_lower[row]:.9f} {held}, {reason}")
 
 
 def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequence[float] | None) -> tuple[str, ...]:
@@ -71,36 +71,36 @@ def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequ
         bound: of the file.
         n: draws behind each image's counts; of ``wrong`` images the selection draws.
         wrong: images that ended with the selection draws because the selected class is not the label.
-        grid: radii that a run of `RADII` asked for; empty where it doesn't say.
+        grid: radii that a run of `RADII` asked for; empty if it doesn't say.
     """
-    found = []
+    sentences = []
     drawn = n[~wrong]
     between = f"{drawn.min()} to {drawn.max()} draws an image" if drawn.size else "no estimation draws"
     if bound == RADII:
         asked = f" ({', '.join(f'{r:g}' for r in grid)})" if grid else ""
-        found.append(
+        sentences.append(
             f"stopped once the answers at its radii{asked} were known, after {between}: certified accuracy there is"
             " what it certifies; elsewhere, and in ACR, each radius is a lower end, the largest of these radii that"
             " is certified, so its ACR is not comparable with that of a fixed N"
         )
     elif bound == WIDTH:
-        found.append(
+        sentences.append(
             f"stopped where more draws would hardly raise the radius, after {between}: radii and ACR lie a little"
             " below those of all draws"
         )
     elif drawn.size and drawn.min() != drawn.max():
-        found.append(f"the number of draws differs between images ({drawn.min()} to {drawn.max()})")
+        sentences.append(f"the number of draws differs between images ({drawn.min()} to {drawn.max()})")
     if bound in (RADII, WIDTH):
-        found.append(
+        sentences.append(
             "p_A is estimated from draws that ended by what they showed, which biases it a little: no ACR at another"
             " N or alpha is derived from it"
         )
     if bound == RANDOMIZED:
-        found.append("randomised Clopper-Pearson bounds: radii also depend on one seeded coin an image")
+        sentences.append("randomised Clopper-Pearson bounds: radii also depend on one seeded coin an image")
     if wrong.any():
-        found.append(
+        sentences.append(
             f"{int(wrong.sum())} of {n.size} images ended with their selection draws because the selected class is"
             " wrong: counted as without a certified class, which changes no certified accuracy and no ACR; their"
             " p_A is estimated from those few draws"
         )
-    return tuple(found)
+    return tuple(sentences)

@@ -29,7 +29,7 @@ def acr_text(value: float) -> str:
 
 
 def lower(text: str, is_lower: bool = True, is_estimate: bool = False) -> str:
-    """A number as text that says where it is a lower value, or an estimate from a curve."""
+    """A number as text that says if it is a lower value, or an estimate from a curve."""
     return f"≥ {text}" if is_lower else f"≈ {text}" if is_estimate else text
 
 

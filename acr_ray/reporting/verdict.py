@@ -76,10 +76,10 @@ def _origin(c: Comparison) -> str:
 def _hard(c: Comparison) -> str:
     points = (c.hard_after - c.hard_before) * 100
     moved = f"{_percent(c.hard_before, 1)} before, {_percent(c.hard_after, 1)} now"
-    told = f"({moved}; {_interval((c.hard_interval[0] * 100, c.hard_interval[1] * 100), 1, ' points')})"
+    explanation = f"({moved}; {_interval((c.hard_interval[0] * 100, c.hard_interval[1] * 100), 1, ' points')})"
     if c.hard_interval[0] <= 0.0 <= c.hard_interval[1]:
-        return f"Hard images (p_A < 0.5): no difference that {c.images} images could show {told}."
-    return f"Hard images (p_A < 0.5): {abs(points):.1f} points {'more' if points > 0 else 'fewer'} {told}."
+        return f"Hard images (p_A < 0.5): no difference that {c.images} images could show {explanation}."
+    return f"Hard images (p_A < 0.5): {abs(points):.1f} points {'more' if points > 0 else 'fewer'} {explanation}."
 
 
 def _classes(c: Comparison) -> str:

@@ -42,14 +42,14 @@ class Settings(BaseModel):
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted name, in order of declaration."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Settings):
-                found |= {f"{name}.{inner}": v for inner, v in value.flat().items()}
+                values |= {f"{name}.{inner}": v for inner, v in value.flat().items()}
             else:
-                found[name] = value
-        return found
+                values[name] = value
+        return values
 
 
 def digest(values: Any) -> str:
@@ -91,12 +91,12 @@ def _kinds(info: FieldInfo) -> set[Any]:
 
 
 def is_whole(info: FieldInfo) -> bool:
-    """Whether a field holds whole numbers, also where it may be none."""
+    """Whether a field holds whole numbers, also if it may be none."""
     return _kinds(info) == {int}
 
 
 def is_number(info: FieldInfo) -> bool:
-    """Whether a field holds numbers, also where it may be none."""
+    """Whether a field holds numbers, also if it may be none."""
     return _kinds(info) <= {int, float}
 
 
@@ -121,7 +121,7 @@ def _type_text(kind: Any) -> str:
 
 
 def range_text(info: FieldInfo) -> str:
-    """The allowed range of a numeric field, e.g. ``> 0`` or ``0 to 1``; empty where there is none."""
+    """The allowed range of a numeric field, e.g. ``> 0`` or ``0 to 1``; empty if there is none."""
     limits: dict[str, Any] = {}
     for entry in info.metadata:
         for name in ("gt", "ge", "lt", "le"):
@@ -165,8 +165,8 @@ def _first_problem(cls: type[Settings], error: ValidationError, source: str) -> 
     allowed = " ".join(part for part in (type_text(info), range_text(info)) if part) if plain else ""
     value = problem["input"]
     shown = "nothing" if problem["type"] == "missing" else repr(value) if not _huge(value) else "(long value)"
-    said = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"].lower()
-    return f"{source}: {dotted} = {shown}: {said}" + (f"; allowed: {allowed}" if allowed else "")
+    reason = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"].lower()
+    return f"{source}: {dotted} = {shown}: {reason}" + (f"; allowed: {allowed}" if allowed else "")
 
 
 def _locate(

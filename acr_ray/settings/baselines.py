@@ -97,9 +97,9 @@ def macer(gaussian: Recipe) -> Recipe:
     """
     key = _key(gaussian)
     m, weight, deferred = MACER[key]
-    found = _with(gaussian, "macer", m, weight=weight, gamma=8.0, beta=16.0, deferred=deferred)
-    found = found.change({"training.batch_size": MACER_IMAGES * m})
-    return found if key[0] != "digits" else found.change({"method.gamma": 4.0})
+    recipe = _with(gaussian, "macer", m, weight=weight, gamma=8.0, beta=16.0, deferred=deferred)
+    recipe = recipe.change({"training.batch_size": MACER_IMAGES * m})
+    return recipe if key[0] != "digits" else recipe.change({"method.gamma": 4.0})
 
 
 def smoothmix(gaussian: Recipe) -> Recipe:
@@ -119,10 +119,10 @@ def catrs(gaussian: Recipe) -> Recipe:
     """
     key = _key(gaussian)
     m, weight, epsilon, steps = CATRS[key]
-    found = _with(gaussian, "catrs", m, weight=weight, epsilon=epsilon, steps=steps)
+    recipe = _with(gaussian, "catrs", m, weight=weight, epsilon=epsilon, steps=steps)
     if key[0] != "imagenet":
-        return found
-    return found.change({"method.double_from": 80, "training.milestones": (*gaussian.training.milestones, 85)})
+        return recipe
+    return recipe.change({"method.double_from": 80, "training.milestones": (*gaussian.training.milestones, 85)})
 
 
 def stability(gaussian: Recipe) -> Recipe:

@@ -74,7 +74,7 @@ class CertifySettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        # n draws that all agree prove p_A > 1/2 only where alpha**(1/n) > 1/2.
+        # n draws that all agree prove p_A > 1/2 only if alpha**(1/n) > 1/2.
         needed = next(n for n in range(1, 1100) if 0.5**n < self.alpha)
         if self.n < needed:
             raise ValueError(

@@ -61,12 +61,12 @@ def too_large(path: object, size: int, most: int) -> str:
 
 
 def read_text(path: str | os.PathLike[str], most: int = MOST_BYTES) -> str:
-    """The same as text in UTF-8. Raises UserError also where it is no text."""
+    """The same as text in UTF-8. Raises UserError also if it is no text."""
     return decoded(read_file(path, most), path)
 
 
 def decoded(content: bytes, where: object) -> str:
-    """UTF-8 as text, without a byte order mark. Raises UserError where it is something else."""
+    """UTF-8 as text, without a byte order mark. Raises UserError if it is something else."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,17 +80,17 @@ def parse_json(text: str, where: object, most_levels: int = MOST_LEVELS) -> Any:
         UserError: not JSON, a key that stands twice in one object, or lists and objects nested too deep.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_once)
+        document = json.loads(text, object_pairs_hook=_once)
     except _Twice as error:
         raise UserError(f"{where}: {error}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deep; at most {most_levels} levels are read") from None
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
-    _check_levels(found, where, most_levels, None)
+    _check_levels(document, where, most_levels, None)
     if "\\u" in text:
-        _check_text(found, where)
-    return found
+        _check_text(document, where)
+    return document
 
 
 def parse_names(text: str, where: object) -> Any:
@@ -106,16 +106,16 @@ def parse_yaml(text: str, where: object, loader: type | None = None) -> Any:
             deep, or anchors that multiply.
     """
     try:
-        found = yaml.load(text, loader or _StrictLoader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(text, loader or _StrictLoader)  # noqa: S506 - a SafeLoader
     except _Twice as error:
         raise UserError(f"{where}: {error}") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deep; at most {MOST_LEVELS} levels are read") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         raise UserError(f"{where}: not valid YAML ({str(error)[:300]})") from None
-    _check_levels(found, where, MOST_LEVELS, MOST_VALUES)
-    _check_text(found, where)
-    return found
+    _check_levels(document, where, MOST_LEVELS, MOST_VALUES)
+    _check_text(document, where)
+    return document
 
 
 def check(schema: Any, value: Any, where: object) -> Any:
@@ -136,17 +136,17 @@ def check(schema: Any, value: Any, where: object) -> Any:
         problem = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, problem["loc"]))[:100]
         shown = "" if problem["type"] == "missing" else f" = {_short(problem['input'])}"
-        said = problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {place or 'content'}{shown}: {said[:1].lower()}{said[1:]}") from None
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {place or 'content'}{shown}: {reason[:1].lower()}{reason[1:]}") from None
 
 
 def check_version(value: Any, where: object, version: int = 1) -> dict[str, Any]:
-    """An object of this ``schema_version``. Raises UserError where it is something else, or of another version."""
+    """An object of this ``schema_version``. Raises UserError if it is something else, or of another version."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: {_short(value)}: should be an object with a schema_version")
-    found = value.get("schema_version")
-    if type(found) is not int or found != version:  # true is an int, too
-        raise UserError(f"{where}: schema_version {_short(found)}; this version reads {version}")
+    version_held = value.get("schema_version")
+    if type(version_held) is not int or version_held != version:  # true is an int, too
+        raise UserError(f"{where}: schema_version {_short(version_held)}; this version reads {version}")
     return value
 
 
@@ -163,12 +163,12 @@ class _Twice(Exception):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
         raise _Twice(f"{twice[:80]!r} stands twice in one object; keep one")
-    return found
+    return values
 
 
 class _NoKeyTwice:

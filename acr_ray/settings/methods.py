@@ -111,7 +111,7 @@ BUILT_IN: dict[str, type[Settings]] = {
 
 
 def _kind(values: Any) -> str | None:
-    """The tag of a method's settings, given as values or as an object; None where the name means nothing."""
+    """The tag of a method's settings, given as values or as an object; None if the name means nothing."""
     name = values.get("name", "gaussian") if isinstance(values, dict) else getattr(values, "name", None)
     if not isinstance(name, str):
         return None

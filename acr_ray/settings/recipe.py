@@ -196,7 +196,7 @@ class Recipe(Settings):
     def scaled(self, epochs: int) -> Self:
         """The same schedule in so many epochs: E_t, milestones, warm-ups and intervals in proportion, rounded.
 
-        Raises UserError where the schedule does not fit into so few.
+        Raises UserError if the schedule does not fit into so few.
         """
         ratio = epochs / self.training.epochs
         changes: dict[str, Any] = {"training.epochs": epochs}
@@ -212,7 +212,7 @@ class Recipe(Settings):
         return self.change(changes, self.name)
 
     def check_complete(self) -> None:
-        """Raises UserError where something that only the user can give is missing."""
+        """Raises UserError if something that only the user can give is missing."""
         given = (self.discard.checkpoint, self.discard.p_a_file)
         if None not in given:
             raise UserError(f"{self.name}: discard.checkpoint and discard.p_a_file exclude each other")

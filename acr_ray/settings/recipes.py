@@ -67,7 +67,7 @@ def cifar10(sigma: float) -> Recipe:
     """The paper's recipe on CIFAR-10 (Table 6).
 
     All three parts act from epoch E_t on. With one of them alone the released code differs: without ``--ds_hard`` its
-    E_t is 0, and from there on it draws every epoch's samples with replacement, also where nothing is discarded or
+    E_t is 0, and from there on it draws every epoch's samples with replacement, also if nothing is discarded or
     reweighed. Here a part that is switched off leaves the others as they are; for an ablation as it was released add
     ``--training.e_t 0 --training.replacement true``.
     """
@@ -113,9 +113,9 @@ def imagenet(sigma: float) -> Recipe:
 
 
 def _catalogue() -> dict[str, Callable[[], Recipe]]:
-    found: dict[str, Callable[[], Recipe]] = {"digits": digits, "digits-gaussian": digits_gaussian}
+    recipes: dict[str, Callable[[], Recipe]] = {"digits": digits, "digits-gaussian": digits_gaussian}
     for sigma in SIGMAS:
-        found |= {
+        recipes |= {
             f"cifar10-{sigma}": lambda s=sigma: cifar10(s),
             f"cifar10-gaussian-{sigma}": lambda s=sigma: cifar10_gaussian(s),
             f"imagenet-{sigma}": lambda s=sigma: imagenet(s),
@@ -125,8 +125,8 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
     for method, (make, table) in BASELINES.items():
         for dataset, sigma in table:
             name = f"{dataset}-{method}" + ("" if dataset == "digits" else f"-{sigma}")
-            found[name] = lambda make=make, base=gaussian[dataset], s=sigma: make(base(s))
-    return found
+            recipes[name] = lambda make=make, base=gaussian[dataset], s=sigma: make(base(s))
+    return recipes
 
 
 RECIPES = _catalogue()
@@ -139,20 +139,20 @@ def unusual_values(recipe: Recipe) -> list[str]:
     """A warning for each length that is more than 3 times the largest, or less than an eighth of the least, of all
     named recipes."""
     every = [make().flat() for make in RECIPES.values()]
-    found = []
+    warnings = []
     for field, value in recipe.flat().items():
         known = [values[field] for values in every if field in values] if field in LENGTHS else []
         off = not recipe.attack.enabled and field.startswith("attack.")
         if known and not off and not min(known) / 8 <= value <= 3 * max(known):
-            found.append(
+            warnings.append(
                 f"{field} = {value:g}: the named recipes use {min(known):g} to {max(known):g}. Lengths are in units of "
                 f"inputs in [0, 1], so {value:g}/255 is {value / 255:.4g}"
             )
-    return found
+    return warnings
 
 
 def check_addresses(recipe: Recipe, given: Collection[str]) -> None:
-    """Raises UserError where a recipe's file names an address that the user has not named.
+    """Raises UserError if a recipe's file names an address that the user has not named.
 
     A file that somebody else made would else choose whom this machine talks to, and shows its credentials.
 

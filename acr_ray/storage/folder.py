@@ -106,10 +106,10 @@ class Folder:
         return self._fs.get_file_info(self._path(name)).type == fs.FileType.File
 
     def names(self, suffix: str = "") -> list[str]:
-        """Names of the files directly in this folder, sorted; empty where the folder is absent."""
+        """Names of the files directly in this folder, sorted; empty if the folder is absent."""
         selector = fs.FileSelector(self._root, allow_not_found=True)
-        found = [info.base_name for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
-        return sorted(n for n in found if n.endswith(suffix) and not n.startswith(".") and ".tmp-" not in n)
+        names = [info.base_name for info in self._fs.get_file_info(selector) if info.type == fs.FileType.File]
+        return sorted(n for n in names if n.endswith(suffix) and not n.startswith(".") and ".tmp-" not in n)
 
     def read_bytes(self, name: str, most: int | None = None) -> bytes:
         """The content of a file of at most ``most`` bytes.
@@ -146,14 +146,14 @@ class Folder:
             aside.unlink(missing_ok=True)
 
     def read_text(self, name: str) -> str:
-        """The file as text. Raises UserError where it is not UTF-8."""
+        """The file as text. Raises UserError if it is not UTF-8."""
         return decoded(self.read_bytes(name), f"{self.uri}/{name}")
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode())
 
     def read_json(self, name: str, most: int = MOST_BYTES) -> Any:
-        """Raises UserError where the file is not JSON, has a key twice, or is too large or nested too deep."""
+        """Raises UserError if the file is not JSON, has a key twice, or is too large or nested too deep."""
         where = f"{self.uri}/{name}"
         return parse_json(decoded(self.read_bytes(name, most), where), where)
 
@@ -161,7 +161,7 @@ class Folder:
         self.write_text(name, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
     def delete(self, name: str) -> None:
-        """Delete a file or a folder below this one; nothing happens where it is absent."""
+        """Delete a file or a folder below this one; nothing happens if it is absent."""
         info = self._fs.get_file_info(self._path(name))
         if info.type == fs.FileType.Directory:
             self._fs.delete_dir(self._path(name))

@@ -14,7 +14,7 @@ _UNSAFE_LINE = re.compile(_UNSAFE.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-
 
 
 def check_name(name: object, where: str) -> str:
-    """The name, where it is a relative path that stays below whatever it is joined to.
+    """The name, if it is a relative path that stays below whatever it is joined to.
 
     Args:
         name: parts with ``/`` between.

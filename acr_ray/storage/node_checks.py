@@ -12,7 +12,7 @@ LEAST = 64 * 2**20  # bytes free; below, Ray's objects, loaders' batches and NCC
 
 
 def shared_memory_problem(path: str = SHARED_MEMORY) -> str | None:
-    """What is wrong with this machine's shared memory, and what to do; None where nothing is."""
+    """What is wrong with this machine's shared memory, and what to do; None if nothing is."""
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -45,5 +45,5 @@ def storage_problem(out: Folder, name: str) -> str | None:
 
 
 def node_problem(out: Folder, name: str) -> str | None:
-    """Either of the two: why this machine can't work for a run; None where nothing is known to be wrong."""
+    """Either of the two: why this machine can't work for a run; None if nothing is known to be wrong."""
     return storage_problem(out, name) or shared_memory_problem()

@@ -19,20 +19,20 @@ def check_own(folder: Folder, job: str, files: tuple[str, ...], mark: str = "") 
         mark: a key of ``summary.json`` by which the job's folders of earlier versions, without ``run.json``, are known.
 
     Returns:
-        the record that the job left there before; None where the folder is nobody's yet.
+        the record that the job left there before; None if the folder is nobody's yet.
 
     Raises:
         UserError: the folder holds another job's results, or files of these names that the job did not write.
     """
     if folder.is_file(RUN):
-        found = read_run(folder)
-        held = found["job"][:100]
+        record = read_run(folder)
+        held = record["job"][:100]
         if held != job:
             raise UserError(
                 f"{folder.option} {folder}: holds the results of jobs.{held}, which jobs.{job} would overwrite;"
                 " give another folder"
             )
-        return found
+        return record
     taken = [name for name in files if folder.exists(name)]
     if taken and not (mark and _is_marked(folder, mark)):
         raise UserError(

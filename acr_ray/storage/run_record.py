@@ -44,10 +44,10 @@ def open_run(
         UserError: the folder holds a run of another job or with other settings (names the first that differs), a
             run of a newer version, or can't be written. ``overwrite`` replaces runs of the same job only.
     """
-    found = find_run(folder, job, identity, overwrite=overwrite, owned=owned)
+    record_before = find_run(folder, job, identity, overwrite=overwrite, owned=owned)
     folder.make_writable()
-    if found is not None:
-        return found
+    if record_before is not None:
+        return record_before
     if overwrite:
         for name in (*owned, RUN):
             folder.delete(name)
@@ -86,10 +86,10 @@ def find_run(
                 "give another folder, or --overwrite to start anew"
             )
         return None
-    found = read_run(folder)
-    if found["job"] != job:
-        raise UserError(f"{folder.option} {folder}: holds a {found['job']} run, not {job}; give another folder")
-    before, now = found["identity"], _plain(identity)
+    record = read_run(folder)
+    if record["job"] != job:
+        raise UserError(f"{folder.option} {folder}: holds a {record['job']} run, not {job}; give another folder")
+    before, now = record["identity"], _plain(identity)
     for key in {**now, **before}:
         if before.get(key) != now.get(key):
             if _is_hash(before.get(key)) or _is_hash(now.get(key)):
@@ -102,7 +102,7 @@ def find_run(
                 f"{folder.option} {folder}: holds a run with other settings: {key} was {_cut(before.get(key))}, "
                 f"is {_cut(now.get(key))}; give another folder, the old settings, or --overwrite to start anew"
             )
-    return found
+    return record
 
 
 def _job_in(folder: Folder) -> str | None:
@@ -121,10 +121,10 @@ def _cut(value: Any) -> str:
 
 
 def read_run(folder: Folder) -> dict[str, Any]:
-    """The record of the run that a folder holds. Raises UserError where it is damaged or of another version."""
+    """The record of the run that a folder holds. Raises UserError if it is damaged or of another version."""
     where = f"{folder}/{RUN}"
-    found = check_version(folder.read_json(RUN), where, SCHEMA)
-    return check(RunRecord, found, where).model_dump(exclude_unset=True)
+    record = check_version(folder.read_json(RUN), where, SCHEMA)
+    return check(RunRecord, record, where).model_dump(exclude_unset=True)
 
 
 def amend(folder: Folder, record: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``summary.json`` of the jobs that go on with what is there: read back once, by schema, before anything trusts it."""
+"""``summary.json`` of the jobs that resume: read back once, by schema, before anything trusts it."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def read_summary(folder: Folder, job: str) -> dict[str, Any]:
     """
     where = f"{folder}/{SUMMARY}"
     try:
-        found = check(SCHEMAS[job], check_version(folder.read_json(SUMMARY), where), where).model_dump()
+        summary = check(SCHEMAS[job], check_version(folder.read_json(SUMMARY), where), where).model_dump()
         card = folder.read_json(MODEL) if job == "train" and folder.is_file(MODEL) else None
     except UserError as error:
         raise UserError(
             f"{error}; no summary of a {job} run: give another folder, or --overwrite to start anew"
         ) from None
-    if job == "train" and (not isinstance(card, dict) or card.get("sha256") != found["model_sha256"]):
+    if job == "train" and (not isinstance(card, dict) or card.get("sha256") != summary["model_sha256"]):
         raise UserError(
             f"{where}: not the summary of the model in {folder}/checkpoint; give another folder, or --overwrite to "
             "start anew"
         )
-    return found
+    return summary

@@ -41,7 +41,7 @@ def read_table(
         content: the whole file.
         columns: name to kind, ``whole``, ``number``, ``text`` or ``flag``.
         where: the file, for messages.
-        optional: columns that are read where they are there.
+        optional: columns that are read if they are there.
         what: the file should be, for messages.
         repeated: text columns with few values, which stay dictionaries of them.
 
@@ -62,13 +62,13 @@ def read_table(
         for name, kind in kinds.items():
             if schema.names.count(name) > 1:
                 raise UserError(f"{where}: has {schema.names.count(name)} columns {name}")
-            found = schema.field(name).type
-            found = found.value_type if pa.types.is_dictionary(found) else found
-            if not _FITS[kind](found):
-                raise UserError(f"{where}: column {name} holds {str(found)[:60]}, not {_words(kind)}")
+            arrow_type = schema.field(name).type
+            arrow_type = arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
+            if not _FITS[kind](arrow_type):
+                raise UserError(f"{where}: column {name} holds {str(arrow_type)[:60]}, not {_words(kind)}")
         if about.num_rows > MOST_ROWS:
             raise UserError(f"{where}: has {about.num_rows:,} rows; at most {MOST_ROWS:,} are read")
-        # Sizes by column stand in the file as well, but pyarrow ends the process where those are damaged.
+        # Sizes by column stand in the file as well, but pyarrow ends the process if those are damaged.
         # Text as a dictionary: a value that a few bytes repeat for every row is not written out before it is weighed.
         text = [name for name, kind in kinds.items() if kind == "text"]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=text)

@@ -29,11 +29,11 @@ def logger(**names: Any) -> logging.LoggerAdapter:
     Lines go to standard error: Ray keeps it as the worker's log file, which the dashboard and ``ray logs`` show, and
     passes it on to a driver with ``--verbose``.
     """
-    found = logging.getLogger(NAME)
-    if not found.handlers:
+    parent = logging.getLogger(NAME)
+    if not parent.handlers:
         handler = _Stderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        found.addHandler(handler)
-        found.setLevel(logging.INFO)
-        found.propagate = False
-    return _Named(found, names)
+        parent.addHandler(handler)
+        parent.setLevel(logging.INFO)
+        parent.propagate = False
+    return _Named(parent, names)

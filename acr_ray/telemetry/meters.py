@@ -40,7 +40,7 @@ COUNTERS = {"acr_noisy_samples": "noisy forward passes whose counts have come in
 
 
 class Meters:
-    """The metrics of one run. Does nothing where Ray is not connected, and never raises.
+    """The metrics of one run. Does nothing if Ray is not connected, and never raises.
 
     Args:
         job: ``train``, ``certify`` or ``tune``.

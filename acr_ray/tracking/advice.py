@@ -1,4 +1,4 @@
-"""What to do where MLflow doesn't answer as it should."""
+"""What to do if MLflow doesn't answer as it should."""
 
 from __future__ import annotations
 

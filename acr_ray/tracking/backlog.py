@@ -39,7 +39,7 @@ class Backlog:
         clock, sleep: of this process.
 
     Attributes:
-        failure: why the last call failed; None where it did not.
+        failure: why the last call failed; None if it did not.
         final: an essential call was refused: nothing later can be made, and trying again would not help.
     """
 
@@ -70,13 +70,13 @@ class Backlog:
             self.clear()
 
     def now(self, call: Callable[[], Any]) -> Any:
-        """Make a call after all that wait; None where that can't be done now."""
+        """Make a call after all that wait; None if that can't be done now."""
         with self._lock:
             if not self.clear():
                 return None
             try:
                 return call()
-            except Exception as error:  # whatever MLflow, its store or the network throws: the run must go on
+            except Exception as error:  # whatever MLflow, its store or the network throws: the run must continue
                 if is_refusal(error):
                     self._refused(error)
                 else:

@@ -21,7 +21,7 @@ class Unusable(Exception):
 
 
 def open_experiment(uri: str, name: str | None = None) -> tuple[Any, str]:
-    """MLflow's client, and the id of the experiment, which is made where it is absent.
+    """MLflow's client, and the id of the experiment, which is made if it is absent.
 
     Args:
         uri: tracking URI.
@@ -37,16 +37,16 @@ def open_experiment(uri: str, name: str | None = None) -> tuple[Any, str]:
     with _first_one_creates(uri):
         client = mlflow.MlflowClient(tracking_uri=uri)
         name = name or EXPERIMENT
-        found = client.get_experiment(given_id) if given_id else client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment(given_id) if given_id else client.get_experiment_by_name(name)
+        if experiment is None:
             made = client.create_experiment(name, artifact_location=_artifacts_beside(uri))
             _describe(client, made)
             return client, made
-        elif name == EXPERIMENT and VIEW not in found.tags and found.lifecycle_stage == "active":
-            _describe(client, found.experiment_id)  # of an earlier version
-    if found.lifecycle_stage == "deleted":
-        raise Unusable(f"the experiment {found.name} (id {found.experiment_id}) was deleted in MLflow")
-    return client, found.experiment_id
+        elif name == EXPERIMENT and VIEW not in experiment.tags and experiment.lifecycle_stage == "active":
+            _describe(client, experiment.experiment_id)  # of an earlier version
+    if experiment.lifecycle_stage == "deleted":
+        raise Unusable(f"the experiment {experiment.name} (id {experiment.experiment_id}) was deleted in MLflow")
+    return client, experiment.experiment_id
 
 
 def _describe(client: Any, experiment_id: str) -> None:

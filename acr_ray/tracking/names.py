@@ -30,18 +30,18 @@ def fit_key(text: str) -> str:
 
 def fit_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """`fit_key` of every name; names that would become the same are numbered, in their order."""
-    found: dict[str, Any] = {}
+    fitted: dict[str, Any] = {}
     for name, value in values.items():
         fit = key = fit_key(name)
         number = 2
-        while key in found or (key != name and key in values):
+        while key in fitted or (key != name and key in values):
             key, number = f"{fit[: KEY - 6]}_{number}", number + 1
-        found[key] = value
-    return found
+        fitted[key] = value
+    return fitted
 
 
 def shortened(value: Any, most: int) -> str:
-    """A value as text of at most ``most`` characters; where it was cut, its end says so, with a hash of the whole."""
+    """A value as text of at most ``most`` characters; if it was cut, its end says so, with a hash of the whole."""
     text = str(value)
     if len(text) <= most:
         return text

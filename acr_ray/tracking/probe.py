@@ -20,8 +20,8 @@ def check_mlflow(uri: str) -> str:
     Raises:
         UserError: a step failed; says which, MLflow's answer, and what to do.
     """
-    said: list[str] = []
-    tracker = Tracker(uri, said.append)
+    messages: list[str] = []
+    tracker = Tracker(uri, messages.append)
     run_id = tracker.start("doctor", "doctor", tags={"acr_ray.check": "deleted again"})
     tracker.params({"user": os.environ.get("USER", "")})
     step = "no run can be made"
@@ -31,7 +31,7 @@ def check_mlflow(uri: str) -> str:
             folder = Folder(temporary)
             folder.write_text("doctor.txt", "can be deleted\n")
             tracker.files(folder, ["doctor.txt"])
-    failed = tracker.failure or next(iter(said), None)
+    failed = tracker.failure or next(iter(messages), None)
     tracker.delete()
     if failed:
         raise UserError(f"MLflow {uri}: {step} ({failed}); {advice(uri, failed)}")

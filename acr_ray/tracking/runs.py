@@ -19,7 +19,7 @@ CHECKPOINT_FILES = (MODEL_WEIGHTS, MODEL_CARD)
 
 
 class EpochLog:
-    """Logs each epoch's numbers once, also where an earlier driver has logged some of them."""
+    """Logs each epoch's numbers once, also if an earlier driver has logged some of them."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
@@ -36,28 +36,28 @@ class EpochLog:
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """The numbers of an epoch's record; one metric for each entry of lists (``attack_active.1`` …) and of objects."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in record.items():
         if name == "epoch" or name.endswith("histogram"):
             continue
         if isinstance(value, list):
-            found |= {f"{name}.{i}": v for i, v in enumerate(value, 1)}
+            metrics |= {f"{name}.{i}": v for i, v in enumerate(value, 1)}
         elif isinstance(value, dict):
-            found |= {f"{name}.{inner}": v for inner, v in value.items() if isinstance(v, (int, float))}
+            metrics |= {f"{name}.{inner}": v for inner, v in value.items() if isinstance(v, (int, float))}
         elif isinstance(value, (int, float)):
-            found[name] = value
-    return found
+            metrics[name] = value
+    return metrics
 
 
 def numbers(summary: dict[str, Any]) -> dict[str, float]:
     """The numbers of a certification's summary as metrics: ``acr``, ``certified_accuracy.0.5``, …"""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in summary.items():
         if isinstance(value, dict):
-            found |= {f"{name}.{inner}": v for inner, v in value.items()}
+            metrics |= {f"{name}.{inner}": v for inner, v in value.items()}
         elif isinstance(value, float) or name in ("images", "evaluations"):
-            found[name] = value
-    return found
+            metrics[name] = value
+    return metrics
 
 
 def metric_name(text: str) -> str:
@@ -77,14 +77,14 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
     if location.startswith("runs:/"):
         return download(location, CHECKPOINT, tracking_uri), location.removeprefix("runs:/").split("/")[0]
     for folder in (location, location.rstrip("/").rsplit("/", 1)[0] if "/" in location else "."):
-        found = Folder(folder, option="CHECKPOINT")
-        if found.is_file(RUN):
-            return location, read_run(found).get("mlflow_run_id")
+        run_folder = Folder(folder, option="CHECKPOINT")
+        if run_folder.is_file(RUN):
+            return location, read_run(run_folder).get("mlflow_run_id")
     return location, None
 
 
 def download(run: str, artifact: str, tracking_uri: str) -> str:
-    """An artefact folder of ``runs:/RUN_ID`` (all of them: ``""``) as a local path. Raises UserError where none is."""
+    """An artefact folder of ``runs:/RUN_ID`` (all of them: ``""``) as a local path. Raises UserError if none is."""
     quieten()
     store = tracking_uri.removeprefix("sqlite:///")
     if store != tracking_uri and not os.path.exists(store):  # MLflow would make one, only to find nothing in it
@@ -106,7 +106,7 @@ def download(run: str, artifact: str, tracking_uri: str) -> str:
 
 
 def _check_listing(client: Any, run_id: str, folder: str, where: str) -> None:
-    """What a server lists stays inside, ends, and is of a size that a run has. Raises UserError where it doesn't."""
+    """What a server lists stays inside, ends, and is of a size that a run has. Raises UserError if it doesn't."""
     folders, listed = [folder], 0
     while folders:
         inner = folders.pop()

@@ -68,8 +68,8 @@ class SearchLog:
 
     def _best(self) -> None:
         """The best trial's numbers are the search's own."""
-        found = self._out.read_json(SUMMARY) if self._out.is_file(SUMMARY) else {}
-        best = found.get("best") if isinstance(found, dict) else None
+        summary = self._out.read_json(SUMMARY) if self._out.is_file(SUMMARY) else {}
+        best = summary.get("best") if isinstance(summary, dict) else None
         if isinstance(best, dict):
             values = best.get("metrics", {})
             self._tracker.metrics({k: v for k, v in values.items() if k in self._metrics and v is not None})
@@ -123,5 +123,5 @@ class SearchLog:
 
 
 def _known(out: Folder) -> dict[str, str]:
-    """What MLflow has already, by trial or trunk. Raises UserError where the file is damaged."""
+    """What MLflow has already, by trial or trunk. Raises UserError if the file is damaged."""
     return check(dict[str, str], out.read_json(TRACKED), f"{out}/{TRACKED}")

@@ -22,7 +22,7 @@ class SmoothedModel:
 
     What is no such batch is refused whole, with the row's number (a server answers 400): nothing of it is certified.
 
-    Each row is a certificate, wrong with probability at most ``alpha``; ``predicted`` is -1 where it abstains. Params
+    Each row is a certificate, wrong with probability at most ``alpha``; ``predicted`` is -1 if it abstains. Params
     of ``predict``: ``n0`` (100), ``n`` (1000), ``alpha`` (0.001), ``seed`` (0).
     """
 
@@ -46,15 +46,15 @@ class SmoothedModel:
         )
         rows = []
         for number, image in enumerate(images):
-            found = smoothed.certify(
+            certificate = smoothed.certify(
                 image,
                 n0=int(options["n0"]),
                 n=int(options["n"]),
                 alpha=float(options["alpha"]),
                 name=f"request/{number}",
             )
-            radius = float(round_down(found.radius, 6))
-            rows.append((-1 if found.abstained else found.predicted, found.abstained, radius))
+            radius = float(round_down(certificate.radius, 6))
+            rows.append((-1 if certificate.abstained else certificate.predicted, certificate.abstained, radius))
         return pd.DataFrame(rows, columns=["predicted", "abstained", "radius"])
 
 

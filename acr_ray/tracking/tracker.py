@@ -48,7 +48,7 @@ def _later(method: Callable) -> Callable:
 
 
 def _now(method: Callable) -> Callable:
-    """A call that is made now or not at all: None where MLflow can't be reached."""
+    """A call that is made now or not at all: None if MLflow can't be reached."""
 
     @wraps(method)
     def call(self: Tracker, *arguments: Any, **options: Any) -> Any:
@@ -58,7 +58,7 @@ def _now(method: Callable) -> Callable:
 
 
 class Tracker:
-    """A run in MLflow, or nothing where tracking is off or MLflow can't be reached.
+    """A run in MLflow, or nothing if tracking is off or MLflow can't be reached.
 
     No method raises. Where MLflow fails, that is said in one line; parameters, metrics and tags are kept and logged
     once it answers again, in their order and with their own times; `wait` gives it time to come back. What is still
@@ -85,29 +85,29 @@ class Tracker:
         self._backlog = Backlog(self._lost, self._found, self._set_aside)
 
     def beside(self, say: Callable[[str], None] = lambda text: None) -> Tracker:
-        """A tracker of another run in the same experiment; of none where this one's MLflow can't be reached."""
+        """A tracker of another run in the same experiment; of none if this one's MLflow can't be reached."""
         return Tracker(self.uri if self.ok else None, say, self._patience, self.experiment)
 
     @property
     def ok(self) -> bool:
-        """Whether MLflow has all that it was told so far; False where tracking is off."""
+        """Whether MLflow has all that it was told so far; False if tracking is off."""
         return self.uri is not None and self._backlog.empty and self.complete
 
     @property
     def behind(self) -> bool:
-        """Whether MLflow lacks something that it was told; False where tracking is off."""
+        """Whether MLflow lacks something that it was told; False if tracking is off."""
         return self.uri is not None and not self.ok
 
     @property
     def failure(self) -> str | None:
-        """Why the last call failed; None where it did not."""
+        """Why the last call failed; None if it did not."""
         return self._backlog.failure
 
     def _lost(self, reason: str) -> None:
         self._say(
-            f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self.uri, reason)}; going on without it. "
-            "All results are in --out; what is missing is logged once it answers, by this job or by the same command "
-            "again"
+            f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self.uri, reason)}; "
+            "continuing without it. All results are in --out; what is missing is logged once it answers, by this job "
+            "or by the same command again"
         )
 
     def _found(self) -> None:
@@ -136,7 +136,7 @@ class Tracker:
         self._client.get_run(self.run_id)
 
     def start(self, job: str, name: str, run_id: str | None = None, tags: dict[str, str] | None = None) -> str | None:
-        """Open a run, or go on with ``run_id`` where the store has it. Returns its id, None where MLflow is away."""
+        """Open a run, or resume ``run_id`` if the store has it. Returns its id, None if MLflow is away."""
         self._open(job, name, run_id, tags or {})
         return self.run_id
 
@@ -182,13 +182,13 @@ class Tracker:
     def _metrics(self, values: dict[str, float], step: int, milliseconds: int) -> None:
         from mlflow.entities import Metric
 
-        found, no_numbers = [], []
+        entities, no_numbers = [], []
         for key, value in fit_keys(values).items():
             try:
-                found.append(Metric(key, float(value), milliseconds, step))
+                entities.append(Metric(key, float(value), milliseconds, step))
             except (TypeError, ValueError):
                 no_numbers.append(f"{key} (no number: {shortened(repr(value), 100)})")
-        self._log("metrics", found, 1000, no_numbers)
+        self._log("metrics", entities, 1000, no_numbers)
 
     def _log(self, kind: str, entities: list[Any], most: int, refused: Sequence[str] = ()) -> None:
         """Log in batches; of a batch that is refused each entry by itself, so that only what is wrong is missing."""
@@ -213,7 +213,7 @@ class Tracker:
 
     @_now
     def last_step(self, metric: str) -> int:
-        """The last step that the store has of a metric; -1 where it has none."""
+        """The last step that the store has of a metric; -1 if it has none."""
         return max((m.step for m in self._client.get_metric_history(self.run_id, metric)), default=-1)
 
     @_later
@@ -244,7 +244,7 @@ class Tracker:
 
     @_later
     def uses_model_of(self, run_id: str | None) -> None:
-        """Say that this run is about the model of another run, where that has logged one."""
+        """Say that this run is about the model of another run, if that has logged one."""
         from mlflow.entities import LoggedModelInput
         from mlflow.exceptions import MlflowException
 

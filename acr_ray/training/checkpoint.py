@@ -52,7 +52,7 @@ class Progress:
     Attributes:
         epoch: epochs done.
         population: the samples still trained on and their weights; None before E_t.
-        p_a: p_A snapshots by name (``discard``, ``reweigh``): label counts of each training sample, -1 where not drawn.
+        p_a: p_A snapshots by name (``discard``, ``reweigh``): label counts of each training sample, -1 if not drawn.
         history: one record for each epoch done, as written to metrics.jsonl.
         partial: how far the epoch after those is; None: not begun.
     """
@@ -71,8 +71,8 @@ class Progress:
 
 def momentum(module: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
     """SGD's momentum buffers by parameter name; parameters that have none yet are absent."""
-    found = {name: optimizer.state[p].get("momentum_buffer") for name, p in module.named_parameters()}
-    return {name: buffer.contiguous() for name, buffer in found.items() if buffer is not None}
+    buffers = {name: optimizer.state[p].get("momentum_buffer") for name, p in module.named_parameters()}
+    return {name: buffer.contiguous() for name, buffer in buffers.items() if buffer is not None}
 
 
 def save_state(
@@ -101,7 +101,7 @@ def save_state(
 
 
 def read_state(text: str, source: str) -> dict[str, Any]:
-    """``state.json`` as values. Raises DamagedCheckpoint where it is not what was written."""
+    """``state.json`` as values. Raises DamagedCheckpoint if it is not what was written."""
     try:
         state = json.loads(text)
         written = state.pop("sha256", None)
@@ -115,7 +115,7 @@ def read_state(text: str, source: str) -> dict[str, Any]:
 
 
 def check_files(folder: Path, state: dict[str, Any]) -> None:
-    """Raises DamagedCheckpoint where a file beside ``state.json`` is not the one it describes."""
+    """Raises DamagedCheckpoint if a file beside ``state.json`` is not the one it describes."""
     files = state.get("files")
     # Only these are read: a state file does not choose what is opened.
     if not isinstance(files, dict) or set(files) != {MODEL, OPTIMIZER, SAMPLES}:
@@ -123,10 +123,11 @@ def check_files(folder: Path, state: dict[str, Any]) -> None:
     for name, written in files.items():
         if not (folder / name).is_file():
             raise DamagedCheckpoint(f"{folder / name}: missing")
-        found = _describe(folder / name)
-        if isinstance(written, dict) and found["bytes"] != written.get("bytes"):
-            raise DamagedCheckpoint(f"{folder / name}: has {found['bytes']} bytes, {written.get('bytes')} were written")
-        if found != written:
+        described = _describe(folder / name)
+        if isinstance(written, dict) and described["bytes"] != written.get("bytes"):
+            sizes = f"has {described['bytes']} bytes, {written.get('bytes')} were written"
+            raise DamagedCheckpoint(f"{folder / name}: {sizes}")
+        if described != written:
             raise DamagedCheckpoint(f"{folder / name}: its SHA-256 is not that of what was written")
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run that goes on: where they lie, which are kept, and which is good enough to go on from."""
+"""Checkpoints to resume from: where they lie, which are kept, and which is good enough."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class CheckpointStore:
 
     Files appear under their names only once complete, the state last: a checkpoint whose state is there is whole,
     unless something has damaged it since, which its hashes tell. Ray Train would keep checkpoints too, but the last
-    or the best, not both; it loses those that its controller has not registered when it is killed; it would go on
+    or the best, not both; it loses those that its controller has not registered when it is killed; it would resume
     from a damaged one, and a disk that is full for a minute would end the run.
 
     Args:
         folder: of the checkpoints; every worker must see it.
         keep: the last so many are kept, >= 1, and the best.
         best_by: a key of `BEST`, looked up in the records of whole epochs.
-        say: gets one line where something went wrong that the run survives.
+        say: gets one line if something went wrong that the run survives.
     """
 
     def __init__(self, folder: Folder, keep: int, best_by: str, say: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ class CheckpointStore:
         return sorted(Entry(int(n.split("_")[0]), int(n.split("_")[1]), n) for n in names)
 
     def add(self, epoch: int, step: int, write: Callable[[Path], None]) -> bool:
-        """Keep a checkpoint that ``write`` makes in a local folder. False where there was no room for it.
+        """Keep a checkpoint that ``write`` makes in a local folder. False if there was no room for it.
 
         Training does not end for a full disk: the checkpoints that are there stay, and the next is tried in turn.
         """
@@ -68,7 +68,7 @@ class CheckpointStore:
         except OSError as error:
             self._delete(entry.name)
             if not self._failing:
-                self.say(f"the checkpoint of {entry.text} could not be written ({error}); training goes on")
+                self.say(f"the checkpoint of {entry.text} could not be written ({error}); training continues")
             self._failing = True
             return False
         if self._failing:
@@ -85,7 +85,7 @@ class CheckpointStore:
         return self._best({entry: self._history(entry) for entry in self.entries()})
 
     def newest_intact(self) -> Entry | None:
-        """The newest checkpoint that verifies; None where there is none at all.
+        """The newest checkpoint that verifies; None if there is none at all.
 
         Raises:
             DamagedCheckpoint: there are checkpoints, and none verifies.

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class TrainingStopped(RuntimeError):
-    """Training cannot go on, and would not if it were tried again; the text says why and what to do."""
+    """Training cannot continue, and would not if it were tried again; the text says why and what to do."""

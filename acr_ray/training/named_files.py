@@ -37,30 +37,30 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
     Raises:
         UserError: something is missing, damaged, or made for other classes or another σ; names field and path.
     """
-    found: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for recipe in recipes:
         discard, target = recipe.discard, getattr(recipe.method, "target", None)
-        if discard.enabled and discard.p_a_file is not None and discard.p_a_file not in found:
+        if discard.enabled and discard.p_a_file is not None and discard.p_a_file not in contents:
             read_counts(discard.p_a_file, images, discard.draws, _sigma(recipe))
-            found[discard.p_a_file] = file_hash(discard.p_a_file)
-        elif discard.enabled and discard.checkpoint is not None and discard.checkpoint not in found:
-            found[discard.checkpoint] = f"sha256:{discarding_model(recipe, images)[1].sha256}"
-        if target is not None and target not in found:
-            found[target] = f"sha256:{_target(target, images).sha256}"
-        if re.fullmatch(OWN_NAME, recipe.method.name) and recipe.method.name not in found:
-            found[recipe.method.name] = source_hashes(recipe.method.name.partition(":")[0])
-    return found
+            contents[discard.p_a_file] = file_hash(discard.p_a_file)
+        elif discard.enabled and discard.checkpoint is not None and discard.checkpoint not in contents:
+            contents[discard.checkpoint] = f"sha256:{discarding_model(recipe, images)[1].sha256}"
+        if target is not None and target not in contents:
+            contents[target] = f"sha256:{_target(target, images).sha256}"
+        if re.fullmatch(OWN_NAME, recipe.method.name) and recipe.method.name not in contents:
+            contents[recipe.method.name] = source_hashes(recipe.method.name.partition(":")[0])
+    return contents
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
     """What is allowed and may not be meant."""
-    found, target = unusual_values(recipe), getattr(recipe.method, "target", None)
+    warnings, target = unusual_values(recipe), getattr(recipe.method, "target", None)
     if target is None:
-        return found
+        return warnings
     trained, used = load_checkpoint(target)[1].sigma, recipe.method.target_sigma
     if trained is not None and trained != used:
-        found.append(f"method.target {target} was trained at sigma {trained}; its answers are taken at {used}")
-    return found
+        warnings.append(f"method.target {target} was trained at sigma {trained}; its answers are taken at {used}")
+    return warnings
 
 
 def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) -> tuple[Any, ModelCard]:  # noqa: B006
@@ -92,7 +92,7 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
 
 
 def check_own_source(recipe: Recipe, contents: Contents) -> None:
-    """Raises UserError where this process has another source of a user's own method than the driver."""
+    """Raises UserError if this process has another source of a user's own method than the driver."""
     expected = contents.get(recipe.method.name)
     if expected is None:
         return

@@ -75,7 +75,7 @@ def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = N
         path: of the file.
         images: the training set.
         draws: how many there should be for each sample.
-        sigma: σ that they should be made at, where the file says one; None: any.
+        sigma: σ that they should be made at, if the file says one; None: any.
 
     Returns:
         int64 ``(len(images),)`` in [0, draws].
@@ -112,11 +112,11 @@ def read_counts(path: str, images: ImageSet, draws: int, sigma: float | None = N
     wrong = np.flatnonzero(columns["label"][rows] != images.labels)
     if len(wrong):
         raise UserError(f"{option}: has another label for {images.names[wrong[0]]}")
-    p_a, found = columns["p_a"][rows].astype(float), columns["draws"][rows]
+    p_a, draws_held = columns["p_a"][rows].astype(float), columns["draws"][rows]
     if not ((p_a >= 0) & (p_a <= 1)).all():
         raise UserError(f"{option}: p_a must lie in [0, 1]")
-    if not (found == draws).all():
+    if not (draws_held == draws).all():
         raise UserError(
-            f"{option}: from {int(found[0])} draws a sample; discard.draws is {draws}: give the same number"
+            f"{option}: from {int(draws_held[0])} draws a sample; discard.draws is {draws}: give the same number"
         )
     return np.rint(p_a * draws).astype(np.int64)

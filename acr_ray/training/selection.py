@@ -31,7 +31,7 @@ class Selected:
 
     Attributes:
         population: the samples kept and their weights; None: all alike.
-        p_a: new p_A snapshots by name (``discard``, ``reweigh``): label counts of each sample, -1 where not drawn.
+        p_a: new p_A snapshots by name (``discard``, ``reweigh``): label counts of each sample, -1 if not drawn.
         record: what the epoch's record says of it.
     """
 
@@ -64,7 +64,7 @@ class SampleSelection:
         self._preset = counts
 
     def begin_epoch(self, epoch: int, population: Population | None) -> Selected:
-        """Discard and reweigh where this epoch asks for it.
+        """Discard and reweigh if this epoch asks for it.
 
         Args:
             population: of the epoch before.

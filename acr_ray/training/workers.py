@@ -12,8 +12,8 @@ class Workers:
     """Hardware of a run; decides the last bits of the result, so it is part of the run's identity.
 
     Attributes:
-        count: DDP workers; with ``most`` the fewest that the run goes on with.
-        most: workers used where the cluster has room for them; None: always ``count``.
+        count: DDP workers; with ``most`` the fewest that the run continues with.
+        most: workers used if the cluster has room for them; None: always ``count``.
     """
 
     count: int = 1
@@ -27,7 +27,7 @@ class Workers:
         return self.count if self.most is None else f"{self.count}:{self.most}"
 
     def check_fits(self) -> None:
-        """Raises UserError where the cluster could never hold the workers (Ray Train would wait for ever)."""
+        """Raises UserError if the cluster could never hold the workers (Ray Train would wait for ever)."""
         import ray
 
         if self.gpus not in (0, 1):
@@ -46,7 +46,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Checkpoints of a run that goes on, and what else is asked of it; none of it changes what is trained.
+    """Checkpoints to resume from, and what else is asked of it; none of it changes what is trained.
 
     Attributes:
         every: epochs between checkpoints.
@@ -54,7 +54,7 @@ class CheckpointPolicy:
         last: how many of the last are kept, beside the best.
         best_by: ``loss`` or ``accuracy`` of an epoch's record.
         max_failures: lost workers or nodes survived before giving up.
-        resize_seconds: between looks for room for more workers, where their number may change.
+        resize_seconds: between checks for room for more workers, if their number may change.
         profile: leave traces of a few steps in ``profile/``.
     """
 

@@ -47,15 +47,15 @@ def _read(folder: Folder, name: str, schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def read_entry(folder: Folder, name: str) -> dict[str, Any]:
-    """A trunk's entry. Raises UserError where it is something else."""
+    """A trunk's entry. Raises UserError if it is something else."""
     return _read(folder, name, _Entry)
 
 
 def read_report(folder: Folder, name: str) -> dict[str, Any]:
-    """A trial's report. Raises UserError where it is something else."""
+    """A trial's report. Raises UserError if it is something else."""
     return _read(folder, name, _Report)
 
 
 def read_image_values(folder: Folder, name: str) -> dict[str, Any]:
-    """``radii`` and ``hard`` of a validation's images. Raises UserError where it is something else."""
+    """``radii`` and ``hard`` of a validation's images. Raises UserError if it is something else."""
     return _read(folder, name, _Images)

@@ -57,7 +57,7 @@ class ValidationCounts:
     Attributes:
         right: int64 ``(K,)``, draws of each image that got its label.
         draws: int64 ``(K,)`` >= 1.
-        radii: float64 ``(K,)``, radius that N draws certify or, where fewer were drawn, should certify; 0: none.
+        radii: float64 ``(K,)``, radius that N draws certify or, if fewer were drawn, should certify; 0: none.
         noise_draws: how many there were, all images and workers together.
     """
 
@@ -76,7 +76,7 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
     Raises:
         UserError: unknown, given twice, or out of range.
     """
-    found = []
+    objectives = []
     for part in (p.strip() for p in text.split(",")):
         kind, marked, at = part.partition("@")
         needs = kind in WITH_A_PLACE
@@ -94,10 +94,10 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
             )
         if kind == Metric.P_A_QUANTILE and not 0 <= objective.at <= 1:
             raise UserError(f"--metric {part}: allowed: q from 0 to 1")
-        if objective in found:
+        if objective in objectives:
             raise UserError(f"--metric {part}: given twice")
-        found.append(objective)
-    return tuple(found)
+        objectives.append(objective)
+    return tuple(objectives)
 
 
 def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
@@ -112,7 +112,7 @@ def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> 
 def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict[str, float]:
     """The objectives by name. The label is the class that is certified, so a wrong answer has radius 0."""
     radii, p_a = counts.radii, counts.right / counts.draws
-    found = {}
+    values = {}
     for objective in objectives:
         if objective.kind == Metric.ACR:
             value = radii.mean()
@@ -122,8 +122,8 @@ def measure(counts: ValidationCounts, objectives: tuple[Objective, ...]) -> dict
             value = (p_a < 0.5).mean()
         else:
             value = np.quantile(p_a, objective.at)
-        found[objective.name] = float(value)
-    return found
+        values[objective.name] = float(value)
+    return values
 
 
 def failed(objectives: tuple[Objective, ...]) -> dict[str, float]:

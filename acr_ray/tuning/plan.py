@@ -1,6 +1,6 @@
 """What trials cost, planned from their list. Arithmetic, no network.
 
-Exact where nothing depends on the data. Two things do: how many samples discarding keeps (p_A estimates for weights
+Exact if nothing depends on the data. Two things do: how many samples discarding keeps (p_A estimates for weights
 are drawn for them alone), and how many draws are still correct at each step of the attack, which alone are passed.
 Without a trial's record of them the plan is the most that can be: all samples kept, all draws attacked to the end.
 """
@@ -23,7 +23,7 @@ class Record:
 
     Attributes:
         remaining: samples left in each epoch.
-        active: share of the draws still correct before each step of the attack, an empty list where none was made.
+        active: share of the draws still correct before each step of the attack, an empty list if none was made.
     """
 
     remaining: Sequence[int]
@@ -37,53 +37,53 @@ def epoch_passes(
 
     Args:
         images: training images.
-        record: samples left and shares of active draws in this epoch, and the shares in the one before (empty where
+        record: samples left and shares of active draws in this epoch, and the shares in the one before (empty if
             it made no attack), by which the loop decides at which steps to look first; None: unknown.
     """
     t, reweigh = recipe.training, recipe.reweigh
     method = build_method(recipe)
-    found = Passes()
+    passes = Passes()
     for cut in steps(images, recipe.inputs_per_step):
-        found += Passes(*method.passes(cut.stop - cut.start, t.m))
+        passes += Passes(*method.passes(cut.stop - cut.start, t.m))
     if not recipe.adapts or epoch < t.e_t:
-        return found
+        return passes
     if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
-        found += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
+        passes += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
     if recipe.attack.enabled:
         active, before = ([1.0] * recipe.attack.steps, ()) if record is None else record[1:]
-        found += attack_passes(images * t.m, active, worth_looking(before))
-    return found
+        passes += attack_passes(images * t.m, active, worth_looking(before))
+    return passes
 
 
 def attack_passes(copies: int, active: Sequence[float], looks: Sequence[bool]) -> Passes:
-    """An epoch's attacks without padding. Step t passes what step t - 1 found correct, forward and backward; where it
+    """An epoch's attacks without padding. Step t passes what step t - 1 found correct, forward and backward; if it
     looks first, forward, and again forward and backward what it finds correct."""
-    found, rows = Passes(), copies
+    passes, rows = Passes(), copies
     for step, share in enumerate(active):
         correct, look = round(share * copies), step < len(looks) and looks[step]
-        found += Passes(rows + correct, correct) if look else Passes(rows, rows)
+        passes += Passes(rows + correct, correct) if look else Passes(rows, rows)
         rows = correct
-    return found
+    return passes
 
 
 def discard_passes(recipe: Recipe, images: int) -> Passes:
-    """The p_A estimate that discards; none where another checkpoint or a file has it, not the network trained."""
+    """The p_A estimate that discards; none if another checkpoint or a file has it, not the network trained."""
     discard = recipe.discard
     own = discard.enabled and discard.checkpoint is None and discard.p_a_file is None
     return Passes(_whole_blocks(recipe.discard.draws) * images if own else 0, 0)
 
 
 def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record: Record | None = None) -> Passes:
-    """A trial's own passes up to the end of ``epochs``: without its trunk and the shared estimate where it forks."""
+    """A trial's own passes up to the end of ``epochs``: without its trunk and the shared estimate if it forks."""
     begin = recipe.training.e_t if forked else 0
-    found = Passes()
+    passes = Passes()
     for epoch in range(begin, epochs):
         at, known = epoch - begin, None
         if record is not None:
             known = (record.remaining[at], record.active[at], record.active[at - 1] if at else ())
-        found += epoch_passes(recipe, images, epoch, known)
+        passes += epoch_passes(recipe, images, epoch, known)
     estimates = not forked and recipe.adapts and recipe.training.e_t < epochs
-    return found + (discard_passes(recipe, images) if estimates else Passes())
+    return passes + (discard_passes(recipe, images) if estimates else Passes())
 
 
 def trunk_passes(recipes: Sequence[Recipe], images: int) -> Passes:
@@ -99,20 +99,20 @@ def trunk_passes(recipes: Sequence[Recipe], images: int) -> Passes:
             latest[trunk] = recipe
         if recipe.discard.enabled:
             estimates[trunk, estimate_key(recipe)] = recipe
-    found = Passes()
+    passes = Passes()
     for recipe in latest.values():
         for epoch in range(recipe.training.e_t):
-            found += epoch_passes(recipe, images, epoch, None)
+            passes += epoch_passes(recipe, images, epoch, None)
     for recipe in estimates.values():
-        found += discard_passes(recipe, images)
-    return found
+        passes += discard_passes(recipe, images)
+    return passes
 
 
 def search_passes(
     recipes: Sequence[Recipe], images: int, trunks: bool, records: Sequence[Record] | None = None,
     epochs: Sequence[int] | None = None,
 ) -> Passes:  # fmt: skip
-    """Training passes of a search: its trials and, where they fork, their trunks.
+    """Training passes of a search: its trials and, if they fork, their trunks.
 
     Args:
         recipes: one a trial.
@@ -120,12 +120,12 @@ def search_passes(
         records: of each trial; None: the most that can be.
         epochs: to which each trial was trained; None: all to their end.
     """
-    found = trunk_passes([r for r in recipes if r.adapts], images) if trunks else Passes()
+    passes = trunk_passes([r for r in recipes if r.adapts], images) if trunks else Passes()
     for number, recipe in enumerate(recipes):
         last = recipe.training.epochs if epochs is None else epochs[number]
         record = None if records is None else records[number]
-        found += trial_passes(recipe, images, trunks and recipe.adapts, last, record)
-    return found
+        passes += trial_passes(recipe, images, trunks and recipe.adapts, last, record)
+    return passes
 
 
 def validation_passes(images: int, n: int, looks: Sequence[int], rows: int) -> int:

@@ -58,17 +58,17 @@ def costs(out: Folder, reports: list[Report], baseline: Report | None = None) ->
     ``validation`` (forward), ``baseline`` (its own epochs and its validation), and their sum. Equal trials count once.
     """
     if baseline is not None and "forward_passes" in baseline:
-        found, both = costs(out, reports), costs(out, [*reports, baseline])
-        return both | {name: found[name] for name in ("trials", "validation")} | {
-            "baseline": both["trials"] + both["validation"] - found["trials"] - found["validation"]
+        counted, both = costs(out, reports), costs(out, [*reports, baseline])
+        return both | {name: counted[name] for name in ("trials", "validation")} | {
+            "baseline": both["trials"] + both["validation"] - counted["trials"] - counted["validation"]
         }  # fmt: skip
     rows = {r["trial"]: r for r in reports if "forward_passes" in r}.values()
     trials = sum((Passes(r["forward_passes"], r["backward_passes"]) for r in rows), Passes())
     trunks = sum((files.passes() for files in trunk_files(out, reports)), Passes())
     validation = sum(r["validation_passes"] for r in rows)
-    found = {"trials": trials.total, "trunks": trunks.total, "validation": validation}
-    found |= {"forward": trials.forward + trunks.forward + validation, "backward": trials.backward + trunks.backward}
-    return found | {"baseline": 0, "total": trials.total + trunks.total + validation}
+    counted = {"trials": trials.total, "trunks": trunks.total, "validation": validation}
+    counted |= {"forward": trials.forward + trunks.forward + validation, "backward": trials.backward + trunks.backward}
+    return counted | {"baseline": 0, "total": trials.total + trunks.total + validation}
 
 
 def best_recipe(context: SearchContext, report: Report) -> Recipe:
@@ -103,27 +103,28 @@ def summary_of(
     """``summary.json``: what was asked, the best, the Gaussian baseline, the fronts, the costs."""
     best = best_of(reports, context.asked[0])
     counts = {status: sum(r["status"] == status for r in reports) for status in dict.fromkeys(_statuses(reports))}
-    found: Report = {"schema_version": SCHEMA_VERSION, "recipe": context.recipe.name, "space": space.text(), **settings}
-    found |= {"metric": [o.name for o in context.asked], "trials": len(reports), "statuses": counts}
-    found["best"] = None if best is None else about(context, best)
-    found["baseline"] = None if baseline is None else about(context, baseline)
+    summary: Report = {"schema_version": SCHEMA_VERSION, "recipe": context.recipe.name, "space": space.text()}
+    summary |= settings
+    summary |= {"metric": [o.name for o in context.asked], "trials": len(reports), "statuses": counts}
+    summary["best"] = None if best is None else about(context, best)
+    summary["baseline"] = None if baseline is None else about(context, baseline)
     if len(context.asked) > 1:
-        found["pareto"] = [about(context, r) for r in front_of(reports, context.asked)]
-    found["acr_against_hard_share"] = [about(context, r) for r in acr_front(reports)]
+        summary["pareto"] = [about(context, r) for r in front_of(reports, context.asked)]
+    summary["acr_against_hard_share"] = [about(context, r) for r in acr_front(reports)]
     every = reports if baseline is None else [*reports, baseline]
-    found["passes"] = costs(out, reports, baseline)
-    found["trunks"] = [files.sha for files in trunk_files(out, every)]
-    return found
+    summary["passes"] = costs(out, reports, baseline)
+    summary["trunks"] = [files.sha for files in trunk_files(out, every)]
+    return summary
 
 
 def about(context: SearchContext, report: Report) -> Report:
     """A trial in a few numbers."""
     metrics = {o.name: _measurement(report, o) for o in context.objectives}
-    found = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
-    found |= {"status": str(report["status"]), "trunk": report.get("trunk", "")}
+    numbers = {"trial": report["trial"], "point": report["point"], "metrics": metrics, "epochs": report["epoch"]}
+    numbers |= {"status": str(report["status"]), "trunk": report.get("trunk", "")}
     if report["status"] == TrialStatus.FINISHED:
-        found["model"] = f"{TRIALS}/{report['trial']}/{CHECKPOINT}"
-    return found
+        numbers["model"] = f"{TRIALS}/{report['trial']}/{CHECKPOINT}"
+    return numbers
 
 
 def acr_front(reports: list[Report]) -> list[Report]:
@@ -146,7 +147,7 @@ def _measurement(report: Report, objective: Objective) -> float | None:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """As it is where all values are of one kind; as text where they are not (a field that may be none, say)."""
+    """As it is if all values are of one kind; as text if they are not (a field that may be none, say)."""
     kinds = {type(v) for v in values if v is not None}
     if kinds <= {int, float} and len(kinds) == 2:
         values = [None if v is None else float(v) for v in values]

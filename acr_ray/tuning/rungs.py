@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REDUCTION = 3  # of the trials at a rung one in so many goes on
+REDUCTION = 3  # of the trials at a rung one in so many continues
 FIRST = 8  # the first rung lies an eighth of the way from the last fork to the end
 
 
@@ -30,11 +30,11 @@ class Rungs:
     @property
     def times(self) -> tuple[int, ...]:
         """first, first * REDUCTION, … before the end."""
-        found, at = [], self.first
+        times, at = [], self.first
         while at < self.most:
-            found.append(at)
+            times.append(at)
             at *= REDUCTION
-        return tuple(found)
+        return tuple(times)
 
     @property
     def epochs(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The search as its driver sees it: Ray Tune's tuner over trials, begun or gone on with."""
+"""The search as its driver sees it: Ray Tune's tuner over trials, begun or resumed."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def run_search(
 ) -> list[dict[str, Any]]:
     """Run all trials, or those that are left, and return the last report of each in the order of their creation.
 
-    A report also has its ``point``; its status is ``stopped`` where the scheduler ended a trial early, and ``lost``
-    where its processes were lost too often. The same search in the same folder goes on: trials that Tune has down as
+    A report also has its ``point``; its status is ``stopped`` if the scheduler ended a trial early, and ``lost``
+    if its processes were lost too often. The same search in the same folder resumes: trials that Tune has down as
     finished are not run, one that was finished after Tune last wrote is found by its own report.
 
     Args:
@@ -87,10 +87,10 @@ def run_search(
 def run_baseline(
     context: SearchContext, search: Search, on_event: OnReport = lambda point, report: None
 ) -> dict[str, Any] | None:
-    """Run plain Gaussian training as one more trial, after the others: it goes on from their trunk.
+    """Run plain Gaussian training as one more trial, after the others: it forks from their trunk.
 
     Returns:
-        Its last report; None where the recipe is plain Gaussian training itself.
+        Its last report; None if the recipe is plain Gaussian training itself.
     """
     if context.baseline is None:
         return None
@@ -134,15 +134,15 @@ def creation_number(path: str) -> int:
     ``trial_4b9de_00003_5578``. Optuna's trials have no numbers (``trial_7e1f7a34``); all are 0, which leaves them in
     Tune's own order.
     """
-    found = re.fullmatch(r"trial_[^_]+_(\d+)(_.*)?", path.rstrip("/").rpartition("/")[2])
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"trial_[^_]+_(\d+)(_.*)?", path.rstrip("/").rpartition("/")[2])
+    return int(match[1]) if match else 0
 
 
 def _restored(folder: Folder, trainable: Any) -> tune.Tuner | None:
-    """Tune's search in this folder, to be gone on with; None where there is none.
+    """Return Tune's search in this folder, to be resumed; None if there is none.
 
-    Tune writes its tuner first and what trials did later, and not in one piece: killed in between it has nothing to go
-    on from. Then the search begins again, and finds the trunks and the reports of the trials that it had finished.
+    Tune writes its tuner first and what trials did later, and not in one piece: killed in between it has nothing to
+    resume from. Then the search begins again, and finds the trunks and the reports of the trials that it finished.
     """
     if not tune.Tuner.can_restore(folder.uri):
         return None
@@ -176,13 +176,13 @@ def _trainable(context: SearchContext) -> Any:
     """What Tune runs, with what it holds while it runs."""
     shared = {"context": context, "claims": RemoteClaims()}
     if context.workers.count == 1:
-        found = tune.with_parameters(OneWorkerTrial, **shared)
+        trainable = tune.with_parameters(OneWorkerTrial, **shared)
         held = {"CPU": context.workers.cpus} | ({"GPU": context.workers.gpus} if context.workers.gpus else {})
     else:
-        found = tune.with_parameters(group_trial, **shared)
+        trainable = tune.with_parameters(group_trial, **shared)
         # A driver with a CPU of its own would keep it from the workers that it waits for; none at all is refused.
         held = {"memory": 1_000_000}
-    return tune.with_resources(found, held)
+    return tune.with_resources(trainable, held)
 
 
 def scheduler_of(context: SearchContext, search: Search) -> Any:
@@ -202,7 +202,7 @@ def run_here(context: SearchContext, search: Search) -> list[dict[str, Any]]:
     For lists of points (grid, random). Reports are those of `run_search` with one trial at a time.
     """
     scheduler, images, claims = scheduler_of(context, search), context.images(), Leases()
-    found = []
+    reports = []
     for number, point in enumerate(
         trial_list(search.space, context.recipe, search.search, search.trials, context.seed)
     ):
@@ -220,8 +220,8 @@ def run_here(context: SearchContext, search: Search) -> list[dict[str, Any]]:
             ):
                 report["status"] = TrialStatus.STOPPED
         scheduler.on_trial_complete(None, trial, report)
-        found.append({**report, "point": point})
-    return found
+        reports.append({**report, "point": point})
+    return reports
 
 
 def _tuner(context: SearchContext, search: Search, trainable: Any, name: str, points: list[Point] | None) -> tune.Tuner:
@@ -268,7 +268,7 @@ def _quieten() -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
-    # Tune would end a search at Ctrl-C as if it were over; the job ends instead, and goes on when it is called again.
+    # Tune would end a search at Ctrl-C as if it were over; the job ends instead, and resumes when it is called again.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # data.root may be relative

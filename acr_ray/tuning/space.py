@@ -18,7 +18,7 @@ from acr_ray.settings.recipe import PATHS, absolute_path
 Point = dict[str, Any]  # a value for each field of the space, by dotted name
 
 FIXED = ("name", "data.")  # what a trial may not change: another data set's ACR cannot be compared
-PARTS = {  # fields that act only where one of these parts of the recipe is switched on
+PARTS = {  # fields that act only if one of these parts of the recipe is switched on
     "training.e_t": ("attack", "discard", "reweigh"), "discard": ("discard",), "reweigh": ("reweigh",),
     "attack": ("attack",),
 }  # fmt: skip
@@ -67,8 +67,9 @@ class Domain:
         """The list; of a range its ends and what lies between, `GRID_OF_RANGE` values or fewer."""
         if self.values:
             return self.values
-        found = [self.at(k / (GRID_OF_RANGE - 1)) if k < GRID_OF_RANGE - 1 else self.high for k in range(GRID_OF_RANGE)]
-        return tuple(dict.fromkeys(int(value) if self.whole else value for value in found))
+        last = GRID_OF_RANGE - 1
+        values = [*(self.at(k / last) for k in range(last)), self.high]
+        return tuple(dict.fromkeys(int(value) if self.whole else value for value in values))
 
     def extremes(self) -> tuple[Any, ...]:
         """Values among which those lie that other fields could clash with."""
@@ -78,7 +79,7 @@ class Domain:
         return (min(numbers), max(numbers)) if len(numbers) == len(self.values) > 2 else self.values
 
     def every(self) -> tuple[Any, ...]:
-        """All values where they can be listed, else the ends."""
+        """All values if they can be listed, else the ends."""
         if self.values:
             return self.values
         if self.whole and self.high - self.low < MOST_CHECKED:
@@ -114,21 +115,24 @@ class Space:
         return [recipe.change({field: value}, recipe.name) for field, value in values]
 
     def own_point(self, recipe: Recipe) -> Point | None:
-        """The recipe's own values, for the paper's recipes its tuned ones; None where they lie outside."""
+        """The recipe's own values, for the paper's recipes its tuned ones; None if they lie outside."""
         values = recipe.flat()
         point = {domain.field: values[domain.field] for domain in self.domains}
         return point if all(domain.contains(point[domain.field]) for domain in self.domains) else None
 
     def forks(self, recipe: Recipe) -> tuple[int, ...]:
         """The values of E_t that trials fork at, ascending; of a range the two ends."""
-        found = {domain.field: domain for domain in self.domains}.get("training.e_t")
-        values = (recipe.training.e_t,) if found is None else found.values or (found.low, found.high)
+        domain = self._domain("training.e_t")
+        values = (recipe.training.e_t,) if domain is None else domain.values or (domain.low, domain.high)
         return tuple(sorted({int(value) for value in values}))
 
     def epochs(self, recipe: Recipe) -> int:
         """The fewest epochs of a trial."""
-        found = {domain.field: domain for domain in self.domains}.get("training.epochs")
-        return recipe.training.epochs if found is None else int(min(found.values or (found.low,)))
+        domain = self._domain("training.epochs")
+        return recipe.training.epochs if domain is None else int(min(domain.values or (domain.low,)))
+
+    def _domain(self, field: str) -> Domain | None:
+        return next((domain for domain in self.domains if domain.field == field), None)
 
 
 def parse_space(texts: Sequence[str], recipe: Recipe) -> Space:
@@ -158,27 +162,27 @@ def parse_space(texts: Sequence[str], recipe: Recipe) -> Space:
 def default_space(recipe: Recipe) -> Space:
     """What the paper tunes, around the recipe's own values: m, E_t, p_t, T and ε, those whose part is switched on.
 
-    m: half, the same, twice; E_t: two steps of a fifteenth of the epochs either way (not where the recipe begins at
+    m: half, the same, twice; E_t: two steps of a fifteenth of the epochs either way (not if the recipe begins at
     epoch 0: its samples are chosen before any training); p_t: within 0.2; T: 1 to 2T; ε: within a factor of 2.
 
     Raises:
         UserError: nothing to search.
     """
-    t, found = recipe.training, []
+    t, domains = recipe.training, []
     copies = [m for m in (t.m // 2, t.m, 2 * t.m) if m >= 1 and t.batch_size % m == 0]
-    found.append(Domain("training.m", tuple(dict.fromkeys(copies))))
+    domains.append(Domain("training.m", tuple(dict.fromkeys(copies))))
     if recipe.adapts and t.e_t > 0:
         step = max(1, t.epochs // 15)
         forks = [e for k in range(-2, 3) if 1 <= (e := t.e_t + k * step) < t.epochs]
-        found.append(Domain("training.e_t", tuple(forks)))
+        domains.append(Domain("training.e_t", tuple(forks)))
     if recipe.discard.enabled:
         p_t = recipe.discard.p_t
-        found.append(Domain("discard.p_t", low=round(max(0.0, p_t - 0.2), 6), high=round(min(1.0, p_t + 0.2), 6)))
+        domains.append(Domain("discard.p_t", low=round(max(0.0, p_t - 0.2), 6), high=round(min(1.0, p_t + 0.2), 6)))
     if recipe.attack.enabled:
-        found.append(Domain("attack.steps", low=1, high=2 * recipe.attack.steps, whole=True))
+        domains.append(Domain("attack.steps", low=1, high=2 * recipe.attack.steps, whole=True))
         epsilon = recipe.attack.epsilon
-        found.append(Domain("attack.epsilon", low=epsilon / 2, high=2 * epsilon, log=True))
-    space = Space(tuple(domain for domain in found if len(domain.every()) > 1))
+        domains.append(Domain("attack.epsilon", low=epsilon / 2, high=2 * epsilon, log=True))
+    space = Space(tuple(domain for domain in domains if len(domain.every()) > 1))
     if not space.domains:
         raise UserError(f"{recipe.name}: nothing to search by default; give --space FIELD=…")
     check_space(space, recipe)
@@ -186,7 +190,7 @@ def default_space(recipe: Recipe) -> Space:
 
 
 def check_space(space: Space, recipe: Recipe) -> None:
-    """Raises UserError where a point of the space is no recipe: each value alone, then the extremes together."""
+    """Raises UserError if a point of the space is no recipe: each value alone, then the extremes together."""
     for domain in space.domains:
         parts = PARTS.get(domain.field) or PARTS.get(domain.field.partition(".")[0], ())
         acts = any(f"{part}.enabled" in space.fields or getattr(recipe, part).enabled for part in parts)
@@ -221,27 +225,27 @@ def grid_points(space: Space) -> list[Point]:
 def trial_list(space: Space, recipe: Recipe, search: str, trials: int, seed: int) -> list[Point]:
     """The points of a search that decides them beforehand, a function of its arguments alone.
 
-    The recipe's own point comes first where it lies in the space. ``grid``: the grid in an order drawn by the seed,
+    The recipe's own point comes first if it lies in the space. ``grid``: the grid in an order drawn by the seed,
     for neighbours in a grid share a trunk and would wait for it, and ASHA compares early trials with early ones; the
     first ``trials`` of them. The grid of a range may pass the recipe's own point by, which then is one more.
     ``random``: drawn by the seed, none twice as long as there are others.
     """
     own = space.own_point(recipe)
-    found = [own] if own else []
+    points = [own] if own else []
     if search == "grid":
-        points = grid_points(space)
-        keys = [derive_seed(seed, "grid", number) for number in range(len(points))]
-        shuffled = [point for _, point in sorted(zip(keys, points, strict=True), key=lambda pair: pair[0])]
-        return (found + [point for point in shuffled if point != own])[:trials]
+        grid = grid_points(space)
+        keys = [derive_seed(seed, "grid", number) for number in range(len(grid))]
+        shuffled = [point for _, point in sorted(zip(keys, grid, strict=True), key=lambda pair: pair[0])]
+        return (points + [point for point in shuffled if point != own])[:trials]
     attempt = 0
-    while len(found) < trials:
+    while len(points) < trials:
         words = np.random.PCG64(derive_seed(seed, "random", attempt)).random_raw(len(space.domains))
         draws = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         point = {domain.field: domain.at(float(u)) for domain, u in zip(space.domains, draws, strict=True)}
         attempt += 1
-        if point not in found or attempt > 100 * trials:
-            found.append(point)
-    return found[:trials]
+        if point not in points or attempt > 100 * trials:
+            points.append(point)
+    return points[:trials]
 
 
 def _domain(field: str, text: str, recipe: Recipe) -> Domain:
@@ -281,8 +285,8 @@ def _value(recipe: Recipe, field: str, text: str) -> Any:
     owner: Any = recipe
     for part in section.split(".") if section else ():
         owner = getattr(owner, part)
-    found = type(owner).build({**owner.model_dump(), name: parse(field_of(recipe, field), text)}, f"--space {field}")
-    return getattr(found, name)
+    given = {name: parse(field_of(recipe, field), text)}
+    return getattr(type(owner).build({**owner.model_dump(), **given}, f"--space {field}"), name)
 
 
 def _searchable(recipe: Recipe) -> list[str]:

@@ -10,7 +10,7 @@ from acr_ray.tuning.trial_run import SearchContext
 
 
 def optuna_search(context: SearchContext, space: Space, trials: int) -> Any:
-    """TPE, with the Pareto front in view where there are several objectives; begins with the recipe's own point."""
+    """TPE, with the Pareto front in view if there are several objectives; begins with the recipe's own point."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -21,7 +21,7 @@ def optuna_search(context: SearchContext, space: Space, trials: int) -> Any:
         seed=context.seed % 2**32,
         multivariate=True,
         constant_liar=True,  # several trials at once: don't propose one beside a trial that is still running
-        # Random points before the model is trusted: ten by Optuna's default, fewer where there are few in all.
+        # Random points before the model is trusted: ten by Optuna's default, fewer if there are few in all.
         n_startup_trials=max(4, min(10, trials // 3)),
     )
     own = space.own_point(context.recipe)

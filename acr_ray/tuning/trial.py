@@ -27,7 +27,7 @@ POINT = "point"  # where a list of points stands in Tune's configuration
 
 
 def check_node(context: SearchContext) -> None:
-    """Raises UserError where this machine lacks what a trial needs."""
+    """Raises UserError if this machine lacks what a trial needs."""
     if problem := node_problem(Folder(context.out), SEARCH_BEGUN):
         raise UserError(problem)
 

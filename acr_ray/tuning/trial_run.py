@@ -67,7 +67,7 @@ class SearchContext:
 
     @property
     def baseline(self) -> Point | None:
-        """The changes that make plain Gaussian training of the recipe; None where it is that already.
+        """The changes that make plain Gaussian training of the recipe; None if it is that already.
 
         At the last E_t that trials fork at, so that their trunk is most of it.
         """
@@ -104,7 +104,7 @@ class SearchContext:
         return Trunks(Folder(self.out), self.forks, claims, self.run_context, self.checkpoint_every, self.contents)
 
     def images(self) -> tuple[ImageSet, ImageSet]:
-        """(trained on, validated on). Raises UserError where other images lie here than the driver saw."""
+        """(trained on, validated on). Raises UserError if other images lie here than the driver saw."""
         images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train", self.recipe.data.class_map)
         if images.fingerprint() != self.fingerprint:
             raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
@@ -173,7 +173,7 @@ class TrialRun:
         self.state = TrialState(**json.loads((folder / TRIAL_PROGRESS).read_text()))
 
     def finished(self) -> dict[str, Any] | None:
-        """The report of this trial where it, or an equal one, has been finished before."""
+        """The report of this trial if it, or an equal one, has been finished before."""
         folder, name = Folder(self.context.out) / TRIALS, f"{self.trial_id}.json"
         return read_report(folder, name) if folder.is_file(name) else None
 
@@ -234,7 +234,7 @@ class TrialRun:
         }  # fmt: skip
 
     def _keep(self, report: dict[str, Any]) -> None:
-        """Leave the trial's report and, where it was trained to its end, its model."""
+        """Leave the trial's report and, if it was trained to its end, its model."""
         folder, recipe = Folder(self.context.out) / TRIALS, self.trainer.recipe
         if report["status"] == TrialStatus.FINISHED:
             images = self.training

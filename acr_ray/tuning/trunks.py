@@ -82,8 +82,8 @@ class TrunkFiles:
     def checkpoints(self) -> dict[int, dict[str, Any]]:
         """The checkpoints by epoch, ascending."""
         names = [name for name in self.folder.names(".json") if name.startswith("epoch_")]
-        found = [read_entry(self.folder, name) for name in names]
-        return {entry["epoch"]: entry for entry in sorted(found, key=lambda entry: entry["epoch"])}
+        entries = [read_entry(self.folder, name) for name in names]
+        return {entry["epoch"]: entry for entry in sorted(entries, key=lambda entry: entry["epoch"])}
 
     def at(self, epoch: int) -> dict[str, Any] | None:
         """The checkpoint that trials fork from at this epoch, if there is one."""

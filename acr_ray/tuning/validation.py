@@ -28,7 +28,7 @@ def write_images(folder: Folder, counts: ValidationCounts) -> None:
 
 
 def read_images(folder: Folder) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None where it left none."""
+    """Radii ``(K,)`` and whether an image is hard, 0 or 1 ``(K,)``, of a trial; None if it left none."""
     if not folder.is_file(VALIDATION):
         return None
     values = read_image_values(folder, VALIDATION)
@@ -61,10 +61,10 @@ def held_out(images: ImageSet, settings: ValidationSettings, seed: int) -> tuple
 
 
 def expected_radius(right: NDArray, draws: NDArray, n: int, alpha: float, sigma: float) -> NDArray[np.float64]:
-    """The radius that n draws certify, as far as these draws tell: exact where they are n.
+    """The radius that n draws certify, as far as these draws tell: exact if they are n.
 
     Fewer draws are carried on to n at the share (right + 1/2) / (draws + 1) (Krichevsky & Trofimov): all of 50 right
-    does not mean all of 2000. No certificate: where an image stops early nothing is promised about its p_A, only
+    does not mean all of 2000. No certificate: if an image stops early nothing is promised about its p_A, only
     that trials are compared at one and the same n. A bound that held at every look would be lower the earlier an
     image stops, and would need most of the draws to come near the radius at n.
     """
@@ -118,8 +118,8 @@ def _count(
 ) -> NDArray[np.int64]:
     size = max(1, ROWS // phase.block)
     parts = [items[at : at + size] for at in range(0, len(items), size)]
-    found = [
+    counts = [
         engine.count_label(x, torch.as_tensor(y), [images.names[i] for i in part], seed, phase)
         for part, (x, y) in zip(parts, batches(images, [(part, None) for part in parts]), strict=True)
     ]
-    return np.concatenate(found)
+    return np.concatenate(counts)

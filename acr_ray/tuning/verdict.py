@@ -16,7 +16,7 @@ LEVEL = 0.95
 
 
 def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) -> str:
-    """The best trial by ACR against the Gaussian baseline and the other trials; empty where nothing was measured.
+    """The best trial by ACR against the Gaussian baseline and the other trials; empty if nothing was measured.
 
     Intervals are for 95 %: of a share Clopper and Pearson's, of differences on the same images the normal one. That
     the best trial was chosen by these very images is in none of them, which flatters it a little.
@@ -26,35 +26,37 @@ def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) 
         return ""
     best, fairest = front[0], front[-1]
     images = read_images(out / TRIALS / best["trial"])
-    said = [f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_hard(best, images)} "
+    sentences = [f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_hard(best, images)} "
             "of the images (p_A < 0.5)."]  # fmt: skip
-    more = _against_baseline(out, best, images, baseline, said)
+    more = _against_baseline(out, best, images, baseline, sentences)
     if fairest["trial"] != best["trial"]:
-        said.append(_other_end(front))
+        sentences.append(_other_end(front))
     elif more is False:
-        said.append("No other trial has fewer hard images, and no more than Gaussian's can be shown: ACR hides nothing "
-                    "here that so few images could show.")  # fmt: skip
+        sentences.append(
+            "No other trial has fewer hard images, and no more than Gaussian's can be shown: ACR hides nothing here "
+            "that so few images could show."
+        )
     else:
-        said.append("No other trial has fewer hard images.")
-    return " ".join(said)
+        sentences.append("No other trial has fewer hard images.")
+    return " ".join(sentences)
 
 
-def _against_baseline(out: Folder, best: Report, images, baseline: Report | None, said: list[str]) -> bool | None:
+def _against_baseline(out: Folder, best: Report, images, baseline: Report | None, sentences: list[str]) -> bool | None:
     """Adds what is to be said. Returns whether the best trial has more hard images; None: not known."""
     if baseline is None or baseline["status"] != TrialStatus.FINISHED:
         return None
     gaussian = read_images(out / TRIALS / baseline["trial"])
-    said.append(f"Plain Gaussian training has ACR {baseline['acr']:.4f} and gives up {_hard(baseline, gaussian)}.")
+    sentences.append(f"Plain Gaussian training has ACR {baseline['acr']:.4f} and gives up {_hard(baseline, gaussian)}.")
     if images is None or gaussian is None or len(images[0]) != len(gaussian[0]):
         return None
     acr, hard = images[0] - gaussian[0], 100.0 * (images[1] - gaussian[1])
     low, high = _interval(hard)
-    said.append(
+    sentences.append(
         f"On the same {len(hard)} images that is {acr.mean():+.4f} ACR {_shown(*_interval(acr), 4)} and "
         f"{hard.mean():+.1f} points of hard images {_shown(low, high, 1)}."
     )
     if low > 0:
-        said.append("ACR alone would not have said that images are given up.")
+        sentences.append("ACR alone would not have said that images are given up.")
     return bool(low > 0)
 
 
@@ -71,12 +73,12 @@ def _other_end(front: list[Report]) -> str:
 
 
 def _hard(report: Report, images) -> str:
-    """A share with its interval, where the number of images is known."""
+    """A share with its interval, if the number of images is known."""
     if images is None:
         return _percent(report)
     count, n = int(images[1].sum()), len(images[1])
-    found = stats.binomtest(count, n).proportion_ci(LEVEL, method="exact")
-    return f"{_percent(report)} {_shown(100 * found.low, 100 * found.high, 1)}"
+    interval = stats.binomtest(count, n).proportion_ci(LEVEL, method="exact")
+    return f"{_percent(report)} {_shown(100 * interval.low, 100 * interval.high, 1)}"
 
 
 def _percent(report: Report) -> str:

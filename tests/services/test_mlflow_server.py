@@ -59,7 +59,7 @@ def trained(head, server, tmp_path_factory):
 def test_no_epoch_is_missing_after_the_server_was_away(trained, client, s3):
     out, printed = trained
     said = [line for line in printed.splitlines() if "MLflow" in line]
-    assert len(said) == 2 and "going on without it" in said[0] and "answers again" in said[1], said
+    assert len(said) == 2 and "continuing without it" in said[0] and "answers again" in said[1], said
     run_id = json.loads((out / "run.json").read_text())["mlflow_run_id"]
     logged = client.get_run(run_id)
     assert logged.info.status == "FINISHED"
@@ -143,6 +143,6 @@ def test_a_name_that_the_server_does_not_expect_is_a_line_from_doctor_and_job(he
             "train", "digits-gaussian", *few, "--out", tmp_path / "t", "--tracking-uri", picky.uri, head=head
         )
         (line,) = [line for line in printed.splitlines() if "MLflow" in line]
-        assert "403" in line and "--allowed-hosts" in line and "going on without it" in line
+        assert "403" in line and "--allowed-hosts" in line and "continuing without it" in line
     finally:
         picky.close()

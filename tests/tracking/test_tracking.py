@@ -144,7 +144,7 @@ def test_a_server_that_refuses_is_said_once_and_costs_nothing(tmp_path):
         tracker.metrics({"loss": 1.0})
         tracker.params({"a": 1})
     tracker.finish()
-    assert len(said) == 1 and "going on without it" in said[0] and "\n" not in said[0]
+    assert len(said) == 1 and "continuing without it" in said[0] and "\n" not in said[0]
     assert not tracker.ok and time.monotonic() - started < 60
 
 
@@ -182,7 +182,7 @@ def test_jobs_without_a_server_finish_and_are_logged_later(head, tmp_path, uri):
     arguments = ("train", "digits-gaussian", "--out", tmp_path / "train", *few)
     printed, errors = run(*arguments, "--tracking-uri", nobody, head=head)
     warnings = [line for line in (printed + errors).splitlines() if "MLflow" in line]
-    assert len(warnings) == 1 and "going on without it" in warnings[0]
+    assert len(warnings) == 1 and "continuing without it" in warnings[0]
     assert (tmp_path / "train" / "summary.json").exists()
     assert len((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()) == 2
     before = (tmp_path / "train" / "checkpoint" / "model.safetensors").read_bytes()

@@ -22,7 +22,7 @@ def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -
 
     Args:
         report: what to show.
-        thumbnails: PNG files by image index, for the images that got worse; where they would make the
+        thumbnails: PNG files by image index, for the images that got worse; if they would make the
             page too large they are left out.
     """
     parts = {
@@ -58,4 +58,4 @@ def _file(name: str) -> str:
 
 def _fill(parts: Mapping[str, str]) -> str:
     """One pass, so that braces within a part are left as they are."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("template.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("template.html"))

@@ -81,7 +81,7 @@ def _tenths_or_none(shares: np.ndarray) -> list[int | None]:
 
 
 def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas: list[float]) -> dict[str, Any]:
-    """Its own budget, and all others where they can be derived; an interval wherever there are images."""
+    """Its own budget, and all others if they can be derived; an interval wherever there are images."""
     mark = {"is_lower": source.acr_is_lower, "is_estimate": source.between is not None}
     budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid), row.acr_interval, **mark)}
     if source.sequential:
@@ -103,12 +103,12 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
     row = report.constant
     share, images = report.constant_share, row.images
     own = Constant(share, row.sigma, row.n, row.alpha, images)
-    found = {OWN: _entry(row.acr, own.certified_accuracy(grid), is_lower=row.acr_is_lower)}
+    budgets = {OWN: _entry(row.acr, own.certified_accuracy(grid), is_lower=row.acr_is_lower)}
     for n in ns:
         for alpha in alphas:
             at = Constant(share, row.sigma, n, alpha, images)
-            found[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid))
-    return [found]
+            budgets[f"{n}/{alpha:g}"] = _entry(at.acr, at.certified_accuracy(grid))
+    return [budgets]
 
 
 def _entry(

@@ -104,8 +104,8 @@ def _table_row(k: int, row: Row, report: Report) -> str:
     elif report.common_budget is not None:
         cells.append(f'<td data-field="common" data-value="-1">{NOT_DERIVED}</td>')
     for r, share, low in zip(report.radii, row.certified_accuracy, row.lower_at, strict=True):
-        told = lower(percent_text(share), low, curve)
-        cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{told}</td>')
+        cell = lower(percent_text(share), low, curve)
+        cells.append(f'<td data-field="accuracy" data-radius="{r!r}" data-value="{share!r}">{cell}</td>')
     kind = ' class="constant"' if row.kind == "constant" else ""
     return f'<tr data-row="{k}" data-name="{text(row.name)}"{kind}>{"".join(cells)}</tr>'
 

@@ -28,12 +28,12 @@ def paired(report: Report, thumbnails: Mapping[int, bytes]) -> str:
 
 def _gains(report: Report, c: Comparison) -> str:
     low = min(0.0, *(b.gain for b in c.bins))
-    span = max(max(0.0, *(b.gain for b in c.bins)) - low, 1e-12)
+    width_of_scale = max(max(0.0, *(b.gain for b in c.bins)) - low, 1e-12)
     tint = colour(report, c.name)
-    zero = -low / span * 100
+    zero = -low / width_of_scale * 100
 
     def bar(b: Bin) -> str:
-        left, width = (min(b.gain, 0) - low) / span * 100, abs(b.gain) / span * 100
+        left, width = (min(b.gain, 0) - low) / width_of_scale * 100, abs(b.gain) / width_of_scale * 100
         style = f"{tint};--l:{left:.2f}%;--w:{width:.2f}%;--zero:{zero:.2f}%"
         return f'<div class="gain" aria-hidden="true" style="{style}"><span></span></div>'
 
@@ -82,7 +82,7 @@ def _worse(report: Report, c: Comparison, thumbnails: Mapping[int, bytes]) -> st
     heads = "".join(f'<th scope="col"><button type="button">{h}</button></th>' for h in columns)
     listed = f"the {len(rows)} that lost most of {c.worse_count}" if len(rows) < c.worse_count else f"all {len(rows)}"
     table = wide(
-        f"<table data-sortable><caption>{listed}; radius 0 where not certified for the label</caption>"
+        f"<table data-sortable><caption>{listed}; radius 0 if not certified for the label</caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
         f"Images that got worse under {c.name}",
     )
