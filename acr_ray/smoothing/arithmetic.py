@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from acr_ray.smoothing.compiled import Compiled
 
@@ -111,7 +112,7 @@ def folded(model: nn.Module) -> nn.Module:
     """The same function with each `BatchNorm2d` that directly follows a `Conv2d` multiplied into its weights.
 
     ``γ (w*x + b - μ) / √(v + ε) + β`` is a convolution with weights ``s w`` and bias ``(b - μ) s + β``,
-    ``s = γ / √(v + ε)``; computed in float64. A model that torch.fx cannot trace is returned as it is.
+    ``s = γ / √(v + ε)``; computed by torch, in float64. A model that torch.fx cannot trace is returned as it is.
 
     Args:
         model: in evaluation mode; its modules may be changed.
@@ -159,12 +160,10 @@ def _calls(node: object, kind: type[nn.Module], modules: dict[str, nn.Module]) -
 
 
 def _multiply_in(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight.double()
-    before = 0.0 if convolution.bias is None else convolution.bias.double()
-    bias = (before - norm.running_mean.double()) * scale
-    bias = bias if norm.bias is None else bias + norm.bias.double()
-    dtype = convolution.weight.dtype
-    weight = convolution.weight.double() * scale[:, None, None, None]
-    convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    dtype, learned = convolution.weight.dtype, (convolution.bias, norm.weight, norm.bias)
+    bias, scale, shift = (None if value is None else value.double() for value in learned)
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight.double(), bias, norm.running_mean.double(), norm.running_var.double(), norm.eps, scale, shift
+    )
+    convolution.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
