@@ -9,7 +9,6 @@ from ray.train.torch import TorchConfig
 
 from acr_ray.training.control.requests import listen_for_termination
 
-
 # torch gives up after half an hour in which a worker waits for another. p_A estimates of ImageNet take hours, and a
 # worker on a quicker GPU waits for the slowest; a worker that is lost is noticed by Ray, not by this.
 TIMEOUT_S = 6 * 3600
