@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 ELSEWHERE := and not static and not services and not images and not compose and not hosts and not slurm and not launcher
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=12
-# Two processes share the tests; all that start a Ray go to one of them (tests/conftest.py).
-SHARED := -n 2 --dist loadgroup
+# Two processes share the files of tests, where at most one of these starts a Ray: two would get in each other's way.
+SHARED := -n 2 --dist loadfile
 
 # $(call debian,PROGRAM,PACKAGES): install Debian packages where a program is missing.
 debian = @PATH=$$PATH:/usr/sbin:/sbin command -v $(1) >/dev/null || { $(APT) update -qq && \
@@ -46,7 +46,8 @@ test-ray: $(READY) ## tests that start Ray clusters, kill what runs on them, and
 	$(PYTEST) -m "ray and not smoke and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
 test-slow: $(READY) ## longer faults and statistics (about 22 minutes)
-	$(PYTEST) $(SHARED) -m "slow and not gpu"
+	$(PYTEST) -n 2 -m "slow and not ray and not gpu"
+	$(PYTEST) -m "slow and ray and not gpu"
 
 test-endurance: $(READY) ## dozens of kills at random moments, whole searches, every method killed (about an hour)
 	$(PYTEST) -m "endurance and not gpu"

@@ -11,18 +11,11 @@ from acr_ray.cli.private_head import PrivateHead
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts a Ray, so that ``make test`` can leave it to ``make test-ray``.
-
-    Where several processes share the tests, one of them gets all of these: two Rays on a machine get in each other's
-    way. The others go file by file, as fixtures belong to files.
-    """
+    """Mark what starts a Ray, so that ``make test`` can leave it to ``make test-ray``."""
     for item in items:
         if "head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
-        alone = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if alone else item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session")
