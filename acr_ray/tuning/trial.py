@@ -104,11 +104,13 @@ def group_trial(config: dict[str, Any], context: SearchContext, claims: RemoteCl
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    from acr_ray.training.backend import TIMEOUT_S
+
     point, workers = point_of(config), context.workers
     trainer = TorchTrainer(
         group_worker,
         train_loop_config={"context": context, "point": point, "claims": claims},
-        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo", timeout_s=TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=workers.count,
             use_gpu=bool(workers.gpus),

@@ -1,0 +1,89 @@
+"""Losses and the engine on a card that is not there: whatever stayed on the CPU is refused.
+
+Forward passes only: torch's autograd asks for a real card. Methods that attack go backward within their loss; they are
+in test_pretended_device.py.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from acr_ray.models import build_model
+from acr_ray.settings import load_recipe
+from acr_ray.smoothing import engine as engines
+from acr_ray.smoothing.arithmetic import prepare
+from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.training.methods import Batch, build_method
+from acr_ray.training.precision import in_precision
+from tests.fakes.card import like, on_card, pretended_card
+
+METHODS = ("gaussian", "consistency", "macer", "stability")
+PRECISIONS = ("float32", "bfloat16", "float16")
+B, M, SHAPE = 6, 4, (1, 8, 8)
+
+
+def network():
+    return build_model("digits_resnet", 10, SHAPE, (0.5,), (0.5,), seed=0)
+
+
+def batch(model):
+    return Batch(
+        images=like(torch.rand(B, *SHAPE)), labels=like(torch.zeros(B, dtype=torch.int64)),
+        noise=like(torch.rand(B * M, *SHAPE)), m=M, sigma=0.5, progress=3.5, network=model,
+        seeds=np.arange(B), classes=10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_methods_loss_stays_on_the_card_and_in_float32(method, precision):
+    recipe = load_recipe(f"digits-{method}").change({"training.m": M})
+    with pretended_card():
+        model = in_precision(on_card(network), precision, "cuda")
+        answer = build_method(recipe).loss(model, batch(model))
+        assert answer.loss.device.type == answer.logits.device.type == "cuda"
+        assert answer.loss.dtype == answer.logits.dtype == torch.float32
+        assert all(value.device.type == "cuda" for value in answer.logs.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
+def test_the_engine_computes_on_the_card(dtype, monkeypatch):
+    monkeypatch.setattr(engines, "standard_normal", lambda *a: a[4].flatten(0, 1).permute(0, 3, 1, 2))
+    ready = prepare(network(), dtype=dtype)
+    with pretended_card():
+        engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda")
+        classes, finite = engine._predict(like(torch.rand(2, *SHAPE)), [1, 2], 5)
+        assert classes.device.type == finite.device.type == "cuda" and classes.shape == (2, 5)
+
+
+class Planted(nn.Module):
+    """A network with a fault."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.inner, self.fault = network(), fault
+
+    def forward(self, x):
+        if self.fault == "wrong device":
+            x = x + torch.zeros(SHAPE)
+        elif self.fault == "value read":
+            x = x if float(x.sum()) > 0 else -x
+        elif self.fault == "float64":
+            x = x.double()
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("wrong device", "same device"),
+        ("value read", "_local_scalar_dense"),
+        ("float64", "should be the same"),
+    ],
+)
+def test_planted_faults_are_caught(fault, message):
+    with pretended_card():
+        model = on_card(lambda: Planted(fault))
+        with pytest.raises(Exception, match=message):
+            model(like(torch.rand(4, *SHAPE)))
