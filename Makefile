@@ -111,9 +111,10 @@ audit: $(READY) ## known vulnerabilities of the packages in .venv (needs an inde
 	  if grep -q "could not be audited" audit.txt; then \
 	    echo "not audited in full: the index in use knows no advisories for the packages above" >&2; exit 1; fi; exit $$code
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; mypy: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy acr_ray
 
 format: $(READY) ## put everything into ruff's format
 	$(BIN)/ruff format .

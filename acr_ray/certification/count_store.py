@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
 from acr_ray.certification.work_items import BlockRange, missing_blocks
 
@@ -37,7 +40,9 @@ class CountStore:
         finished: the verdict of each image that has one, by position.
     """
 
-    def __init__(self, procedure: CertificationProcedure, names: Sequence[str], labels: Sequence[int]) -> None:
+    def __init__(
+        self, procedure: CertificationProcedure, names: Sequence[str], labels: Sequence[int] | NDArray[np.int64]
+    ) -> None:
         self.procedure, self._names, self._labels = procedure, names, labels
         self.phases = {phase.name: phase for phase in procedure.phases}
         self.noise_draws = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -95,7 +95,7 @@ class Ledger:
 
     def _line(self, block_range: BlockRange, counts: Mapping[int, int], seconds: float) -> str:
         by_class = {str(c): counts[c] for c in sorted(counts)}
-        record = {"image": self._names[block_range.image], "phase": block_range.phase}
+        record: dict[str, Any] = {"image": self._names[block_range.image], "phase": block_range.phase}
         record |= {"first": block_range.first, "stop": block_range.stop}
         return json.dumps(record | {"counts": by_class, "seconds": round(seconds, 6)}) + "\n"
 

@@ -21,7 +21,8 @@ class ProgressMeter:
 
     def __init__(self, store: CountStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
-        self._before, self._started = store.noise_draws, None
+        self._before = store.noise_draws
+        self._started: float | None = None
 
     def measure(self, samplers: int) -> CertificationProgress:
         """Return how far the run is; call it each time counts have come in.
@@ -33,8 +34,8 @@ class ProgressMeter:
         if self._started is None and drawn > self._before:  # from the first result: actors take a while to start
             self._before, self._started = drawn, now
         # Not known at once: the first results are those of the smallest tasks, while the larger are under way.
-        known = self._started is not None and now - self._started >= RATE_SECONDS
-        rate = (drawn - self._before) / (now - self._started) if known else 0.0
+        seconds = None if self._started is None else now - self._started
+        rate = (drawn - self._before) / seconds if seconds is not None and seconds >= RATE_SECONDS else 0.0
         return CertificationProgress(done, len(self._store), drawn, self._planned(drawn, done), rate, samplers)
 
     def _planned(self, drawn: int, done: int) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.certification.count_store import CountStore
@@ -56,8 +57,8 @@ class RunPlan:
 
     settings: CertifySettings
     names: Sequence[str]
-    idx: Sequence[int]
-    labels: Sequence[int]
+    idx: Sequence[int] | NDArray[np.int64]
+    labels: Sequence[int] | NDArray[np.int64]
     num_classes: int
     model_sha256: str
     arithmetic: str

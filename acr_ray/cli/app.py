@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if not (COMMANDS / f"{name}.py").is_file():
         # A file of jobs/ alone, which reads the process's words and ends it.
-        sys.path.insert(0, str(jobs_folder().parent))
+        jobs = jobs_folder()
+        assert jobs is not None  # the name is one of its files
+        sys.path.insert(0, str(jobs.parent))
         sys.argv = ["acr-ray", *argv[1:]]
         runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=True)
     run_command(importlib.import_module(f"acr_ray.cli.commands.{name}").main, argv[1:])

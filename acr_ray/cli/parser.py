@@ -20,7 +20,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # argparse has an overload for each kind of namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
         """Read a command line. Raises UserError naming what is wrong with it."""
         return self.parse_intermixed_args(args, namespace)
 
@@ -64,14 +66,16 @@ class Parser(argparse.ArgumentParser):
             flags: fields whose option takes no value: named is true.
             groups: the title in the help under which a field's option stands.
         """
-        titles: dict[str, argparse._ArgumentGroup] = {group.title: group for group in self._action_groups}
+        titles: dict[str | None, argparse._ArgumentGroup] = {group.title: group for group in self._action_groups}
         for dotted, option in names.items():
             info = field_of(settings, dotted)
             default = defaults.get(dotted)
             allowed = f"{type_text(info)} {range_text(info)}".strip()
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             text = f"{info.description} [{allowed}; default: {'none' if shown is None else shown}]"
-            kind = {"action": "store_const", "const": "true"} if dotted in flags else {"metavar": "VALUE"}
+            kind: dict[str, Any] = (
+                {"action": "store_const", "const": "true"} if dotted in flags else {"metavar": "VALUE"}
+            )
             title = groups(dotted)
             group = titles.get(title) or titles.setdefault(title, self.add_argument_group(title))
             group.add_argument(f"--{option}", dest=f"settings:{dotted}", help=text.replace("%", "%%"), **kind)

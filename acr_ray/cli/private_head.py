@@ -101,17 +101,17 @@ class PrivateHead:
     def _start(self, command: list[str]) -> None:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=_end_with_parent,
             )  # fmt: skip
-        self.pid = self._process.pid
-        self._wait()
+        self.pid = process.pid
+        self._wait(process)
 
-    def _wait(self) -> None:
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
         limit = time.monotonic() + self._seconds
         while b"Ray runtime started" not in self._log.read_bytes():
-            if self._process.poll() is not None or time.monotonic() > limit:
+            if process.poll() is not None or time.monotonic() > limit:
                 raise HeadFailed(f"the Ray head did not come up: {self._log.read_text()[-1500:]}")
             time.sleep(0.2)
 

@@ -57,11 +57,12 @@ class EpochLines:
     """Print a line for an epoch now and then, and always for the last one and those that choose samples anew."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._printed, self._started, self._first = recipe, 0.0, time.monotonic(), None
+        self._recipe, self._printed, self._started = recipe, 0.0, time.monotonic()
+        self._first: tuple[int, float] | None = None  # an epoch and when its record came
 
     def __call__(self, record: dict[str, Any]) -> None:
         epoch, epochs, now = record["epoch"] + 1, self._recipe.training.epochs, time.monotonic()
-        self._first = self._first or (epoch, now)
+        self._first = first = self._first or (epoch, now)
         begins = self._recipe.changes_at_e_t and record["epoch"] == self._recipe.training.e_t
         if begins:
             print(self._what_begins(record), flush=True)
@@ -75,9 +76,9 @@ class EpochLines:
         if "attack_active" in record:
             shares = " ".join(f"{100 * a:.0f}" for a in record["attack_active"])
             line += f"  correct before each attack step: {shares} %"
-        done = epoch - self._first[0]
+        done = epoch - first[0]
         if done and epoch < epochs:
-            line += f"  {clock((now - self._first[1]) / done * (epochs - epoch))} left"
+            line += f"  {clock((now - first[1]) / done * (epochs - epoch))} left"
         print(line, flush=True)
 
     def _what_begins(self, record: dict[str, Any]) -> str:
@@ -114,8 +115,8 @@ class CertifyLines:
         )
 
 
-def count(number: int, thing: str) -> str:
-    """Write a number with its noun: ``1 worker``, ``2 workers``."""
+def count(number: int | str, thing: str) -> str:
+    """Write a number, or a range as text, with its noun: ``1 worker``, ``2 workers``, ``2:8 workers``."""
     return f"{number} {thing}" if number in (1, "1") else f"{number} {thing}s"
 
 

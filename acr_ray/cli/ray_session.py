@@ -67,7 +67,7 @@ def loopback_only() -> Iterator[None]:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with suppress(ImportError, AttributeError):  # Ray has read both when it was imported
         from ray._private import ray_constants
-        from ray._raylet import Config
+        from ray._raylet import Config  # type: ignore[attr-defined]  # compiled: no stubs
 
         ray_constants.ENABLE_RAY_CLUSTER = False
         Config.initialize("")

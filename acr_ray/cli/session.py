@@ -107,8 +107,9 @@ def open_tracked_run(
         UserError: the folder holds another run, can't be written, or has a damaged summary.
     """
     record = find_run(out, job, identity, overwrite=options.overwrite, owned=owned)
-    computed = record is not None and out.is_file(SUMMARY)
-    if computed:
+    computed = False
+    if record is not None and out.is_file(SUMMARY):
+        computed = True
         read_summary(out, job)
         if record.get("tracked"):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from io import BytesIO
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -41,8 +42,9 @@ def decoded_image(content: bytes, where: object) -> Image.Image:
         with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
             warnings.simplefilter("ignore")  # of damaged notes beside the pixels, once for every image
             # A phone's MPO holds its picture first; frames of others may be anything.
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{where}: holds {image.n_frames} frames; one image a file is needed")
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UserError(f"{where}: holds {frames} frames; one image a file is needed")
             image.load()
             return _upright(_in_rgb(image, where), _orientation(image))
     except UserError:
@@ -68,7 +70,7 @@ def _in_rgb(image: Image.Image, where: object) -> Image.Image:
     if profile and image.mode in ("L", "RGB", "CMYK"):
         transform = _to_srgb(profile, image.mode)
         if transform is not None:
-            return ImageCms.applyTransform(image, transform)
+            return cast(Image.Image, ImageCms.applyTransform(image, transform))  # None only where it works in place
     return image.convert("RGB")
 
 

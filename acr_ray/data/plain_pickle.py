@@ -70,7 +70,10 @@ class _Array:
 class _FromBuffer:
     """Stands in for numpy's _frombuffer; a class, for a pickle may set attributes of functions, not of these."""
 
-    def __new__(cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str | bytes) -> np.ndarray:
+    # Called as the function that it stands in for, so that no instance is ever made.
+    def __new__(  # type: ignore[misc]
+        cls, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str | bytes
+    ) -> np.ndarray:
         return np.frombuffer(content, dtype=dtype.build()).reshape(shape, order="F" if _text(order) == "F" else "C")
 
     def __setstate__(self, _: object) -> None:
@@ -80,7 +83,7 @@ class _FromBuffer:
 class _Encode:
     """Stands in for _codecs.encode, by which Python 3 writes bytes in old pickles; a class as above."""
 
-    def __new__(cls, text: str, encoding: str) -> bytes:
+    def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]  # as above
         if encoding not in ("latin1", "latin-1"):
             raise _Refused(f"the encoding {encoding}")
         return text.encode("latin1")

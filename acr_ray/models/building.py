@@ -27,6 +27,9 @@ def architectures() -> tuple[str, ...]:
 class Normalize(nn.Module):
     """(x - mean) / std per channel, on (B, C, H, W)."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(mean) != len(std) or not all(s > 0 for s in std):

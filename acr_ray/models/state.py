@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -70,7 +71,7 @@ def _check_length(content: bytes, source: str) -> None:
     """A torn file deserves its own words; whatever else is wrong is left to safetensors."""
     start = 8 + int.from_bytes(content[:8], "little")
     try:
-        header = json.loads(content[8:start]) if start <= len(content) else None
+        header: Any = json.loads(content[8:start]) if start <= len(content) else None
         end = start + max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
     except (ValueError, AttributeError, KeyError, IndexError, TypeError, RecursionError):
         end = start

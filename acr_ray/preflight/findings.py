@@ -65,10 +65,10 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Finding:
     """
     off = {name: skew for name, (skew, error) in skews.items() if abs(skew) - error > SKEW}
     if off:
-        skews = ", ".join(f"{name} {skew:+.1f} s" for name, skew in off.items())
+        listed = ", ".join(f"{name} {skew:+.1f} s" for name, skew in off.items())
         worst = max(abs(skew) for skew in off.values())
         return Finding(
-            "clocks", FAILED if worst > WORST_SKEW else WARNING, f"{skews} against the driver. Run NTP on every node"
+            "clocks", FAILED if worst > WORST_SKEW else WARNING, f"{listed} against the driver. Run NTP on every node"
         )
     most = max((abs(skew) for skew, _ in skews.values()), default=0.0)
     return Finding("clocks", OK, f"at most {most:.2f} s apart")
@@ -139,7 +139,7 @@ def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
                if facts["data"]["fingerprint"] != usual]  # fmt: skip
         return Finding("data", FAILED, f"--data.root {root}: {', '.join(odd)} sees other images than the rest. Copy "
                        "the data anew there")  # fmt: skip
-    first = living[0][1]["data"] if living else {"images": 0}
+    first: dict[str, Any] = living[0][1]["data"] if living else {"images": 0}
     decoded = f", {first['decoded']:,} of them decoded" if "decoded" in first else ""
     remarks = "".join(f"; {line}" for line in first.get("remarks", ()))
     return Finding("data", OK, f"{dataset}: the same {first['images']:,} images on every node{decoded}{remarks}")

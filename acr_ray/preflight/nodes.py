@@ -180,4 +180,6 @@ def _skew(actor: Any) -> tuple[float, float]:
 def _on(kind: type, node: dict[str, Any], gpus: float = 0) -> Any:
     """Return the class as an actor that lives on this node or nowhere."""
     pinned = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=pinned, max_restarts=0)(kind)
+    # Ray's types let a strategy be text or a placement group's, not a node's.
+    options: dict[str, Any] = {"num_gpus": gpus, "scheduling_strategy": pinned}
+    return ray.remote(num_cpus=0, max_restarts=0, **options)(kind)

@@ -110,7 +110,7 @@ def _speaks_grpc(host: str, port: int) -> bool:
 def _ask(address: str, port: int) -> None:
     """Show the head this process's token: answered at once, where `ray.init` tries for 20 seconds, or for ever."""
     try:
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled: no stubs
         from ray.exceptions import AuthenticationError
     except ImportError:  # another version of Ray: its own, slower answer will do
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +57,8 @@ def at_budget(distribution: Distribution, sigma: float, n: int, alpha: float) ->
     p, weight = _thinned(distribution)
     counts = np.floor(p * n + 1e-6).astype(np.int64)
     distinct, back = np.unique(np.minimum(counts, n), return_inverse=True)
-    merged = np.bincount(back, weights=weight, minlength=distinct.size)
+    # numpy's stubs do not know that sums of weights are floats.
+    merged = cast(NDArray[np.float64], np.bincount(back, weights=weight, minlength=distinct.size))
     held = radius(_bounds(n, alpha, distinct.tobytes()), sigma)
     certified = held > 0
     return AtBudget(held[certified], merged[certified], distribution.total)
@@ -122,5 +124,5 @@ def rank_changes(names: Sequence[str], acrs: ArrayLike, budgets: Sequence[float]
         for j in range(len(names)):
             behind = acrs[i, :-1] < acrs[j, :-1]
             leads = acrs[i, 1:] > acrs[j, 1:]
-            changes += [(names[i], names[j], budgets[k + 1]) for k in np.flatnonzero(behind & leads)]
+            changes += [(names[i], names[j], budgets[int(k) + 1]) for k in np.flatnonzero(behind & leads)]
     return changes

@@ -70,7 +70,7 @@ def _alone(source: Source) -> tuple[str, ...]:
     if source.incomplete:
         warnings.append(f"{source.incomplete} images; its numbers are not the full run's")
     above = stored_above_ceiling(source)
-    if above:
+    if above and source.rows is not None:
         largest = float(source.rows.radius.max())
         warnings.append(
             f"{above} stored radii exceed {round_down(source.ceiling, 4)}, the most that N = {source.n} and"
@@ -109,7 +109,7 @@ def _images(sources: Sequence[Source], pairings: Pairings) -> list[tuple[str, fr
     warnings = []
     for (i, j), pairing in pairings.items():
         a, b, shared = sources[i], sources[j], pairing.a.size
-        if shared < max(a.images, b.images):
+        if shared < max(a.images or 0, b.images or 0):
             text = f"different images: {a.images} in {a.name}, {b.images} in {b.name}, {shared} in both"
             warnings.append((text, frozenset({i, j})))
         if common_grid(a, b) == ():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ MOST_POINTS = 2000
 _LONGEST = 28
 BUDGETS = tuple(int(round(10 ** (k / 4))) for k in range(8, 25))
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", " "))
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib's stubs would have each key as a literal
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -118,7 +119,7 @@ def budget_figure(report: Report) -> Figure:
         axes.plot(np.array(BUDGETS)[made], acrs[made], color=colour, label=_label(source))
         beyond = slice(max(int(made.sum()) - 1, 0), None)
         axes.plot(BUDGETS[beyond], acrs[beyond], color=colour, linestyle=(0, (2, 2)))
-    if report.constant is not None:
+    if report.constant is not None and report.constant_share is not None:
         row = report.constant
         ceilings = [report.constant_share * max_radius(row.sigma, n, row.alpha) for n in BUDGETS]
         axes.plot(BUDGETS, ceilings, color="#888888", linewidth=1, label=row.shown_name)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from acr_ray.certification.certificates import certificate_table
 from acr_ray.certification.run_plan import RunPlan, holds_run
@@ -34,7 +35,7 @@ class Assumptions:
     n: Mapping[str, int] = field(default_factory=dict)
     alpha: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, name: str) -> dict[str, float | int | None]:
+    def of(self, name: str) -> dict[str, Any]:
         """Return the keyword arguments of the readers for the source called ``name``."""
         assumed = {o: getattr(self, o).get(name, getattr(self, o).get("")) for o in ("sigma", "n", "alpha")}
         rules = {

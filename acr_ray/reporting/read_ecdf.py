@@ -6,7 +6,10 @@ paper's curves (steps of 0.001) counting all at the lower point made ACR 0.011 t
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from acr_ray.reporting.distribution import Distribution
@@ -55,7 +58,7 @@ def read_ecdf(
     if sigma is None:
         sigma, named = sigma_in(where, last_number=True)
         notes = (f"sigma = {sigma:g}, as its name says ({named})",)
-    between = tuple(_distribution(p, share, float(x[0])) for p in (starts, ends))
+    between = (_distribution(starts, share, float(x[0])), _distribution(ends, share, float(x[0])))
     distribution = _distribution(*_spread(starts, ends, share, given), float(x[0]))
     return Source(
         name,
@@ -73,7 +76,8 @@ def read_ecdf(
 
 def _distribution(p: np.ndarray, share: np.ndarray, known_from: float) -> Distribution:
     values, at = np.unique(p[share > 0], return_inverse=True)
-    weight = np.bincount(at, weights=share[share > 0], minlength=values.size)
+    # numpy's stubs do not know that sums of weights are floats.
+    weight = cast(NDArray[np.float64], np.bincount(at, weights=share[share > 0], minlength=values.size))
     return Distribution(values, weight, 1.0, known_from, None)
 
 

@@ -39,7 +39,8 @@ def read_tsv(
     Raises:
         UserError: names the file and the first line (from 1) that cannot be read or is out of range.
     """
-    assumed, notes = [], ()
+    assumed: list[str] = []
+    notes: tuple[str, ...] = ()
     if sigma is None:
         sigma, named = sigma_in(where)
         assumed.append("sigma")

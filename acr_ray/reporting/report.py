@@ -127,7 +127,7 @@ def build_report(
         baseline=names[base],
         radii=radii,
         rows=rows,
-        constant=None if always is None else _constant_row(always, model, radii, common),
+        constant=None if model is None or always is None else _constant_row(always, model, radii, common),
         constant_share=None if always is None else always.share,
         common_budget=common,
         grouped_warnings=warnings,
@@ -177,6 +177,7 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
 
 
 def _between(source: Source) -> tuple[float, float]:
+    assert source.between is not None  # asked of a curve alone
     low, high = (at_budget(d, source.sigma, source.n, source.alpha).acr for d in source.between)
     return low, high
 
@@ -210,7 +211,7 @@ def _known_only(source: Source) -> tuple[str, ...]:
 def _fullest(sources: Sequence[Source]) -> Source | None:
     """The first of the sources with the most images, complete ones before partial ones, all radii before some."""
     held = (s for s in sources if s.rows is not None)
-    return min(held, key=lambda s: (bool(s.incomplete), -s.images, bool(s.grid)), default=None)
+    return min(held, key=lambda s: (bool(s.incomplete), -(s.images or 0), bool(s.grid)), default=None)
 
 
 def _constant_row(

@@ -119,7 +119,7 @@ def csv_table(report: Report) -> str:
     """Return the table with exact numbers: shares in [0, 1], radii not rounded."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    fixed = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
+    fixed: tuple[str, ...] = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
     fixed += ("acr_low", "acr_high", "hard_share")
     writer.writerow([*fixed, *(MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)])
     for row in report.all_rows:

@@ -57,18 +57,27 @@ def digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def field_of(cls: type[Settings] | Settings, dotted: str) -> FieldInfo | None:
+def field_of(cls: type[Settings] | Settings, dotted: str) -> FieldInfo:
     """Return the declaration behind a dotted name; given an instance, looks into the sections it really holds.
 
     Given a class, a name inside a section of several kinds is the first kind's that has it.
+
+    Raises:
+        KeyError: there is no such field.
     """
+    if (info := _find(cls, dotted)) is None:
+        raise KeyError(dotted)
+    return info
+
+
+def _find(cls: type[Settings] | Settings, dotted: str) -> FieldInfo | None:
     head, _, rest = dotted.partition(".")
     owner = cls if isinstance(cls, type) else type(cls)
     info = owner.model_fields.get(head)
     if info is None or not rest:
         return info
     sections = [getattr(cls, head)] if isinstance(cls, Settings) else _sections(info).values()
-    return next((found for inner in sections if (found := field_of(inner, rest))), None)
+    return next((found for inner in sections if (found := _find(inner, rest))), None)
 
 
 def _sections(info: FieldInfo) -> dict[str, type[Settings]]:
@@ -161,8 +170,9 @@ def _first_problem(cls: type[Settings], error: ValidationError, source: str) -> 
         return f"{source}: unknown field {dotted}{hint}"
     if problem["type"] == "value_error" and not problem["loc"]:
         return f"{source}: {problem['ctx']['error']}"
-    plain = info is not None and not _sections(info)
-    allowed = " ".join(part for part in (type_text(info), range_text(info)) if part) if plain else ""
+    allowed = ""
+    if info is not None and not _sections(info):
+        allowed = " ".join(part for part in (type_text(info), range_text(info)) if part)
     value = problem["input"]
     shown = "nothing" if problem["type"] == "missing" else repr(value) if not _huge(value) else "(long value)"
     reason = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"].lower()

@@ -7,6 +7,7 @@ project's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from acr_ray.settings.recipe import Recipe
@@ -130,7 +131,7 @@ def stability(gaussian: Recipe) -> Recipe:
     return _with(gaussian, "stability", m=1, weight=STABILITY[_key(gaussian)])
 
 
-BASELINES = {
+BASELINES: dict[str, tuple[Callable[[Recipe], Recipe], Mapping[Key, Any]]] = {
     "smoothadv": (smoothadv, SMOOTHADV),
     "consistency": (consistency, CONSISTENCY),
     "macer": (macer, MACER),

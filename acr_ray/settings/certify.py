@@ -60,7 +60,10 @@ class CertifySettings(Settings):
     def identity(self) -> dict[str, object]:
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         deciding = {k: v for k, v in self.flat().items() if k not in ("radii", "root", "class_map", "tolerance")}
-        stops_by = {"radii": {"radii": self.radii}, "width": {"tolerance": self.radius_tolerance}}
+        stops_by: dict[str, dict[str, object]] = {
+            "radii": {"radii": self.radii},
+            "width": {"tolerance": self.radius_tolerance},
+        }
         return deciding | stops_by.get(self.stopping, {})
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from yaml.composer import Composer
 
 from acr_ray.settings.errors import UserError
 
@@ -171,7 +172,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-class _NoKeyTwice:
+class _NoKeyTwice(Composer):
     """What both loaders add to PyYAML's."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:

@@ -8,6 +8,7 @@ recipes are this project's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from acr_ray.settings.baselines import BASELINES
@@ -116,17 +117,25 @@ def _catalogue() -> dict[str, Callable[[], Recipe]]:
     recipes: dict[str, Callable[[], Recipe]] = {"digits": digits, "digits-gaussian": digits_gaussian}
     for sigma in SIGMAS:
         recipes |= {
-            f"cifar10-{sigma}": lambda s=sigma: cifar10(s),
-            f"cifar10-gaussian-{sigma}": lambda s=sigma: cifar10_gaussian(s),
-            f"imagenet-{sigma}": lambda s=sigma: imagenet(s),
-            f"imagenet-gaussian-{sigma}": lambda s=sigma: imagenet_gaussian(s),
+            f"cifar10-{sigma}": partial(cifar10, sigma),
+            f"cifar10-gaussian-{sigma}": partial(cifar10_gaussian, sigma),
+            f"imagenet-{sigma}": partial(imagenet, sigma),
+            f"imagenet-gaussian-{sigma}": partial(imagenet_gaussian, sigma),
         }
-    gaussian = {"digits": lambda sigma: digits_gaussian(), "cifar10": cifar10_gaussian, "imagenet": imagenet_gaussian}
+    gaussian: dict[str, Callable[[float], Recipe]] = {
+        "digits": lambda sigma: digits_gaussian(),
+        "cifar10": cifar10_gaussian,
+        "imagenet": imagenet_gaussian,
+    }
     for method, (make, table) in BASELINES.items():
         for dataset, sigma in table:
             name = f"{dataset}-{method}" + ("" if dataset == "digits" else f"-{sigma}")
-            recipes[name] = lambda make=make, base=gaussian[dataset], s=sigma: make(base(s))
+            recipes[name] = partial(_baseline, make, gaussian[dataset], sigma)
     return recipes
+
+
+def _baseline(make: Callable[[Recipe], Recipe], gaussian: Callable[[float], Recipe], sigma: float) -> Recipe:
+    return make(gaussian(sigma))
 
 
 RECIPES = _catalogue()

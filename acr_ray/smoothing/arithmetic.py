@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import fx, nn
@@ -31,7 +31,7 @@ def use_float32(kind: Literal["ieee", "tf32"]) -> None:
     must go where one that was never stopped goes.
     """
     torch.backends.cuda.matmul.fp32_precision = kind
-    torch.backends.cudnn.conv.fp32_precision = kind
+    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]  # unknown to torch's stubs
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
@@ -77,7 +77,8 @@ def prepare(
     ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
     if dtype in LOWER:
         ready = in_lower_precision(ready, LOWER[dtype])
-    ready = ready.to(device=device, memory_format=torch.channels_last)
+    # torch's stubs lack the signature with both.
+    ready = ready.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Compiled(ready, device, rows) if compiled else ready
 
 
@@ -92,6 +93,7 @@ def in_lower_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     if graph is None or name is None:
         return Converting(model.to(dtype), dtype)
     last = graph.get_submodule(name)
+    assert isinstance(last, nn.Linear)  # as `_last_linear` found
     head = Float32Linear(last.in_features, last.out_features, bias=last.bias is not None)
     head.load_state_dict(last.state_dict())
     graph.to(dtype)
@@ -105,7 +107,7 @@ def _last_linear(graph: fx.GraphModule) -> str | None:
     last, modules = output.args[0], dict(graph.named_modules())
     if not _calls(last, nn.Linear, modules):
         return None
-    return last.target if sum(node.target == last.target for node in graph.graph.nodes) == 1 else None
+    return str(last.target) if sum(node.target == last.target for node in graph.graph.nodes) == 1 else None
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -125,7 +127,8 @@ def folded(model: nn.Module) -> nn.Module:
         source = node.args[0] if node.args else None
         if not (_calls(node, nn.BatchNorm2d, modules) and _calls(source, nn.Conv2d, modules)):
             continue
-        convolution, norm = modules[source.target], modules[node.target]
+        convolution, norm = modules[str(source.target)], modules[str(node.target)]
+        assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # as `_calls` has just said
         shared = sum(n.op == "call_module" and n.target in (source.target, node.target) for n in graph.graph.nodes) > 2
         if len(source.users) > 1 or shared or norm.running_mean is None:
             continue
@@ -155,11 +158,12 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
-def _calls(node: object, kind: type[nn.Module], modules: dict[str, nn.Module]) -> bool:
-    return isinstance(node, fx.Node) and node.op == "call_module" and type(modules[node.target]) is kind
+def _calls(node: object, kind: type[nn.Module], modules: dict[str, nn.Module]) -> TypeGuard[fx.Node]:
+    return isinstance(node, fx.Node) and node.op == "call_module" and type(modules[str(node.target)]) is kind
 
 
 def _multiply_in(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None  # a norm without them is not folded
     dtype, learned = convolution.weight.dtype, (convolution.bias, norm.weight, norm.bias)
     bias, scale, shift = (None if value is None else value.double() for value in learned)
     weight, bias = fuse_conv_bn_weights(

@@ -121,4 +121,4 @@ def _counts(count: ArrayLike, n: ArrayLike) -> tuple[NDArray[np.float64], NDArra
 
 def _check_alpha(alpha: ArrayLike) -> None:
     if not np.all((np.asarray(alpha) > 0.0) & (np.asarray(alpha) < 1.0)):
-        raise ValueError(f"alpha must lie in (0, 1), not {alpha}")
+        raise ValueError(f"alpha must lie in (0, 1), not {alpha!s}")

@@ -81,10 +81,11 @@ class SamplingEngine:
     def _predict(self, images: Tensor, seeds: Sequence[int], draws: int) -> tuple[Tensor, Tensor]:
         """As `predictions`, with whether all logits are finite as a tensor: reading it would wait for the device."""
         with torch.inference_mode(), evaluating(self.model, self._modules):
-            rows = (len(seeds), draws, images.shape[2], images.shape[3], images.shape[1])
+            _, channels, height, width = images.shape
+            rows = (len(seeds), draws, height, width, channels)
             if self._buffer is None or self._buffer.shape != rows:
                 self._buffer = torch.empty(rows, dtype=torch.float32, device=self.device)
-            noise = standard_normal(seeds, draws, tuple(images.shape[1:]), self.device, self._buffer)
+            noise = standard_normal(seeds, draws, (channels, height, width), self.device, self._buffer)
             copies = noise.unflatten(0, (len(seeds), draws))
             torch.add(images[:, None], copies, alpha=self.sigma, out=copies)
             logits = self.model(noise)

@@ -31,7 +31,7 @@ def count_at(scored: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float6
 
 
 def give_up_scores(
-    thresholds: Sequence[float], looks: Sequence[int], boundaries: NDArray[np.int64], worth: ArrayLike
+    thresholds: ArrayLike, looks: Sequence[int], boundaries: NDArray[np.int64], worth: ArrayLike
 ) -> NDArray[np.float64]:
     """Below which score it pays to stop trying to claim each threshold.
 

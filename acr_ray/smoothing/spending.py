@@ -18,7 +18,7 @@ _NEGLIGIBLE = 1e-16
 _DIRECT = 1 << 22  # products above which a convolution goes through the Fourier transform
 
 
-def boundary(p: float, looks: Sequence[int], spent: Sequence[float]) -> NDArray[np.int64]:
+def boundary(p: float, looks: Sequence[int], spent: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
     """The smallest counts that reject "the probability is at most p" at each look.
 
     ``boundary[k]`` is the smallest count such that, under p, the probability of having reached a boundary at one of

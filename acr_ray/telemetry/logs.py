@@ -12,7 +12,7 @@ NAME = "acr_ray"
 
 class _Named(logging.LoggerAdapter):
     def process(self, message: Any, options: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        return f"{' '.join(f'{k}={v}' for k, v in self.extra.items())}: {message}", options
+        return f"{' '.join(f'{k}={v}' for k, v in (self.extra or {}).items())}: {message}", options
 
 
 class _Stderr(logging.StreamHandler):

@@ -109,12 +109,12 @@ class SearchLog:
             return
         nested = Tracker(self._tracker.uri, lambda text: None, experiment=self._tracker.experiment)
         tags = tags | {"mlflow.parentRunId": self._tracker.run_id}
-        run_id = nested.start(kind, f"{kind}-{name[:12]}{suffix}", tags=tags)
+        nested.start(kind, f"{kind}-{name[:12]}{suffix}", tags=tags)
         nested.params(params)
         nested.metrics(numbers)
         nested.finish(status)
-        if nested.ok:
-            self._known[name] = run_id
+        if nested.ok and nested.run_id is not None:
+            self._known[name] = nested.run_id
             self._out.write_json(TRACKED, self._known)
             return
         self._again = time.monotonic() + AGAIN

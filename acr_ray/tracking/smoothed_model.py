@@ -41,6 +41,8 @@ class SmoothedModel:
         if given.ndim != 4:
             raise ValueError(f"images: have shape {given.shape}; give a batch (B, C, H, W) with (C, H, W) = {shape}")
         images = [checked_image(image, shape, f"image {number}") for number, image in enumerate(given)]
+        if self.card.sigma is None:
+            raise ValueError("the model's sigma is not known, so nothing can be certified")
         smoothed = SmoothedClassifier(
             self.model, self.card.num_classes, self.card.sigma, seed=int(options["seed"]), shape=shape
         )

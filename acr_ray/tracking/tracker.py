@@ -79,8 +79,9 @@ class Tracker:
         patience: float = 30.0,
         experiment: str | None = None,
     ) -> None:
-        self.uri, self.run_id, self.complete, self._say, self._patience = uri, None, True, say, patience
+        self.uri, self.complete, self._say, self._patience = uri, True, say, patience
         self.experiment = experiment
+        self.run_id: str | None = None
         self._client: Any = None
         self._backlog = Backlog(self._lost, self._found, self._set_aside)
 
@@ -103,9 +104,15 @@ class Tracker:
         """Why the last call failed; None if it did not."""
         return self._backlog.failure
 
+    @property
+    def _server(self) -> str:
+        """The tracking URI, for what is called only if tracking is on."""
+        assert self.uri is not None
+        return self.uri
+
     def _lost(self, reason: str) -> None:
         self._say(
-            f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self.uri, reason)}; "
+            f"warning: MLflow at {self.uri} can't be used ({reason}); {advice(self._server, reason)}; "
             "continuing without it. All results are in --out; what is missing is logged once it answers, by this job "
             "or by the same command again"
         )
@@ -115,8 +122,8 @@ class Tracker:
 
     def _set_aside(self, reason: str) -> None:
         self._say(
-            f"warning: MLflow at {self.uri} refuses {reason}; {advice(self.uri, reason, refused=True)}; all else is "
-            "logged, and all results are in --out"
+            f"warning: MLflow at {self.uri} refuses {reason}; {advice(self._server, reason, refused=True)}; all else "
+            "is logged, and all results are in --out"
         )
 
     def wait(self) -> bool:
@@ -145,7 +152,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         quieten()  # again: importing MLflow sets its own log level
-        self._client, experiment_id = open_experiment(self.uri, self.experiment)
+        self._client, experiment_id = open_experiment(self._server, self.experiment)
         if run_id is not None:
             try:
                 if self._client.get_run(run_id).info.lifecycle_stage == "active":
@@ -157,9 +164,10 @@ class Tracker:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
         tags = {fit_key(key): shortened(value, TAG) for key, value in (run_tags(job, name) | tags).items()}
-        self.run_id = self._client.create_run(experiment_id, tags=tags).info.run_id
-        if note := run_note(job, self.run_id):
-            self._client.set_tag(self.run_id, NOTE, note)
+        made: str = self._client.create_run(experiment_id, tags=tags).info.run_id
+        self.run_id = made
+        if note := run_note(job, made):
+            self._client.set_tag(made, NOTE, note)
 
     @_later
     def params(self, values: dict[str, Any]) -> None:
@@ -239,7 +247,8 @@ class Tracker:
         """Log a checkpoint as an MLflow model that is loaded without unpickling (our code by name, safetensors)."""
         from acr_ray.tracking.model import log_smoothed_model
 
-        model_id = log_smoothed_model(self.uri, self.run_id, checkpoint, files)
+        assert self.run_id is not None  # nothing is logged before a run is open
+        model_id = log_smoothed_model(self._server, self.run_id, checkpoint, files)
         self._client.set_tag(self.run_id, MODEL_TAG, model_id)
 
     @_later

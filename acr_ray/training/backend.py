@@ -14,7 +14,7 @@ from acr_ray.training.control.requests import listen_for_termination
 TIMEOUT_S = 6 * 3600
 
 
-class _Listening(TorchConfig().backend_cls):
+class _Listening(TorchConfig().backend_cls):  # type: ignore[misc]  # Ray's class has no public name
     """The training function runs in a thread, where Python sets no signal handlers; this runs in the main one."""
 
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:

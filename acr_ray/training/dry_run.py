@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +109,7 @@ def measure(recipe: Recipe, images: ImageSet, device: str) -> Measured:
     repeated = x.to(device).repeat_interleave(t.m, dim=0)
     labels = trainer.networks.network(repeated + noise).argmax(1)  # all correct: the attack's full cost
     one = recipe.attack.model_copy(update={"steps": 1})
-    works = {
+    works: dict[str, Callable[[], object]] = {
         "train": train,
         "attack": lambda: attack_noise(trainer.networks.network, repeated, labels, noise, one),
         "p_a": lambda: trainer.engine.predictions(x[:1], [0], rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,10 +49,11 @@ class Group:
         # DDP rearranges its buckets after the first step, and gloo's order of summation follows a value's place in
         # its bucket: with three or more workers a resumed run would differ in the last bit. Asking for a search of
         # unused parameters, cheap on a CPU, keeps the first arrangement.
+        options: dict[str, Any] = {_FORWARD_SYNC: False}  # average_buffers does it, before anything reads them
         wrapped = nn.parallel.DistributedDataParallel(
             module,
             device_ids=[torch.device(self.device)] if on_gpu else None,
-            **{_FORWARD_SYNC: False},  # average_buffers does it, before anything reads them
+            **options,
             find_unused_parameters=not on_gpu and self.world > 2,
             gradient_as_bucket_view=on_gpu,  # spares a copy of all gradients
         )
@@ -65,7 +67,7 @@ class Group:
         Args:
             wrapped: what `wrap` gave.
         """
-        return nullcontext() if self.world == 1 else wrapped.no_sync()
+        return nullcontext() if self.world == 1 else cast(nn.parallel.DistributedDataParallel, wrapped).no_sync()
 
     def sum(self, values: NDArray) -> NDArray:
         """The sum of an array over the workers, on all of them."""

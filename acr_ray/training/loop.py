@@ -19,6 +19,7 @@ from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.attack import worth_looking
 from acr_ray.training.checkpoint import Partial, Progress, load_state, save_state
+from acr_ray.training.control.messages import Request
 from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
@@ -61,7 +62,7 @@ class Hooks:
     """
 
     after_step: Callable[[int, int], None] = _nothing
-    between_steps: Callable[[int], None] = _nothing
+    between_steps: Callable[[Request], None] = _nothing
     after_epoch: Callable[[], None] = _nothing
 
 
@@ -215,7 +216,7 @@ class Trainer:
         inputs, copies = every[2], every[2] * self.recipe.training.m
         if not math.isfinite(every[0]):
             self._stop(f"a weight is not finite after epoch {epoch}")
-        found = {"loss": every[0] / inputs, "accuracy": every[1] / inputs, "inputs": int(inputs)}
+        found: dict[str, Any] = {"loss": every[0] / inputs, "accuracy": every[1] / inputs, "inputs": int(inputs)}
         found |= {name: every[len(sums.totals) + i] / inputs for i, name in enumerate(names)}
         if attacks:
             found["attack_active"] = [round(a / copies, 6) for a in every[FIXED : len(sums.totals)]]

@@ -15,7 +15,7 @@ from acr_ray.data import ImageSet
 from acr_ray.data.classes import places_of
 from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.settings import Recipe, UserError
-from acr_ray.settings.methods import OWN_NAME
+from acr_ray.settings.methods import OWN_NAME, CatrsSettings
 from acr_ray.settings.recipes import unusual_values
 from acr_ray.storage import Folder
 from acr_ray.training.methods.own_source import source_hashes
@@ -39,7 +39,7 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
     """
     contents: dict[str, Any] = {}
     for recipe in recipes:
-        discard, target = recipe.discard, getattr(recipe.method, "target", None)
+        discard, target = recipe.discard, recipe.method.target if isinstance(recipe.method, CatrsSettings) else None
         if discard.enabled and discard.p_a_file is not None and discard.p_a_file not in contents:
             read_counts(discard.p_a_file, images, discard.draws, _sigma(recipe))
             contents[discard.p_a_file] = file_hash(discard.p_a_file)
@@ -54,12 +54,14 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
 
 def warnings_of(recipe: Recipe) -> list[str]:
     """Return what is allowed and may not be meant."""
-    warnings, target = unusual_values(recipe), getattr(recipe.method, "target", None)
-    if target is None:
+    warnings, method = unusual_values(recipe), recipe.method
+    if not isinstance(method, CatrsSettings) or method.target is None:
         return warnings
-    trained, used = load_checkpoint(target)[1].sigma, recipe.method.target_sigma
+    trained, used = load_checkpoint(method.target)[1].sigma, method.target_sigma
     if trained is not None and trained != used:
-        warnings.append(f"method.target {target} was trained at sigma {trained}; its answers are taken at {used}")
+        warnings.append(
+            f"method.target {method.target} was trained at sigma {trained}; its answers are taken at {used}"
+        )
     return warnings
 
 
@@ -71,6 +73,7 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
             ``contents``.
     """
     path = recipe.discard.checkpoint
+    assert path is not None  # called only for a recipe that discards by a model
     option = f"discard.checkpoint {path}"
     model, card = load_checkpoint(path)
     if card.num_classes != len(images.class_names):

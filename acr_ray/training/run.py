@@ -94,16 +94,17 @@ def run_training(
         contents=dict(contents or {}),
     )
     trainer = TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]  # Ray's types allow no return value
         train_loop_config={"config": config},
         torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers.count if workers.most is None else (workers.count, workers.most),
+        # Ray's types are those of Train's version 1, which has no range of workers and not all of these options.
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]
+            num_workers=workers.count if workers.most is None else (workers.count, workers.most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=policy.resize_seconds,
             use_gpu=bool(workers.gpus),
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=RAY_TRAIN,
             storage_path=out.uri,
             failure_config=FailureConfig(max_failures=policy.max_failures),

@@ -59,8 +59,12 @@ class SampleSelection:
         self.networks, self.engine, self.timers, self.contents = networks, engine, timers, contents
         self._preset: NDArray[np.int64] | None = None
 
-    def preset(self, counts: NDArray[np.int64]) -> None:
-        """Discard by these label counts instead of estimating them: a fork shares its trunk's estimate."""
+    def preset(self, counts: NDArray[np.int64] | None) -> None:
+        """Discard by these label counts instead of estimating them: a fork shares its trunk's estimate.
+
+        Args:
+            counts: int64, one a training image; None: estimate them.
+        """
         self._preset = counts
 
     def begin_epoch(self, epoch: int, population: Population | None) -> Selected:
@@ -92,6 +96,7 @@ class SampleSelection:
             population, p_a["discard"] = Population(kept, None), counts
             record |= _describe("discard", counts, discard.draws)
         if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
+            assert population is not None  # made at E_t, and kept since
             kept = population.kept
             counts = self._counts(self.engine, self.images, kept, reweigh.draws, f"reweigh/{epoch}", reweigh.view)
             weights = radius_weights(counts[kept], reweigh.draws, reweigh.p_min, reweigh.alpha)

@@ -139,6 +139,6 @@ def pareto_front(values: NDArray[np.float64], signs: tuple[int, ...]) -> NDArray
         signs: 1 for a column to maximise, -1 to minimise.
     """
     good = np.where(np.isnan(values).any(axis=1, keepdims=True), -math.inf, values * np.array(signs))
-    as_good = (good[None] >= good[:, None]).all(axis=2)
-    better = (good[None] > good[:, None]).any(axis=2)
-    return ~(as_good & better).any(axis=1) & np.isfinite(good).all(axis=1)
+    as_good = np.all(good[None] >= good[:, None], axis=2)
+    better = np.any(good[None] > good[:, None], axis=2)
+    return ~np.any(as_good & better, axis=1) & np.all(np.isfinite(good), axis=1)

@@ -142,8 +142,9 @@ def _statuses(reports: list[Report]) -> list[str]:
 
 def _measurement(report: Report, objective: Objective) -> float | None:
     value = report.get(objective.name)
-    unknown = value is None or np.isnan(value) or report["status"] == TrialStatus.FAILED
-    return None if unknown else float(value)
+    if value is None or np.isnan(value) or report["status"] == TrialStatus.FAILED:
+        return None
+    return float(value)
 
 
 def _column(values: list[Any]) -> pa.Array:

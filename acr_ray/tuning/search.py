@@ -113,7 +113,7 @@ def _run(
     with watching(on_report) as watched:
         results = tuner.fit()
     # A search that went on has its trials in another order; their names count them as they were made.
-    ordered = sorted(results, key=lambda result: creation_number(result.path))
+    ordered = sorted((results[i] for i in range(len(results))), key=lambda result: creation_number(result.path))
     return [_record(context, search, result, watched.lost) for result in ordered]
 
 

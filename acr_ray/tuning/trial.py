@@ -43,7 +43,7 @@ class RemoteClaims:
     def __init__(self) -> None:
         # No CPU: trials wait for it while they hold theirs. Restarted, it has forgotten all claims; then a trunk
         # may be trained twice, which costs time and changes nothing.
-        self._actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases).remote()
+        self._actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Leases).remote()
 
     def ask(self, name: str, owner: str) -> bool:
         return ray.get(self._actor.ask.remote(name, owner))
@@ -60,7 +60,9 @@ class OneWorkerTrial(tune.Trainable):
     checkpoints and restarts are Tune's, and the actor is used again for the next trial. The loop is the same one.
     """
 
-    def setup(self, config: dict[str, Any], context: SearchContext, claims: RemoteClaims) -> None:
+    def setup(  # type: ignore[override]  # `tune.with_parameters` gives the last two
+        self, config: dict[str, Any], context: SearchContext, claims: RemoteClaims
+    ) -> None:
         check_node(context)
         torch.set_num_threads(context.workers.cpus)
         self._context, self._claims, self._images = context, claims, context.images()
@@ -86,7 +88,8 @@ class OneWorkerTrial(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self._run.save(Path(checkpoint_dir))
 
-    def load_checkpoint(self, checkpoint: str) -> None:
+    # Ray gives back what `save_checkpoint` wrote to: its folder, though its types say a mapping alone.
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         self._run.load(Path(checkpoint))
         self._begun = True
 
@@ -113,12 +116,13 @@ def group_trial(config: dict[str, Any], context: SearchContext, claims: RemoteCl
             use_gpu=bool(workers.gpus),
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
-        run_config=RunConfig(
+        # Ray's types are those of Train's version 1, which has neither this callback nor the workers' environment.
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=context.trial_id(point),
             storage_path=f"{context.out}/{TUNE_TRAIN}",
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=8),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
         ),
     )

@@ -22,7 +22,7 @@ from acr_ray.training.named_files import Contents
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.leases import Claims
-from acr_ray.tuning.objectives import Objective, failed, measure
+from acr_ray.tuning.objectives import Objective, ValidationCounts, failed, measure
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trunks import Trunks, passes_of
 from acr_ray.tuning.validation import ValidationSettings, held_out, validate, write_images
@@ -147,7 +147,8 @@ class TrialRun:
         recipe = context.recipe.change(point, context.recipe.name)
         self.trainer = Trainer(recipe, self.training, context.seed, group, device, context.contents)
         self.state = TrialState()
-        self._reason, self._counts = "", None
+        self._reason = ""
+        self._counts: ValidationCounts | None = None
 
     @property
     def forked(self) -> bool:

@@ -241,7 +241,7 @@ class Trunks:
 def estimate_key(recipe: Recipe, contents: Contents | None = None) -> str:
     """Name of the p_A estimate that a trial discards by: the same for every p_t."""
     d, known = recipe.discard, contents or {}
-    checkpoint = known.get(d.checkpoint, d.checkpoint)
+    checkpoint = None if d.checkpoint is None else known.get(d.checkpoint, d.checkpoint)
     what = {"e_t": recipe.training.e_t, "draws": d.draws, "view": d.view, "checkpoint": checkpoint}
     what |= {} if d.p_a_file is None else {"p_a_file": known.get(d.p_a_file, d.p_a_file)}
     return f"{recipe.training.e_t:05d}_{digest(what)[:12]}"

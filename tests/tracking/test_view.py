@@ -7,9 +7,11 @@ import mlflow
 import pyarrow as pa
 import pytest
 
+from acr_ray.formats.files import TRACKED
 from acr_ray.formats.tables import FIELDS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
+from acr_ray.tracking.experiment import open_experiment
 from acr_ray.tracking.model import model_name
 from acr_ray.tracking.runs import CHECKPOINT_FILES
 from acr_ray.tracking.searches import SearchLog
@@ -93,3 +95,20 @@ def test_a_search_has_its_best_trials_numbers_and_stopped_trials_do_not_look_fin
     assert found["bbbb"].info.run_name == "trial-bbbb stopped after 3 epochs"
     assert found["aaaa"].data.params == {"training.sigma": "0.5"}
     assert "(cut: 9000 characters" in found["cccc"].data.tags["acr_ray.reason"]
+
+
+def test_a_trial_that_mlflow_took_only_at_the_second_try_is_known_by_its_run(uri, tmp_path, monkeypatch):
+    tracker, out = Tracker(uri), Folder(tmp_path / "search").make_writable()
+    tracker.start("tune", "search")
+    answers = iter([ConnectionError("away for a moment")])
+
+    def opened(*given):
+        for error in answers:
+            raise error
+        return open_experiment(*given)
+
+    monkeypatch.setattr("acr_ray.tracking.tracker.open_experiment", opened)
+    monkeypatch.setattr("acr_ray.tracking.backlog.AGAIN", 0.0)  # it is asked again at the next call
+    SearchLog(tracker, out, [])({}, {"trial": "aaaa", "status": "finished", "epoch": 1})
+    run_id = out.read_json(TRACKED)["aaaa"]
+    assert mlflow.MlflowClient(uri).get_run(run_id).data.tags["acr_ray.trial"] == "aaaa"

@@ -55,7 +55,7 @@ def run(
         raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
     from acr_ray.cli.drivers.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
 
-    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map) if redraw else None
+    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map) if redraw and checkpoint else None
     return audit(runs, options, alpha, bound, rho, redrawing)
 
 

@@ -7,7 +7,7 @@ to do if something is wrong. Exit code 0 if nothing failed, 1 if something did.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -133,7 +133,7 @@ def parser() -> Parser:
 
 def _look(
     planned: PlannedRun, storage: Folder | None, tracking: bool, tracking_uri: str | None, seconds: float
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, None]:
     """Yield the findings, each as soon as it is known."""
     probe = f".doctor-{uuid.uuid4().hex[:8]}"
     if storage:

@@ -47,6 +47,7 @@ def run(
     for option, value in (("--data.root", root), ("--out", out)):
         if not value:
             raise UserError(f"{option}: missing (see {command_line('pack')} --help)")
+    assert root and out  # as the loop has just seen
     if "://" in out:
         raise UserError(f"--out {out}: packs are memory mapped; give a local path and copy it from there")
     # Here, so that --help and a mistake need not wait for torch.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.options import add_result_options
@@ -18,6 +19,9 @@ from acr_ray.settings.errors import UserError
 from acr_ray.settings.recipe import DATASETS
 
 LAYOUTS = ("comparison", "paper", "ablation")  # as acr_ray.reporting.paper has them; that would load matplotlib
+
+
+Number = TypeVar("Number", int, float)
 
 
 def run(
@@ -132,7 +136,7 @@ def parser() -> Parser:
     return parser
 
 
-def _per_source(option: str, values: list[str], kind: Callable[[str], float]) -> dict[str, float]:
+def _per_source(option: str, values: list[str], kind: Callable[[str], Number]) -> dict[str, Number]:
     """``[NAME=]VALUE`` texts as a mapping; the name ``""`` stands for all others."""
     by_name = {}
     for text in values:

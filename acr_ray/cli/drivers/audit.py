@@ -60,8 +60,9 @@ def audit(
     identity = {"runs": [run.plan.identity() for run in runs], "alpha": alpha, "bound": bound}
     find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     differing = 0
-    for run, folder in zip(runs, folders, strict=True) if redrawing else ():
-        differing += _redraw(run, folder, redrawing)
+    if redrawing:
+        for run, folder in zip(runs, folders, strict=True):
+            differing += _redraw(run, folder, redrawing)
     open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:

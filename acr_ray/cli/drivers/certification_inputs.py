@@ -51,7 +51,11 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
         hint = f"; the checkpoint was trained on images in {trained_on}" if trained_on else ""
         raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
     whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
-    choice = {"max_images": settings.max_images, "every": settings.every, "image_list": settings.image_list}
+    choice: dict[str, Any] = {
+        "max_images": settings.max_images,
+        "every": settings.every,
+        "image_list": settings.image_list,
+    }
     images = select(whole_split, **choice)
     chosen = describe_choice(images, len(whole_split), **choice)
     if len(images.class_names) != card.num_classes:

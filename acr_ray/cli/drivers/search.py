@@ -23,6 +23,7 @@ from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import TrialMeters
 from acr_ray.tuning.results import best_of, best_recipe, summary_of, write_table
+from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.validation import held_out
 
@@ -74,14 +75,18 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         )  # fmt: skip
         lines, started = TrialLines(context, search.trials, waiting), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", search.trials)
+
+        def on_report(point: Point, report: dict[str, Any]) -> None:
+            lines(point, report)
+            log(point, report)
+            meters(point, report)
+
         # Before Tune knows of any trial: it would try each of them again and again.
         if problem := problem_of_a_node(out, RUN, context.workers.cpus, context.workers.gpus):
             raise UserError(problem)
         shared = "; what they share before E_t is trained first" if arguments.trunks else ""
         waiting.begin(f"training the first trials up to epoch {arguments.checkpoint_every}{shared}")
-        reports = run_search(
-            context, search, lambda point, report: (lines(point, report), log(point, report), meters(point, report))
-        )
+        reports = run_search(context, search, on_report)
         waiting.end()
         baseline = None
         if arguments.baseline and context.baseline is not None:

@@ -102,6 +102,7 @@ def _constant(report: Report, grid: list[float], ns: list[int], alphas: list[flo
         return []
     row = report.constant
     share, images = report.constant_share, row.images
+    assert images is not None  # a constant classifier is one of a source with images
     own = Constant(share, row.sigma, row.n, row.alpha, images)
     budgets = {OWN: _entry(row.acr, own.certified_accuracy(grid), is_lower=row.acr_is_lower)}
     for n in ns:

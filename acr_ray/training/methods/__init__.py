@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from acr_ray.settings.methods import (
+    CatrsSettings,
+    ConsistencySettings,
+    GaussianSettings,
+    MacerSettings,
+    OwnSettings,
+    SmoothAdvSettings,
+    SmoothMixSettings,
+    StabilitySettings,
+)
 from acr_ray.settings.recipe import Recipe
-from acr_ray.training.methods.base import Batch, Method, MethodLoss, Passes
+from acr_ray.training.methods.base import Batch, CountedMethod, Method, MethodLoss, Passes
 from acr_ray.training.methods.catrs import Catrs
 from acr_ray.training.methods.consistency import Consistency
 from acr_ray.training.methods.gaussian import Gaussian
@@ -15,20 +23,25 @@ from acr_ray.training.methods.smoothadv import SmoothAdv
 from acr_ray.training.methods.smoothmix import SmoothMix
 from acr_ray.training.methods.stability import Stability
 
-__all__ = ["Batch", "Method", "MethodLoss", "Passes", "build_method"]
-
-_BUILT_IN: dict[str, Callable[[Recipe], Method]] = {
-    "gaussian": lambda recipe: Gaussian(),
-    "smoothadv": lambda recipe: SmoothAdv(recipe.method),
-    "consistency": lambda recipe: Consistency(recipe.method),
-    "macer": lambda recipe: Macer(recipe.method, recipe.training.milestones),
-    "smoothmix": lambda recipe: SmoothMix(recipe.method),
-    "catrs": lambda recipe: Catrs(recipe.method),
-    "stability": lambda recipe: Stability(recipe.method),
-}
+__all__ = ["Batch", "CountedMethod", "Method", "MethodLoss", "Passes", "build_method"]
 
 
 def build_method(recipe: Recipe) -> Method:
     """The method that a recipe names. Raises UserError where a user's own class can't be used."""
-    make = _BUILT_IN.get(recipe.method.name)
-    return make(recipe) if make else load_own(recipe.method)
+    match recipe.method:
+        case GaussianSettings():
+            return Gaussian()
+        case SmoothAdvSettings() as settings:
+            return SmoothAdv(settings)
+        case ConsistencySettings() as settings:
+            return Consistency(settings)
+        case MacerSettings() as settings:
+            return Macer(settings, recipe.training.milestones)
+        case SmoothMixSettings() as settings:
+            return SmoothMix(settings)
+        case CatrsSettings() as settings:
+            return Catrs(settings)
+        case StabilitySettings() as settings:
+            return Stability(settings)
+        case OwnSettings() as settings:
+            return load_own(settings)

@@ -84,10 +84,17 @@ class Passes(NamedTuple):
 class Method(Protocol):
     """A training method.
 
-    The methods here also have ``passes(inputs, m)``, the `Passes` of a step of that many inputs, tested against
-    what is counted; a user's own class need not.
+    The methods here are a `CountedMethod` each; a user's own class need not be.
     """
 
     def loss(self, model: nn.Module, batch: Batch) -> MethodLoss:
         """The loss of a batch. ``model`` is in training mode; what it is called with enters DDP's averaging."""
+        ...
+
+
+class CountedMethod(Method, Protocol):
+    """A method that knows what it costs, as tested against what is counted."""
+
+    def passes(self, inputs: int, m: int) -> Passes:
+        """The rows passed in a step of that many inputs, with ``m`` noisy copies of each."""
         ...

@@ -66,15 +66,16 @@ class Catrs:
 
     def _target(self, batch: Batch) -> Tensor:
         """t, ``(B, K)`` probabilities."""
-        if self.settings.target is None:
+        target = self.settings.target
+        if target is None:
             return _one_hot(batch.labels, batch.classes, batch.images.dtype)
-        self._engine = self._engine or self._load(batch)
+        self._engine = self._engine or self._load(target, batch)
         drawn = self._engine.predictions(batch.images, batch.seeds.tolist(), self.settings.target_draws)
         drawn = drawn if self._place is None else self._place.to(drawn.device)[drawn]
         return _one_hot(drawn, batch.classes, batch.images.dtype).mean(dim=1)
 
-    def _load(self, batch: Batch) -> SamplingEngine:
-        model, card = load_checkpoint(self.settings.target)
+    def _load(self, target: str, batch: Batch) -> SamplingEngine:
+        model, card = load_checkpoint(target)
         if card.num_classes != batch.classes:
             raise UserError(
                 f"method.target {self.settings.target}: has {card.num_classes} classes, the data {batch.classes}"

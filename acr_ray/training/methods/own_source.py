@@ -36,7 +36,7 @@ def source_hashes(module: str) -> dict[str, str]:
         seen.add(name)
         spec = _find(name)
         path = _own_file(spec)
-        if path is None:
+        if spec is None or path is None:
             continue
         content = path.read_bytes()
         found[name.replace(".", "/") + path.suffix] = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -61,8 +61,8 @@ def _own_file(spec: ModuleSpec | None) -> Path | None:
     if path.suffix != ".py" or path.is_relative_to(PACKAGE):
         return None
     paths = sysconfig.get_paths()
-    installed = [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()]
-    installed += [site.getusersitepackages(), Path(sys.base_prefix, "lib")]
+    installed: list[str | Path] = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed += [*site.getsitepackages(), site.getusersitepackages(), Path(sys.base_prefix, "lib")]
     return None if any(path.is_relative_to(Path(place).resolve()) for place in installed) else path
 
 
