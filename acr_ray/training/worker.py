@@ -74,65 +74,98 @@ def train_worker(given: dict[str, WorkerConfig]) -> WorkerResult:
 
 def _train(config: WorkerConfig, channel: ControlChannel) -> WorkerResult:
     torch.set_num_threads(config.threads)
-    recipe, out = config.recipe, channel.out
+    recipe = config.recipe
     device = str(ray.train.torch.get_device())
     group = Group(device)
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
-    if text := shared_text(group, node_problem(out, CONTROL) or ""):
+    if text := shared_text(group, node_problem(channel.out, CONTROL) or ""):
         return WorkerResult(problem=Problem(kind=ProblemKind.USER, text=text))
     images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
     if images.fingerprint() != config.fingerprint:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     check_own_source(recipe, config.contents)
-    requests = Requests(channel, group.rank, config.checkpoint_minutes, TERMINATION, _preempted)
-    worker_sync = WorkerSync(group, requests)
-    trainer = Trainer(recipe, images, config.seed, group, device, config.contents, worker_sync=worker_sync)
-    log = logger(run=config.run, rank=group.rank)
-    events: Log = EventLog(out) if group.rank == 0 else print
-    checkpoints = CheckpointStore(out / STATE, config.keep_checkpoints, config.best_by, events)
-    _resume(trainer, checkpoints)
-    log.info("training on %s, %d workers, from epoch %d", device, group.world, trainer.progress.epoch)
-    profile, unproven = _profile(trainer, out, config), [group.rank == 0]
+    return WorkerRun(config, channel, group, images, device).run()
 
-    def after_step(epoch: int, number: int) -> None:
-        if unproven[0]:
-            unproven[0] = False
-            _check_readable(trainer, _card(recipe, images, config))
-        if profile:
-            profile(epoch, number)
 
-    def save() -> None:
-        if group.rank == 0:
-            checkpoints.add(trainer.progress.epoch, trainer.progress.step, trainer.save)
-            log.info("checkpoint at epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
-        requests.served()
+class WorkerRun:
+    """A run as one of its workers trains it: the trainer, and what happens between its steps and epochs.
 
-    def between_steps(asked: Request) -> None:
-        save()
-        log.info("asked to stop, and saved" if asked & (Request.END | Request.LEAVE) else "asked to save, and did")
+    Args:
+        config: of the run.
+        channel: to the driver.
+        group: the workers.
+        images: the training split.
+        device: ``"cpu"`` or a CUDA device.
+
+    Raises:
+        TrainingStopped: the run has checkpoints, and none of them is intact.
+    """
+
+    def __init__(
+        self, config: WorkerConfig, channel: ControlChannel, group: Group, images: ImageSet, device: str
+    ) -> None:
+        recipe, out = config.recipe, channel.out
+        self.config, self.channel, self.first = config, channel, group.rank == 0
+        self.requests = Requests(channel, group.rank, config.checkpoint_minutes, TERMINATION, _preempted)
+        worker_sync = WorkerSync(group, self.requests)
+        self.trainer = Trainer(recipe, images, config.seed, group, device, config.contents, worker_sync=worker_sync)
+        self.log = logger(run=config.run, rank=group.rank)
+        self.events: Log = EventLog(out) if self.first else print
+        self.checkpoints = CheckpointStore(out / STATE, config.keep_checkpoints, config.best_by, self.events)
+        _resume(self.trainer, self.checkpoints)
+        self.log.info("training on %s, %d workers, from epoch %d", device, group.world, self.trainer.progress.epoch)
+        self.profile = _profile(self.trainer, out, config)
+        self._to_check = self.first  # whether what is trained must still be shown to be readable
+
+    def run(self) -> WorkerResult:
+        """Train the epochs that are left. Returns the trained model's SHA-256 on the first worker, which writes it."""
+        if self.first:
+            self.channel.set_state(RunState.RUNNING)
+        self.trainer.run(Hooks(self.after_step, self.between_steps, self.after_epoch))
+        if not self.first:
+            return WorkerResult()
+        sha = _finish(self.trainer, self.checkpoints, self.channel, self.config, self.events)
+        return WorkerResult(model_sha256=sha)
+
+    def after_step(self, epoch: int, number: int) -> None:
+        """Check after the first step trained here that the model can be read again; hand each step to the profiler."""
+        if self._to_check:
+            self._to_check = False
+            _check_readable(self.trainer, _card(self.trainer.recipe, self.trainer.images, self.config))
+        if self.profile:
+            self.profile(epoch, number)
+
+    def between_steps(self, asked: Request) -> None:
+        """Save, as any request asks for. Raises Ended or Leaving if the run is to stop or this place to be left."""
+        self.save()
+        leaves = asked & (Request.END | Request.LEAVE)
+        self.log.info("asked to stop, and saved" if leaves else "asked to save, and did")
         if asked & Request.END:
-            if group.rank == 0:
-                channel.set_state(RunState.STOPPED)
+            if self.first:
+                self.channel.set_state(RunState.STOPPED)
             raise Ended
         if asked & Request.LEAVE:
             raise Leaving("a worker was told to end; the run resumes from the checkpoint it has just made")
 
-    def after_epoch() -> None:
-        progress, last = trainer.progress, trainer.progress.epoch == recipe.training.epochs
-        if profile:
-            profile.end_epoch(progress.epoch - 1)
-        if group.rank == 0:
-            _write_metrics(channel, trainer, events)
-            _write_estimates(out, trainer, events)
-        if last or progress.epoch % config.checkpoint_every == 0:
-            save()
+    def after_epoch(self) -> None:
+        """Write the epoch's metrics and p_A estimates, and save if a checkpoint is due."""
+        progress = self.trainer.progress
+        if self.profile:
+            self.profile.end_epoch(progress.epoch - 1)
+        if self.first:
+            _write_metrics(self.channel, self.trainer, self.events)
+            _write_estimates(self.channel.out, self.trainer, self.events)
+        last = progress.epoch == self.config.recipe.training.epochs
+        if last or progress.epoch % self.config.checkpoint_every == 0:
+            self.save()
 
-    if group.rank == 0:
-        channel.set_state(RunState.RUNNING)
-    trainer.run(Hooks(after_step, between_steps, after_epoch))
-    if group.rank != 0:
-        return WorkerResult()
-    return WorkerResult(model_sha256=_finish(trainer, checkpoints, channel, config, events))
+    def save(self) -> None:
+        """Write a checkpoint, on the first worker; on every worker its requests are served by that."""
+        if self.first:
+            progress = self.trainer.progress
+            self.checkpoints.add(progress.epoch, progress.step, self.trainer.save)
+            self.log.info("checkpoint at epoch %d, step %d", progress.epoch, progress.step)
+        self.requests.served()
 
 
 def _resume(trainer: Trainer, checkpoints: CheckpointStore) -> None:

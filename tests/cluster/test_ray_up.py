@@ -18,11 +18,9 @@ def check_by_ray(text: str) -> None:
     validate_config(prepare_config(copy.deepcopy(config)))
 
 
-def check_ours(text: str) -> list[str]:
-    """What is wrong with a file by our own rules."""
-    config, wrong = yaml.safe_load(text), []
-    head, worker = (config[f"{kind}_start_ray_commands"] for kind in ("head", "worker"))
-    starts = [command for command in [*head, *worker] if "ray start" in command]
+def check_starts(starts: list[str]) -> list[str]:
+    """What is wrong with the commands that start Ray, the head's first."""
+    wrong = []
     if len(starts) != 2:
         wrong.append("one `ray start` for the head, one for workers")
     for command in starts:
@@ -36,6 +34,14 @@ def check_ours(text: str) -> list[str]:
         wrong.append("a head without work, and 30 s for jobs to save")
     if "--autoscaling-config=~/ray_bootstrap_config.yaml" not in starts[0]:
         wrong.append("without --autoscaling-config no worker is ever started")
+    return wrong
+
+
+def check_ours(text: str) -> list[str]:
+    """What is wrong with a file by our own rules."""
+    config = yaml.safe_load(text)
+    head, worker = (config[f"{kind}_start_ray_commands"] for kind in ("head", "worker"))
+    wrong = check_starts([command for command in [*head, *worker] if "ray start" in command])
     if not any(f'ray --version | grep -F "{ray_version()}"' in command for command in config["setup_commands"]):
         wrong.append(f"Ray is not {ray_version()}, the version of constraints.txt")
     mounts = config["file_mounts"]
