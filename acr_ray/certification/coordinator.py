@@ -86,9 +86,17 @@ class Coordinator:
     """
 
     def __init__(
-        self, ledger: Ledger, store: CountStore, images: ImageSet, pool: SamplerPool, low: int, high: int,
-        draws_per_pass: int, patience: float = 600.0, clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+        self,
+        ledger: Ledger,
+        store: CountStore,
+        images: ImageSet,
+        pool: SamplerPool,
+        low: int,
+        high: int,
+        draws_per_pass: int,
+        patience: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._pool, self._low, self._high, self._clock = store, pool, low, high, clock
         self._names, self._cache = images.names, ImageCache(images)
         self._queue = Queue(len(store), store.advance, store.phases, draws_per_pass, SELECT)

@@ -66,9 +66,15 @@ class RaySamplerPool:
     """
 
     def __init__(
-        self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic, actors: Actors,
+        self,
+        card: ModelCard,
+        state: bytes,
+        sigma: float,
+        seed: int,
+        arithmetic: Arithmetic,
+        actors: Actors,
         run: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
         self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
         self._class = sampler_class(actors)

@@ -71,9 +71,13 @@ class Queue:
     """
 
     def __init__(
-        self, images: int, advance: Callable[[int], list[BlockRange]], phases: dict[str, Phase], draws_per_pass: int,
+        self,
+        images: int,
+        advance: Callable[[int], list[BlockRange]],
+        phases: dict[str, Phase],
+        draws_per_pass: int,
         select: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._advance, self._phases, self._select = advance, phases, select
         self._images, self._next = images, 0
         self._draws_per_pass = draws_per_pass

@@ -69,12 +69,25 @@ class PrivateHead:
             # Ray's own switch for machines that form no cluster.
             self.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-            f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=true",
-            f"--dashboard-host={LOOPBACK}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}",
-            "--min-worker-port=21000", "--max-worker-port=21999", f"--temp-dir={self.folder}", "--disable-usage-stats",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            f"--node-ip-address={LOOPBACK}",
+            f"--port={port}",
+            "--include-dashboard=true",
+            f"--dashboard-host={LOOPBACK}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--metrics-export-port={metrics}",
+            "--min-worker-port=21000",
+            "--max-worker-port=21999",
+            f"--temp-dir={self.folder}",
+            "--disable-usage-stats",
+        ]
         if self._cpus is not None:
             command.append(f"--num-cpus={self._cpus}")
         self._log = self.folder / "head.log"
@@ -102,9 +115,13 @@ class PrivateHead:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the caller alone, who then stops the head in order.
             self._process = process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                command,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
                 preexec_fn=_end_with_parent,
-            )  # fmt: skip
+            )
         self.pid = process.pid
         self._wait(process)
 

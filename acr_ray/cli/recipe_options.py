@@ -46,9 +46,11 @@ def add_recipe_options(parser: Parser, recipe: Recipe) -> None:
     """Add ``--scale-epochs`` and an option for each field of the recipe, in groups by section."""
     group = parser.add_argument_group("schedule")
     group.add_argument(
-        "--scale-epochs", type=whole(1, 100_000), metavar="K",
+        "--scale-epochs",
+        type=whole(1, 100_000),
+        metavar="K",
         help="train K epochs, with E_t, milestones, warm-ups and intervals moved in proportion",
-    )  # fmt: skip
+    )
     fields = recipe.flat()
     names = {name: name for name in fields if name != "name"}
     parser.add_settings(recipe, names, fields, groups=lambda dotted: f"recipe {recipe.name}: {dotted.split('.')[0]}")

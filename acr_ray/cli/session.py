@@ -41,10 +41,14 @@ class RunOptions:
     def of(cls, options: argparse.Namespace) -> RunOptions:
         """Take the options that `add_result_options` or `add_run_options` has read."""
         return cls(
-            out=options.out, tracking_uri=options.tracking_uri, tracking=not options.no_tracking,
-            experiment=options.experiment, run_name=options.run_name,
-            overwrite=getattr(options, "overwrite", False), verbose=getattr(options, "verbose", False),
-        )  # fmt: skip
+            out=options.out,
+            tracking_uri=options.tracking_uri,
+            tracking=not options.no_tracking,
+            experiment=options.experiment,
+            run_name=options.run_name,
+            overwrite=getattr(options, "overwrite", False),
+            verbose=getattr(options, "verbose", False),
+        )
 
     def folder(self) -> Folder:
         """Open the results folder. Raises UserError if there is none, or results would be lost in it."""
@@ -89,9 +93,15 @@ class TrackedRun:
 
 
 def open_tracked_run(
-    options: RunOptions, out: Folder, job: str, identity: dict[str, Any], owned: tuple[str, ...], name: str,
-    tags: dict[str, str] | None = None, check_room: Callable[[], None] = lambda: None,
-) -> TrackedRun | None:  # fmt: skip
+    options: RunOptions,
+    out: Folder,
+    job: str,
+    identity: dict[str, Any],
+    owned: tuple[str, ...],
+    name: str,
+    tags: dict[str, str] | None = None,
+    check_room: Callable[[], None] = lambda: None,
+) -> TrackedRun | None:
     """Make the folder this run's and open the run in MLflow. None if everything is done already.
 
     Args:

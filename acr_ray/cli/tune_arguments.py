@@ -101,10 +101,16 @@ class TuneArguments:
     def settings(self) -> dict[str, Any]:
         """How the search goes, for its identity and its summary."""
         return {
-            "search": self.search, "scheduler": self.scheduler, "seed": self.seed, "no_trunk": not self.trunks,
-            "baseline": self.baseline, "validation": self.validation.flat(), "workers": self.workers.count,
-            "cpus_per_worker": self.workers.cpus, "gpu": bool(self.workers.gpus),
-        }  # fmt: skip
+            "search": self.search,
+            "scheduler": self.scheduler,
+            "seed": self.seed,
+            "no_trunk": not self.trunks,
+            "baseline": self.baseline,
+            "validation": self.validation.flat(),
+            "workers": self.workers.count,
+            "cpus_per_worker": self.workers.cpus,
+            "gpu": bool(self.workers.gpus),
+        }
 
     def _check_workers(self) -> None:
         workers, fields = self.workers.count, self.recipe.flat()

@@ -15,8 +15,11 @@ ENDINGS = (
 #: First bytes of such files, for those without an ending.
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", *(b"P%d" % n for n in range(1, 7)))
 NOT_AN_IMAGE, NOT_REGULAR, NO_TEXT, LOOSE = (
-    "not an image's ending", "not a regular file", "its name is not UTF-8", "not in a class folder",
-)  # fmt: skip
+    "not an image's ending",
+    "not a regular file",
+    "its name is not UTF-8",
+    "not in a class folder",
+)
 MOST_DEEP = 20  # subfolders in one another
 
 LeftOut = Counter[tuple[str, str]]  # files by (ending, reason)

@@ -110,10 +110,15 @@ def write_pack(
         os.replace(aside, out / BINARY)
         np.save(out / OFFSETS, offsets, allow_pickle=False)
         about = {
-            "schema_version": SCHEMA, "names": images.names, "labels": images.labels.tolist(),
-            "class_names": images.class_names, "split": images.split, "sizes": sizes.tolist(), "side": side,
+            "schema_version": SCHEMA,
+            "names": images.names,
+            "labels": images.labels.tolist(),
+            "class_names": images.class_names,
+            "split": images.split,
+            "sizes": sizes.tolist(),
+            "side": side,
             "quality": quality if side else None,
-        }  # fmt: skip
+        }
         (out / f"{ABOUT}.tmp").write_text(json.dumps(about))
         os.replace(out / f"{ABOUT}.tmp", out / ABOUT)
     except OSError as error:
@@ -154,9 +159,16 @@ class PackedImages(ImageFolders):
         self._bytes: np.memmap | None = None
         self._all_names = about.names  # of the full split, for messages
         ImageSet.__init__(
-            self, dataset="imagenet", split=split, labels=labels, names=about.names, class_names=about.class_names,
-            shape=(3, size, size), mean=MEAN, std=STD,
-        )  # fmt: skip
+            self,
+            dataset="imagenet",
+            split=split,
+            labels=labels,
+            names=about.names,
+            class_names=about.class_names,
+            shape=(3, size, size),
+            mean=MEAN,
+            std=STD,
+        )
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}  # loader processes map the file themselves

@@ -83,9 +83,10 @@ def shared_memory(nodes: Nodes) -> Finding:
     ]
     if full:
         return Finding(
-            "/dev/shm", FAILED, f"{'; '.join(full)}. Delete what fills it, or give the container more (shm_size, a "
-            "memory-backed emptyDir)",
-        )  # fmt: skip
+            "/dev/shm",
+            FAILED,
+            f"{'; '.join(full)}. Delete what fills it, or give the container more (shm_size, a memory-backed emptyDir)",
+        )
     least = min((f["shared_memory"]["free"] for _, f in _living(nodes) if f["shared_memory"]), default=0)
     return Finding("/dev/shm", OK, f"at least {_mib(least)} free")
 
@@ -112,17 +113,27 @@ def storage(location: str, nodes: Nodes, seen: Iterable[str]) -> Finding:
     blind = [name for name, facts in living if facts["storage"]["sees"] is False]
     if blind:
         return Finding(
-            "storage", FAILED, f"--storage {location}: {', '.join(blind)} does not see what the driver wrote there. "
+            "storage",
+            FAILED,
+            f"--storage {location}: {', '.join(blind)} does not see what the driver wrote there. "
             "Use a shared file system mounted alike on every node, or object storage such as s3://bucket/run",
-        )  # fmt: skip
+        )
     broken = [f"{name} ({facts['storage']['error']})" for name, facts in living if facts["storage"]["sees"] is None]
     if broken:
-        return Finding("storage", FAILED, f"--storage {location}: cannot be written from {'; '.join(broken)}. "
-                       "Give that node's user, or its role, the right to write there")  # fmt: skip
+        return Finding(
+            "storage",
+            FAILED,
+            f"--storage {location}: cannot be written from {'; '.join(broken)}. "
+            "Give that node's user, or its role, the right to write there",
+        )
     absent = [name for name, _ in living if name not in seen]
     if absent:
-        return Finding("storage", FAILED, f"--storage {location}: the driver does not see what {', '.join(absent)} "
-                       "wrote there. Use storage that all nodes share")  # fmt: skip
+        return Finding(
+            "storage",
+            FAILED,
+            f"--storage {location}: the driver does not see what {', '.join(absent)} "
+            "wrote there. Use storage that all nodes share",
+        )
     return Finding("storage", OK, f"{location} is written and read by every node")
 
 
@@ -135,10 +146,16 @@ def data(dataset: str, root: str | None, nodes: Nodes) -> Finding:
     kinds = Counter(facts["data"]["fingerprint"] for _, facts in living)
     if len(kinds) > 1:
         usual = kinds.most_common(1)[0][0]
-        odd = [f"{name} ({facts['data']['images']} images)" for name, facts in living
-               if facts["data"]["fingerprint"] != usual]  # fmt: skip
-        return Finding("data", FAILED, f"--data.root {root}: {', '.join(odd)} sees other images than the rest. Copy "
-                       "the data anew there")  # fmt: skip
+        odd = [
+            f"{name} ({facts['data']['images']} images)"
+            for name, facts in living
+            if facts["data"]["fingerprint"] != usual
+        ]
+        return Finding(
+            "data",
+            FAILED,
+            f"--data.root {root}: {', '.join(odd)} sees other images than the rest. Copy the data anew there",
+        )
     first: dict[str, Any] = living[0][1]["data"] if living else {"images": 0}
     decoded = f", {first['decoded']:,} of them decoded" if "decoded" in first else ""
     remarks = "".join(f"; {line}" for line in first.get("remarks", ()))
@@ -150,13 +167,19 @@ def resources(total: Mapping[str, float], nodes: Nodes, workers: int, gpus: floa
     for kind, each in (("CPU", cpus), ("GPU", gpus)):
         if workers * each > total.get(kind, 0):
             return Finding(
-                "resources", FAILED, f"{workers} workers need {workers * each:g} {kind}s, the cluster has "
+                "resources",
+                FAILED,
+                f"{workers} workers need {workers * each:g} {kind}s, the cluster has "
                 f"{total.get(kind, 0):g}. Use fewer workers, or start more nodes (an autoscaling cluster may yet)",
-            )  # fmt: skip
+            )
     real = sum(len(facts["gpus"]) for _, facts in _living(nodes))
     if real != total.get("GPU", 0):
-        return Finding("resources", WARNING, f"Ray knows of {total.get('GPU', 0):g} GPUs, the drivers of {real}. Check "
-                       "--num-gpus of ray start, and the NVIDIA container runtime")  # fmt: skip
+        return Finding(
+            "resources",
+            WARNING,
+            f"Ray knows of {total.get('GPU', 0):g} GPUs, the drivers of {real}. Check "
+            "--num-gpus of ray start, and the NVIDIA container runtime",
+        )
     return Finding("resources", OK, f"{total.get('CPU', 0):g} CPUs, {real} GPUs")
 
 

@@ -48,9 +48,12 @@ class Peer:
 
         device = "cuda" if backend == "nccl" else "cpu"
         dist.init_process_group(
-            backend, init_method=f"tcp://{where[0]}:{where[1]}", rank=rank, world_size=world,
+            backend,
+            init_method=f"tcp://{where[0]}:{where[1]}",
+            rank=rank,
+            world_size=world,
             timeout=datetime.timedelta(seconds=seconds),
-        )  # fmt: skip
+        )
         for _ in range(2):
             tensor = torch.full((TENSOR // 4,), float(rank + 1), device=device)
             started = time.monotonic()
@@ -139,15 +142,18 @@ def exchange(nodes: dict[str, dict[str, Any]], gpus_per_worker: float, seconds: 
         taken = max(ray.get(joined, timeout=2 * seconds))
     except ray.exceptions.GetTimeoutError:
         return Finding(
-            "network", FAILED, f"{backend}: the processes on {names} did not come together within {2 * seconds:.0f} s. "
+            "network",
+            FAILED,
+            f"{backend}: the processes on {names} did not come together within {2 * seconds:.0f} s. "
             f"Let the nodes reach each other on all ports, or wait for busy GPUs; {_interface(backend)}",
-        )  # fmt: skip
+        )
     except ray.exceptions.RayError as error:
         cause = " ".join(str(getattr(error, "cause", None) or error).split())[:200]
         return Finding(
-            "network", FAILED, f"{backend}: the processes on {names} could not sum a tensor ({cause}). "
-            f"{_interface(backend)}",
-        )  # fmt: skip
+            "network",
+            FAILED,
+            f"{backend}: the processes on {names} could not sum a tensor ({cause}). {_interface(backend)}",
+        )
     finally:
         for peer in peers:
             ray.kill(peer)

@@ -20,9 +20,13 @@ from acr_ray.storage.tables import check_table_version, read_table, table_metada
 MODEL = "model_sha256"  # says whether two sources are the same classifier
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 COLUMNS = {
-    "image": "text", **dict.fromkeys(_INTEGERS, "whole"), "outcome": "text", "sigma": "number", "alpha": "number",
+    "image": "text",
+    **dict.fromkeys(_INTEGERS, "whole"),
+    "outcome": "text",
+    "sigma": "number",
+    "alpha": "number",
     "bound": "text",
-}  # fmt: skip
+}
 P_LOWER = "p_lower"  # the stored bound; Clopper-Pearson's can be derived if a file lacks it
 
 

@@ -19,9 +19,12 @@ MOST_LEVELS = 40  # of lists and objects in one another
 MOST_VALUES = 200_000  # of a YAML file with its anchors written out
 
 _KINDS = {
-    stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device",
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
-}  # fmt: skip
+}
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:

@@ -103,9 +103,11 @@ class AttackSettings(Settings):
     epsilon: float = Field(0.25, gt=0, le=1000, description="ε: step size in input units")
     norm: Literal["l2", "linf"] = Field("l2", description="l2: ε·g/‖g‖₂; linf: ε·sign(g)/√d")
     buckets: int | None = Field(
-        None, ge=0, le=64,
+        None,
+        ge=0,
+        le=64,
         description="fixed batch sizes that rows still attacked are padded to; 0: no padding; none: 8 if compiled",
-    )  # fmt: skip
+    )
 
 
 # Fields without a say in the trained weights; what the class map says is in the data's hash.

@@ -12,9 +12,13 @@ from acr_ray.tracking.names import shortened
 AGAIN = 30.0  # seconds between tries while nobody waits: a server that hangs costs ten seconds each time
 # What the server will answer again however often it is asked.
 FINAL = (
-    "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST", "NOT_IMPLEMENTED",
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "BAD_REQUEST",
+    "NOT_IMPLEMENTED",
     "FEATURE_DISABLED",
-)  # fmt: skip
+)
 
 
 class Refused(Exception):

@@ -95,9 +95,7 @@ def download(run: str, artifact: str, tracking_uri: str) -> str:
     run_id = run.removeprefix("runs:/").split("/")[0]
     try:
         _check_listing(mlflow.MlflowClient(tracking_uri), run_id, artifact, f"{run}: MLflow {tracking_uri}")
-        return mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=artifact, tracking_uri=tracking_uri
-        )  # fmt: skip
+        return mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=artifact, tracking_uri=tracking_uri)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -76,9 +76,13 @@ def momentum(module: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]
 
 
 def save_state(
-    folder: Path, module: nn.Module, optimizer: torch.optim.SGD, progress: Progress, identity: str,
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.SGD,
+    progress: Progress,
+    identity: str,
     scaler: torch.amp.GradScaler | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a run's state into an empty local folder; ``identity`` is the run's settings hash.
 
     ``state.json`` holds the hash and length of the other files and of itself, so damage is noticed.
@@ -132,9 +136,12 @@ def check_files(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(
-    folder: Path, module: nn.Module, optimizer: torch.optim.SGD, identity: str,
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.SGD,
+    identity: str,
     scaler: torch.amp.GradScaler | None = None,
-) -> Progress:  # fmt: skip
+) -> Progress:
     """Put a saved state back.
 
     Raises:

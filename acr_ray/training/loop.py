@@ -89,9 +89,16 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str = "cpu",
-        contents: Contents | None = None, identity: str | None = None, worker_sync: WorkerSync | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        seed: int,
+        group: Group,
+        device: str = "cpu",
+        contents: Contents | None = None,
+        identity: str | None = None,
+        worker_sync: WorkerSync | None = None,
+    ) -> None:
         check_workers(recipe, len(images), group.world)
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
         self.networks = build_networks(recipe, images, seed, group, device)

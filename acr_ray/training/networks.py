@@ -51,9 +51,13 @@ def build_networks(recipe: Recipe, images: ImageSet, seed: int, group: Group, de
     memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
     use_float32("tf32" if t.precision == "tf32" else "ieee")
     bare = build_model(
-        recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std,
+        recipe.model.architecture,
+        len(images.class_names),
+        images.shape,
+        images.mean,
+        images.std,
         derive_seed(seed, "init"),
-    )  # fmt: skip
+    )
     # torch's stubs lack the signature with both.
     module = bare.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     passes = PassCounter(module)

@@ -17,9 +17,12 @@ def build_optimizer(module: nn.Module, training: TrainingSettings, device: str) 
     """
     fused = torch.device(device).type == "cuda"
     optimizer = torch.optim.SGD(
-        module.parameters(), lr=training.learning_rate, momentum=training.momentum,
-        weight_decay=training.weight_decay, fused=fused or None,
-    )  # fmt: skip
+        module.parameters(),
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        fused=fused or None,
+    )
     if fused and training.momentum:
         begin_momentum(optimizer)
     return optimizer

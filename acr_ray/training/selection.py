@@ -52,9 +52,16 @@ class SampleSelection:
     """
 
     def __init__(
-        self, recipe: Recipe, images: ImageSet, seed: int, group: Group, networks: Networks, engine: SamplingEngine,
-        timers: Timers, contents: Contents,
-    ) -> None:  # fmt: skip
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        seed: int,
+        group: Group,
+        networks: Networks,
+        engine: SamplingEngine,
+        timers: Timers,
+        contents: Contents,
+    ) -> None:
         self.recipe, self.images, self.seed, self.group = recipe, images, seed, group
         self.networks, self.engine, self.timers, self.contents = networks, engine, timers, contents
         self._preset: NDArray[np.int64] | None = None
@@ -138,9 +145,16 @@ class SampleSelection:
     ) -> NDArray[np.int64]:
         with self.timers("p_a"):
             return label_counts(
-                engine, images, items, draws, purpose=purpose, seed=self.seed, augmented=view == "training",
-                group=self.group, loader_workers=self.recipe.data.loader_workers,
-            )  # fmt: skip
+                engine,
+                images,
+                items,
+                draws,
+                purpose=purpose,
+                seed=self.seed,
+                augmented=view == "training",
+                group=self.group,
+                loader_workers=self.recipe.data.loader_workers,
+            )
 
 
 def _describe(name: str, counts: NDArray[np.int64], draws: int) -> dict[str, Any]:

@@ -69,9 +69,17 @@ class TrainStep:
     """
 
     def __init__(
-        self, recipe: Recipe, networks: Networks, method: Method, optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler, group: Group, timers: Timers, seed: int, images: ImageSet,
-    ) -> None:  # fmt: skip
+        self,
+        recipe: Recipe,
+        networks: Networks,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        group: Group,
+        timers: Timers,
+        seed: int,
+        images: ImageSet,
+    ) -> None:
         self.recipe, self.networks, self.method, self.seed = recipe, networks, method, seed
         self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
         self.shape, self.class_names = images.shape, images.class_names
@@ -123,10 +131,15 @@ class TrainStep:
         if buckets is None:
             buckets = COMPILED_BUCKETS if recipe.training.compile else 0
         return attack_noise(
-            self.networks.network, batch.repeated(batch.images), batch.repeated(batch.labels), batch.noise,
-            recipe.attack, buckets=buckets, look_first=look_first,
+            self.networks.network,
+            batch.repeated(batch.images),
+            batch.repeated(batch.labels),
+            batch.noise,
+            recipe.attack,
+            buckets=buckets,
+            look_first=look_first,
             scale=self._scale,
-        )  # fmt: skip
+        )
 
     def _batch(self, given: StepInput, x: Tensor, y: Tensor, positions: NDArray[np.int64]) -> Batch:
         t, device = self.recipe.training, self.networks.device

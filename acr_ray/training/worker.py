@@ -223,11 +223,19 @@ def _keep_best(checkpoints: CheckpointStore, best: Entry, out: Folder, card: Mod
 
 def _card(recipe: Recipe, images: ImageSet, config: WorkerConfig) -> ModelCard:
     return ModelCard(
-        architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
-        mean=images.mean, std=images.std, class_names=images.class_names, sigma=recipe.training.sigma,
-        dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"), data_fingerprint=config.fingerprint,
-        seed=config.seed, code_version=__version__,
-    )  # fmt: skip
+        architecture=recipe.model.architecture,
+        num_classes=len(images.class_names),
+        shape=images.shape,
+        mean=images.mean,
+        std=images.std,
+        class_names=images.class_names,
+        sigma=recipe.training.sigma,
+        dataset=recipe.data.dataset,
+        recipe=recipe.model_dump(mode="json"),
+        data_fingerprint=config.fingerprint,
+        seed=config.seed,
+        code_version=__version__,
+    )
 
 
 def _preempted() -> bool:

@@ -60,9 +60,12 @@ def trunk_passes(recipes: Sequence[Recipe], images: int) -> Passes:
 
 
 def search_passes(
-    recipes: Sequence[Recipe], images: int, trunks: bool, records: Sequence[Record] | None = None,
+    recipes: Sequence[Recipe],
+    images: int,
+    trunks: bool,
+    records: Sequence[Record] | None = None,
     epochs: Sequence[int] | None = None,
-) -> Passes:  # fmt: skip
+) -> Passes:
     """Training passes of a search: its trials and, if they fork, their trunks.
 
     Args:

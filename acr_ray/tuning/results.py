@@ -60,9 +60,11 @@ def costs(out: Folder, reports: list[Report], baseline: Report | None = None) ->
     """
     if baseline is not None and "forward_passes" in baseline:
         counted, both = costs(out, reports), costs(out, [*reports, baseline])
-        return both | {name: counted[name] for name in ("trials", "validation")} | {
-            "baseline": both["trials"] + both["validation"] - counted["trials"] - counted["validation"]
-        }  # fmt: skip
+        return (
+            both
+            | {name: counted[name] for name in ("trials", "validation")}
+            | {"baseline": both["trials"] + both["validation"] - counted["trials"] - counted["validation"]}
+        )
     rows = {r["trial"]: r for r in reports if "forward_passes" in r}.values()
     trials = sum((Passes(r["forward_passes"], r["backward_passes"]) for r in rows), Passes())
     trunks = sum((files.passes() for files in trunk_files(out, reports)), Passes())
@@ -98,9 +100,13 @@ def write_table(out: Folder, context: SearchContext, space: Space, reports: list
 
 
 def summary_of(
-    out: Folder, context: SearchContext, space: Space, reports: list[Report], settings: dict[str, Any],
+    out: Folder,
+    context: SearchContext,
+    space: Space,
+    reports: list[Report],
+    settings: dict[str, Any],
     baseline: Report | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """``summary.json``: what was asked, the best, the Gaussian baseline, the fronts, the costs."""
     best = best_of(reports, context.asked[0])
     counts = {status: sum(r["status"] == status for r in reports) for status in dict.fromkeys(_statuses(reports))}

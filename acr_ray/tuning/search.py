@@ -191,9 +191,13 @@ def scheduler_of(context: SearchContext, search: Search) -> Any:
         return FIFOScheduler()
     first = context.asked[0]
     return AsyncHyperBandScheduler(
-        time_attr=SINCE_FORKS, metric=first.name, mode=first.mode, max_t=search.rungs.most,
-        grace_period=search.rungs.first, reduction_factor=REDUCTION,
-    )  # fmt: skip
+        time_attr=SINCE_FORKS,
+        metric=first.name,
+        mode=first.mode,
+        max_t=search.rungs.most,
+        grace_period=search.rungs.first,
+        reduction_factor=REDUCTION,
+    )
 
 
 def run_here(context: SearchContext, search: Search) -> list[dict[str, Any]]:

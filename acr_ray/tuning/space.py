@@ -19,9 +19,11 @@ Point = dict[str, Any]  # a value for each field of the space, by dotted name
 
 FIXED = ("name", "data.")  # what a trial may not change: another data set's ACR cannot be compared
 PARTS = {  # fields that act only if one of these parts of the recipe is switched on
-    "training.e_t": ("attack", "discard", "reweigh"), "discard": ("discard",), "reweigh": ("reweigh",),
+    "training.e_t": ("attack", "discard", "reweigh"),
+    "discard": ("discard",),
+    "reweigh": ("reweigh",),
     "attack": ("attack",),
-}  # fmt: skip
+}
 MOST_CHECKED = 10_000  # whole numbers of a range that are checked one by one
 GRID_OF_RANGE = 3  # values that a grid takes of a range
 

@@ -222,19 +222,24 @@ class TrialRun:
         # A scheduler compares what carries this key: measurements, at their own epochs.
         rung = {SINCE_FORKS: stop - max(self.context.forks, default=0)} if measured or reason else {}
         unknown = {objective.name: float("nan") for objective in self.context.objectives}
-        return unknown | self.state.metrics | rung | {
-            "trial": self.trial_id,
-            "epoch": progress.epoch,
-            "status": TrialStatus.FAILED if reason else TrialStatus.FINISHED if over else TrialStatus.RUNNING,
-            "reason": reason,
-            "trunk": self.state.trunk,
-            "forward_passes": own.forward,
-            "backward_passes": own.backward,
-            "validation_passes": self.state.validation_passes,
-            "remaining": [r["remaining"] for r in progress.history[fork:]],
-            "attack_active": [r.get("attack_active", []) for r in progress.history[fork:]],
-            "seconds": round(self.state.seconds, 3),
-        }  # fmt: skip
+        return (
+            unknown
+            | self.state.metrics
+            | rung
+            | {
+                "trial": self.trial_id,
+                "epoch": progress.epoch,
+                "status": TrialStatus.FAILED if reason else TrialStatus.FINISHED if over else TrialStatus.RUNNING,
+                "reason": reason,
+                "trunk": self.state.trunk,
+                "forward_passes": own.forward,
+                "backward_passes": own.backward,
+                "validation_passes": self.state.validation_passes,
+                "remaining": [r["remaining"] for r in progress.history[fork:]],
+                "attack_active": [r.get("attack_active", []) for r in progress.history[fork:]],
+                "seconds": round(self.state.seconds, 3),
+            }
+        )
 
     def _keep(self, report: dict[str, Any]) -> None:
         """Leave the trial's report and, if it was trained to its end, its model."""
@@ -242,11 +247,19 @@ class TrialRun:
         if report["status"] == TrialStatus.FINISHED:
             images = self.training
             card = ModelCard(
-                architecture=recipe.model.architecture, num_classes=len(images.class_names), shape=images.shape,
-                mean=images.mean, std=images.std, class_names=images.class_names, sigma=recipe.training.sigma,
-                dataset=recipe.data.dataset, recipe=recipe.model_dump(mode="json"),
-                data_fingerprint=images.fingerprint(), seed=self.context.seed, code_version=__version__,
-            )  # fmt: skip
+                architecture=recipe.model.architecture,
+                num_classes=len(images.class_names),
+                shape=images.shape,
+                mean=images.mean,
+                std=images.std,
+                class_names=images.class_names,
+                sigma=recipe.training.sigma,
+                dataset=recipe.data.dataset,
+                recipe=recipe.model_dump(mode="json"),
+                data_fingerprint=images.fingerprint(),
+                seed=self.context.seed,
+                code_version=__version__,
+            )
             report["model_sha256"] = save_checkpoint(
                 folder / self.trial_id / CHECKPOINT, self.trainer.module, card
             ).sha256

@@ -26,8 +26,10 @@ def verdict(out: Folder, reports: list[Report], baseline: Report | None = None) 
         return ""
     best, fairest = front[0], front[-1]
     images = read_images(out / TRIALS / best["trial"])
-    sentences = [f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_hard(best, images)} "
-            "of the images (p_A < 0.5)."]  # fmt: skip
+    sentences = [
+        f"The trial with the highest ACR, {best['acr']:.4f} ({best['trial']}), gives up {_hard(best, images)} "
+        "of the images (p_A < 0.5)."
+    ]
     more = _against_baseline(out, best, images, baseline, sentences)
     if fairest["trial"] != best["trial"]:
         sentences.append(_other_end(front))

@@ -54,16 +54,27 @@ class Job:
     def __init__(self, name: str, images: int, n: int) -> None:
         rng, shape = np.random.default_rng(0), (3, 32, 32)
         self._images = MemorySet(
-            rng.integers(0, 256, (images, *shape), dtype=np.uint8), dataset="cifar10", split="test",
-            labels=np.zeros(images, dtype=np.int64), names=[f"bench/{i}" for i in range(images)],
-            class_names=[str(i) for i in range(10)], mean=(0.5,) * 3, std=(0.25,) * 3,
-        )  # fmt: skip
+            rng.integers(0, 256, (images, *shape), dtype=np.uint8),
+            dataset="cifar10",
+            split="test",
+            labels=np.zeros(images, dtype=np.int64),
+            names=[f"bench/{i}" for i in range(images)],
+            class_names=[str(i) for i in range(10)],
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+        )
         self._settings = CertifySettings(sigma=0.25, dataset="cifar10", n0=1, n=n, block=200)
         model = build_model(name, 10, shape, (0.5,) * 3, (0.25,) * 3, seed=0)
         card = ModelCard(
-            architecture=name, num_classes=10, shape=shape, mean=(0.5,) * 3, std=(0.25,) * 3,
-            class_names=self._images.class_names, sigma=0.25, dataset="cifar10",
-        )  # fmt: skip
+            architecture=name,
+            num_classes=10,
+            shape=shape,
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+            class_names=self._images.class_names,
+            sigma=0.25,
+            dataset="cifar10",
+        )
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._pool = _Ready(card, state_bytes(model), 0.25, 0, Arithmetic(), Actors(2, 2))
         self._pool.start_all(2)

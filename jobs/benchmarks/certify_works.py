@@ -117,10 +117,15 @@ def _art_classifier(name: str, device: str) -> Any:
     from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
 
     return PyTorchRandomizedSmoothing(
-        model=model_in("contiguous", name, device), loss=nn.CrossEntropyLoss(), input_shape=shape_of(name),
-        nb_classes=1000 if shape_of(name)[1] == 224 else 10, clip_values=None, sample_size=1, scale=SIGMA,
+        model=model_in("contiguous", name, device),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=shape_of(name),
+        nb_classes=1000 if shape_of(name)[1] == 224 else 10,
+        clip_values=None,
+        sample_size=1,
+        scale=SIGMA,
         device_type="gpu" if device == "cuda" else "cpu",
-    )  # fmt: skip
+    )
 
 
 def memory(n: int, device: str) -> float:

@@ -101,7 +101,11 @@ def _machine(dry: bool) -> dict[str, Any]:
         return {"device": "cpu, toy sizes", **about}
     p = torch.cuda.get_device_properties(0)
     return {
-        "device": p.name, "compute_capability": f"{p.major}.{p.minor}", "memory_gib": round(p.total_memory / 2**30),
-        "devices": torch.cuda.device_count(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+        "device": p.name,
+        "compute_capability": f"{p.major}.{p.minor}",
+        "memory_gib": round(p.total_memory / 2**30),
+        "devices": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         **about,
-    }  # fmt: skip
+    }

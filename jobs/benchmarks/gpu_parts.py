@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 MODULES = {
-    "engine": "gpu_engine", "compiled": "gpu_engine", "training": "gpu_training", "workers": "gpu_workers",
-    "certify": "gpu_speed", "train": "gpu_speed", "jobs": "gpu_jobs",
-}  # fmt: skip
+    "engine": "gpu_engine",
+    "compiled": "gpu_engine",
+    "training": "gpu_training",
+    "workers": "gpu_workers",
+    "certify": "gpu_speed",
+    "train": "gpu_speed",
+    "jobs": "gpu_jobs",
+}
 
 
 @dataclass

@@ -31,9 +31,16 @@ def certify(found: Findings) -> None:
     for name, (block, draws) in (DRY_CERTIFY if found.dry else CERTIFY).items():
         fresh, classes = with_statistics(name, found.device), 1000 if shape_of(name)[1] == 224 else 10
         first: list[float] = []
-        ways = [("float32", False), ("bfloat16", False)] if found.dry else [
-            ("bfloat16", True), ("bfloat16", False), ("float16", False), ("float32", False),
-        ]  # fmt: skip
+        ways = (
+            [("float32", False), ("bfloat16", False)]
+            if found.dry
+            else [
+                ("bfloat16", True),
+                ("bfloat16", False),
+                ("float16", False),
+                ("float32", False),
+            ]
+        )
         for dtype, compiled in ways:
             label = f"{name}, {dtype}{', compiled' if compiled else ''}, {block} rows a pass"
             if found.seconds > LIMIT:

@@ -62,9 +62,13 @@ def _attack(found: Findings) -> None:
                 settings = AttackSettings(enabled=True, steps=3, epsilon=0.25, norm=norm)
                 a = attack_noise(model, x, y, noise, settings, buckets=buckets, look_first=looks)
                 b = attack_noise(
-                    in_precision(on_card, precision, found.device), *(t.to(found.device) for t in (x, y, noise)),
-                    settings, buckets=buckets, look_first=looks, scale=HALF_SCALE if precision == "float16" else 1.0,
-                )  # fmt: skip
+                    in_precision(on_card, precision, found.device),
+                    *(t.to(found.device) for t in (x, y, noise)),
+                    settings,
+                    buckets=buckets,
+                    look_first=looks,
+                    scale=HALF_SCALE if precision == "float16" else 1.0,
+                )
                 moved, length = b.noise.cpu(), noise.flatten(1).norm(dim=1)
                 near = (a.noise - moved).flatten(1).norm(dim=1) / length < (1e-3 if precision == "float32" else 0.1)
                 v["still_correct_cpu"], v["still_correct"] = a.active.tolist(), b.active.tolist()
@@ -163,10 +167,16 @@ def _first_steps(found: Findings) -> None:
     for name in ("gaussian",) if found.dry else ("gaussian", "smoothadv"):
         for precision in ("bfloat16",) if found.dry else ("bfloat16", "float16"):
             with found.check(f"first steps of {network}, {name}, {precision}: finite") as v:
-                recipe = load_recipe(f"cifar10-{name}-0.5").change({
-                    "model.architecture": network, "training.epochs": 1, "training.milestones": (),
-                    "training.e_t": 0, "training.precision": precision, "training.batch_size": 8 if found.dry else 64,
-                })  # fmt: skip
+                recipe = load_recipe(f"cifar10-{name}-0.5").change(
+                    {
+                        "model.architecture": network,
+                        "training.epochs": 1,
+                        "training.milestones": (),
+                        "training.e_t": 0,
+                        "training.precision": precision,
+                        "training.batch_size": 8 if found.dry else 64,
+                    }
+                )
                 images = images_of(network, (2 if found.dry else 8) * recipe.inputs_per_step)
                 trainer = Trainer(recipe, images, 0, Group(found.device), found.device)
                 trainer.run()
@@ -178,10 +188,16 @@ def _compiled_recipe(found: Findings) -> None:
     from torch._dynamo.utils import counters
 
     images = open_images("digits", None, "train").subset(range(0, 1297, 16 if found.dry else 2))
-    recipe = load_recipe("digits").change({
-        "training.epochs": 3, "training.e_t": 1, "training.milestones": (), "reweigh.every": 1,
-        "training.precision": "bfloat16", "discard.enabled": False,
-    })  # fmt: skip
+    recipe = load_recipe("digits").change(
+        {
+            "training.epochs": 3,
+            "training.e_t": 1,
+            "training.milestones": (),
+            "reweigh.every": 1,
+            "training.precision": "bfloat16",
+            "discard.enabled": False,
+        }
+    )
     with found.check("the paper's recipe, compiled, bfloat16: near the eager one") as v:
         losses = []
         for compiled, buckets in ((False, None), (True, 2), (True, None)):
@@ -202,10 +218,16 @@ def _resume(found: Findings, precision: str) -> None:
         pass
 
     images = open_images("digits", None, "train").subset(range(0, 1297, 8 if found.dry else 2))
-    recipe = load_recipe("digits").change({
-        "training.epochs": 3, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1,
-        "training.precision": precision, "training.batch_size": 64,
-    })  # fmt: skip
+    recipe = load_recipe("digits").change(
+        {
+            "training.epochs": 3,
+            "training.e_t": 1,
+            "training.milestones": (2,),
+            "reweigh.every": 1,
+            "training.precision": precision,
+            "training.batch_size": 64,
+        }
+    )
     with found.check(f"a run resumed within an epoch, {precision}: the same to the bit") as v:
         straight = _trainer(recipe, images, found)
         straight.run()

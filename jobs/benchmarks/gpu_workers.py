@@ -25,14 +25,19 @@ CASES: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16, accumulated": {"training.precision": "bfloat16", "training.accumulate": 2},
     "float16, accumulated, compressed": {
-        "training.precision": "float16", "training.accumulate": 2, "training.gradient_compression": "float16",
+        "training.precision": "float16",
+        "training.accumulate": 2,
+        "training.gradient_compression": "float16",
     },
     "bfloat16, compiled, accumulated, compressed": {
-        "training.precision": "bfloat16", "training.compile": True, "training.accumulate": 2,
-        "training.gradient_compression": "float16", "attack.buckets": 1,
+        "training.precision": "bfloat16",
+        "training.compile": True,
+        "training.accumulate": 2,
+        "training.gradient_compression": "float16",
+        "attack.buckets": 1,
     },
     "with the attack": {"attack.enabled": True, "training.e_t": 0},
-}  # fmt: skip
+}
 
 
 def workers(found: Findings) -> None:

@@ -77,10 +77,19 @@ def works(out: Path, quick: bool) -> tuple[dict[str, SearchContext], Space]:
     fixed, rungs = ValidationSettings(stopping="fixed", **draws), place(space.forks(recipe), space.epochs(recipe))
     asked = parse_objectives("acr", recipe.training.sigma, fixed.n, fixed.alpha)
     scratch = SearchContext(
-        recipe=recipe, seed=0, out=str(out / "scratch"), validation=fixed, workers=Workers(), trunks=False,
-        objectives=logged(asked, recipe.training.sigma, fixed.n, fixed.alpha), count=1, forks=space.forks(recipe),
-        rungs=(), checkpoint_every=20, fingerprint=open_images("digits", None, "train").fingerprint(),
-    )  # fmt: skip
+        recipe=recipe,
+        seed=0,
+        out=str(out / "scratch"),
+        validation=fixed,
+        workers=Workers(),
+        trunks=False,
+        objectives=logged(asked, recipe.training.sigma, fixed.n, fixed.alpha),
+        count=1,
+        forks=space.forks(recipe),
+        rungs=(),
+        checkpoint_every=20,
+        fingerprint=open_images("digits", None, "train").fingerprint(),
+    )
     # Of the second the training alone is compared with the first's, so its validation may be the cheap one.
     trunks = replace(scratch, out=str(out / "trunks"), trunks=True, validation=ValidationSettings(**draws))
     search = replace(trunks, out=str(out / "search"), rungs=rungs.epochs)

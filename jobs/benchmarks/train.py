@@ -62,13 +62,20 @@ def recipe_of(
     """The step that is measured; its learning rate is that of the short training before."""
     m, steps, sigma, epsilon, _ = sizes
     return Recipe(
-        name="bench", data=DataSettings(dataset="cifar10"), model=ModelSettings(architecture=name),
+        name="bench",
+        data=DataSettings(dataset="cifar10"),
+        model=ModelSettings(architecture=name),
         training=TrainingSettings(
-            sigma=sigma, epochs=2, batch_size=batch, m=m, learning_rate=WARM_RATE, precision=precision,
+            sigma=sigma,
+            epochs=2,
+            batch_size=batch,
+            m=m,
+            learning_rate=WARM_RATE,
+            precision=precision,
             compile=compiled,
         ),
         attack=AttackSettings(enabled=True, steps=steps, epsilon=epsilon),
-    )  # fmt: skip
+    )
 
 
 def _model(name: str, sizes: tuple[int, int, float, float, int], options: argparse.Namespace) -> dict[str, Any]:
@@ -102,8 +109,10 @@ def _model(name: str, sizes: tuple[int, int, float, float, int], options: argpar
         "share_of_unavoidable": ratios(seconds["unavoidable"], seconds["ours"]),
         "samples_per_s": {work: figure([batch / s for s in times]) for work, times in seconds.items()},
         "active": [figure([a[t] / batch for a in shares]) for t in range(sizes[1])],
-        "batch": batch, "precision": precision, "compile": options.compile,
-    }  # fmt: skip
+        "batch": batch,
+        "precision": precision,
+        "compile": options.compile,
+    }
     if not options.quick and options.device == "cpu":
         small = _scaling(recipe, common, batch, batch // 2, ["shared"], rounds=20, steps=3)
         each = COMPUTE_BOUND * batch

@@ -38,16 +38,26 @@ def images_of(name: str, count: int) -> MemorySet:
     contrast = generator.uniform(0.3, 1.0, (count, 1, 1, 1))
     pixels = 0.5 + (patterns[labels] - 0.5) * contrast + generator.normal(0, 0.03, (count, *shape))
     return MemorySet(
-        np.clip(255 * pixels, 0, 255).astype(np.uint8), dataset="cifar10", split="train", labels=labels,
-        names=[f"generated/{i}" for i in range(count)], class_names=[str(c) for c in range(CLASSES)],
-        mean=(0.5,) * shape[0], std=(0.25,) * shape[0],
-    )  # fmt: skip
+        np.clip(255 * pixels, 0, 255).astype(np.uint8),
+        dataset="cifar10",
+        split="train",
+        labels=labels,
+        names=[f"generated/{i}" for i in range(count)],
+        class_names=[str(c) for c in range(CLASSES)],
+        mean=(0.5,) * shape[0],
+        std=(0.25,) * shape[0],
+    )
 
 
 def set_up(
-    recipe: dict[str, Any], device: str, images: int, weights: dict[str, NDArray] | None = None, rank: int = 0,
-    world: int = 1, port: int = 0,
-) -> None:  # fmt: skip
+    recipe: dict[str, Any],
+    device: str,
+    images: int,
+    weights: dict[str, NDArray] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    port: int = 0,
+) -> None:
     """Make the trainer of this process, one of ``world``; its weights are fresh or given."""
     if world > 1:
         where = f"tcp://127.0.0.1:{port}"
@@ -183,9 +193,16 @@ def throughput(steps: int, way: str) -> float:
     if way != "shared":
         nets, shared = trainer.networks, trainer.step
         STATE["alone"] = TrainStep(
-            trainer.recipe, replace(nets, model=nets.module), shared.method, trainer.optimizer, trainer.scaler,
-            Hermit(trainer.device), trainer.timers, trainer.seed, trainer.images,
-        )  # fmt: skip
+            trainer.recipe,
+            replace(nets, model=nets.module),
+            shared.method,
+            trainer.optimizer,
+            trainer.scaler,
+            Hermit(trainer.device),
+            trainer.timers,
+            trainer.seed,
+            trainer.images,
+        )
     started = time.perf_counter()
     try:
         for number in range(steps):
@@ -208,9 +225,9 @@ class Hermit(Group):
 def _plain_model() -> tuple[nn.Module, torch.optim.SGD]:
     trainer: Trainer = STATE["trainer"]
     t, images = trainer.recipe.training, trainer.images
-    model = build_model(
-        trainer.recipe.model.architecture, CLASSES, images.shape, images.mean, images.std, SEED
-    ).to(STATE["device"])  # fmt: skip
+    model = build_model(trainer.recipe.model.architecture, CLASSES, images.shape, images.mean, images.std, SEED).to(
+        STATE["device"]
+    )
     optimizer = torch.optim.SGD(
         model.parameters(), lr=t.learning_rate, momentum=t.momentum, weight_decay=t.weight_decay
     )

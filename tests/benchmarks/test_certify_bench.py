@@ -43,8 +43,9 @@ def test_the_loops_compared_draw_as_often_and_see_the_same_noise_level(monkeypat
 def test_workers_have_their_own_environment_and_say_what_failed():
     with Worker("os", {"ACR_RAY_TEST_MARK": "1"}) as a, Worker("os", {}) as b:
         assert together((a, "getenv", {"key": "ACR_RAY_TEST_MARK"}), (b, "getenv", {"key": "ACR_RAY_TEST_MARK"})) == [
-            "1", None,
-        ]  # fmt: skip
+            "1",
+            None,
+        ]
         with pytest.raises(RuntimeError, match="FileNotFoundError"):
             a.call("listdir", path="/no/such/folder")
         assert a.call("getpid") != b.call("getpid")

@@ -23,10 +23,16 @@ def write_run(path, images, shares, *, finished=None, model="ab", **changes):
     """A certified run of these images (numbers); ``shares`` of its estimation draws give class ``image % 3``."""
     settings = SETTINGS.change(changes)
     plan = RunPlan(
-        settings=settings, names=[f"d/{i}" for i in images], idx=list(images), labels=[i % 3 for i in images],
-        num_classes=3, model_sha256=model, arithmetic="float32 on cpu", data="-".join(map(str, images)),
+        settings=settings,
+        names=[f"d/{i}" for i in images],
+        idx=list(images),
+        labels=[i % 3 for i in images],
+        num_classes=3,
+        model_sha256=model,
+        arithmetic="float32 on cpu",
+        data="-".join(map(str, images)),
         class_names=("0", "1", "2"),
-    )  # fmt: skip
+    )
     folder = Folder(path)
     plan.save(folder)
     ledger, store = plan.open(folder)
@@ -74,8 +80,11 @@ def test_merging_adds_draws_of_the_same_image_and_other_images(tmp_path):
     audit.main([a, b, "--out", str(tmp_path / "merged")])
     found = rows(tmp_path / "merged")
     assert {name: (row["n"], row["count_top"]) for name, row in found.items()} == {
-        "d/0": (1000, 900), "d/1": (3000, 700 + 1600), "d/2": (3000, 600 + 1000), "d/3": (2000, 1800),
-    }  # fmt: skip
+        "d/0": (1000, 900),
+        "d/1": (3000, 700 + 1600),
+        "d/2": (3000, 600 + 1000),
+        "d/3": (2000, 1800),
+    }
     assert found["d/1"]["p_lower"] == float(lower_bound(2300, 3000, 0.001))
     source = open_source(str(tmp_path / "merged"))
     assert source.images == 4 and not source.partial
@@ -140,9 +149,16 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
 
 def test_a_sequential_run_is_read_with_its_own_alpha_only(tmp_path):
     plan = RunPlan(
-        settings=SETTINGS.change({"stopping": "radii"}), names=["d/0"], idx=[0], labels=[0], num_classes=3,
-        model_sha256="ab", arithmetic="float32 on cpu", data="x", class_names=("0", "1", "2"),
-    )  # fmt: skip
+        settings=SETTINGS.change({"stopping": "radii"}),
+        names=["d/0"],
+        idx=[0],
+        labels=[0],
+        num_classes=3,
+        model_sha256="ab",
+        arithmetic="float32 on cpu",
+        data="x",
+        class_names=("0", "1", "2"),
+    )
     plan.save(Folder(tmp_path))
     assert read_run(Folder(tmp_path)).store.finished == {}
     assert read_run(Folder(tmp_path), alpha=0.001)
@@ -160,10 +176,16 @@ def test_lines_drawn_again_agree_and_a_forged_one_does_not(tmp_path, capsys):
     images = open_images("digits", None, "test").subset(range(7))
     settings = CertifySettings(sigma=0.25, dataset="digits", n=1200, block=500, seed=3)
     plan = RunPlan(
-        settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=10,
-        model_sha256=card["sha256"], arithmetic="float32 on cpu", data=images.fingerprint(),
+        settings=settings,
+        names=images.names,
+        idx=images.idx,
+        labels=images.labels,
+        num_classes=10,
+        model_sha256=card["sha256"],
+        arithmetic="float32 on cpu",
+        data=images.fingerprint(),
         class_names=images.class_names,
-    )  # fmt: skip
+    )
     folder = Folder(tmp_path / "run")
     plan.save(folder)
     ledger, store = plan.open(folder)

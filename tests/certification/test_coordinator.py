@@ -20,9 +20,15 @@ SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=3000, block=100, radii
 def image_set(count):
     pixels = np.zeros((count, 1, 1, 1), dtype=np.uint8)
     return MemorySet(
-        pixels, dataset="digits", split="test", labels=[i % 10 for i in range(count)],
-        names=[f"i/{i}" for i in range(count)], class_names=[str(c) for c in range(10)], mean=(0.0,), std=(1.0,),
-    )  # fmt: skip
+        pixels,
+        dataset="digits",
+        split="test",
+        labels=[i % 10 for i in range(count)],
+        names=[f"i/{i}" for i in range(count)],
+        class_names=[str(c) for c in range(10)],
+        mean=(0.0,),
+        std=(1.0,),
+    )
 
 
 def certify(folder, pool, settings=SETTINGS, images=12, low=3, high=3, patience=600.0):

@@ -191,9 +191,12 @@ def test_a_procedure_of_looks_asks_for_no_more_than_its_rule_wants(stopping):
 def test_stages_cut_the_draws_between_looks_with_little_surplus():
     phases = staged(100, (50, 120, 1000, 1001), 100)
     assert [(p.name, p.draws, p.block) for p in phases] == [
-        ("select", 100, 100), ("estimate/1", 50, 50), ("estimate/2", 70, 70), ("estimate/3", 880, 98),
+        ("select", 100, 100),
+        ("estimate/1", 50, 50),
+        ("estimate/2", 70, 70),
+        ("estimate/3", 880, 98),
         ("estimate/4", 1, 1),
-    ]  # fmt: skip
+    ]
     assert sum(p.blocks * p.block - p.draws for p in phases) == 2
     assert [p.name for p in staged(100, (1000,), 100)] == ["select", "estimate"]
 

@@ -55,18 +55,22 @@ def test_a_command_does_what_its_job_does(words, tmp_path):
         for way in ways
     )
     assert (by_script.returncode, by_script.stdout, by_script.stderr) == (
-        by_job.returncode, by_job.stdout, by_job.stderr,
-    )  # fmt: skip
+        by_job.returncode,
+        by_job.stdout,
+        by_job.stderr,
+    )
     assert by_script.returncode == (0 if "--list" in words else 2)
 
 
 @pytest.mark.parametrize(
     ("program", "shown"),
     [
-        ("/usr/bin/acr-ray", "acr-ray train"), ("/x/acr_ray/__main__.py", "acr-ray train"),
-        ("/x/jobs/train.py", "python -m jobs.train"), ("my_program.py", "python -m jobs.train"),
+        ("/usr/bin/acr-ray", "acr-ray train"),
+        ("/x/acr_ray/__main__.py", "acr-ray train"),
+        ("/x/jobs/train.py", "python -m jobs.train"),
+        ("my_program.py", "python -m jobs.train"),
     ],
-)  # fmt: skip
+)
 def test_hints_name_the_command_as_the_user_called_it(program, shown, monkeypatch):
     monkeypatch.setattr(sys, "argv", [program])
     assert command_line.command_line("train") == shown

@@ -28,10 +28,12 @@ NETWORK = "10.77.0"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # what root's programs are found on, too
 #: A silent host is given up after 8 to 12 s (cluster/README.md, Faults); on head, workers and drivers alike.
 QUICK = {
-    "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "4", "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
-}  # fmt: skip
+}
 BIRTH = """
 mount -t tmpfs -o size=2g tmpfs /dev/shm
 mkdir -p /tmp/ray && mount --bind {local} /tmp/ray
@@ -68,9 +70,13 @@ class Host:
         local.mkdir()
         command = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
         self._outer = subprocess.Popen(
-            [*command, "bash", "-ec", BIRTH.format(local=local, name=name)], stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, preexec_fn=_end_with_parent, start_new_session=True,
-        )  # fmt: skip
+            [*command, "bash", "-ec", BIRTH.format(local=local, name=name)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=_end_with_parent,
+            start_new_session=True,
+        )
         if self._outer.stdout.readline().strip() != "born":
             raise RuntimeError(f"host {name} did not come up")
         self.first = psutil.Process(self._outer.pid).children()[0]
@@ -80,9 +86,15 @@ class Host:
         """A process on this host."""
         with open(log or self.log, "ab") as output:
             return subprocess.Popen(
-                [*self._enter, *map(str, command)], env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent,
-            )  # fmt: skip
+                [*self._enter, *map(str, command)],
+                env=environment,
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
 
     def run(self, *command: str, environment: dict[str, str] | None = None, code: int | None = 0) -> str:
         """What a short command prints; fails where its exit code is another (None: any)."""
@@ -178,12 +190,21 @@ class Hosts(Network):
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
-        self.environment = kept | QUICK | {
-            "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "RAY_ADDRESS": f"{NETWORK}.1:6379",
-            "RAY_USAGE_STATS_ENABLED": "0", "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1",
-            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "RAY_JOB_STOP_WAIT_TIME_S": "30",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }  # fmt: skip
+        self.environment = (
+            kept
+            | QUICK
+            | {
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(self.token),
+                "RAY_ADDRESS": f"{NETWORK}.1:6379",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "GLOO_SOCKET_IFNAME": "eth0",
+                "OMP_NUM_THREADS": "1",
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+                "RAY_JOB_STOP_WAIT_TIME_S": "30",
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            }
+        )
         self.dashboard = f"http://{self.head.address}:8265"
         try:
             self._supervise(self.head, "--head", "--port=6379", "--num-cpus=0", f"--dashboard-host={self.head.address}")

@@ -66,7 +66,7 @@ class Slurm(Network):
             "ACR_RAY_RUN_DIR": str(self.shared / "runs"),
             "OMP_NUM_THREADS": "1",
             "PATH": f"{Path(sys.executable).parent}:{PATH}",
-        }  # fmt: skip
+        }
         try:
             self.started.append(self.node1.start(["slurmctld", "-D"], self.environment))
             for host in (self.node1, self.node2):

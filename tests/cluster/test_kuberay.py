@@ -183,7 +183,7 @@ def test_our_rules_catch_a_wrong_line(path, line, to):
 @pytest.mark.parametrize(
     "path, line, to",
     [
-        (CLUSTER_FILE, "limits: {cpu: \"4\", memory: 8Gi}", "limits: {cpu: \"4\", memory: 8 Gigabytes}"),
+        (CLUSTER_FILE, 'limits: {cpu: "4", memory: 8Gi}', 'limits: {cpu: "4", memory: 8 Gigabytes}'),
         (CLUSTER_FILE, "readinessProbe: &head-probe", "readynessProbe: &head-probe"),
         (CLUSTER_FILE, "containerPort: 6379", "containerPort: gcs"),
         (MLFLOW, "automountServiceAccountToken: false", "automountServiceAccountToken: never"),
@@ -191,7 +191,7 @@ def test_our_rules_catch_a_wrong_line(path, line, to):
         (KUBERAY / "network-policy.yaml", "policyTypes: [Ingress]", "policyType: [Ingress]"),
         (KUBERAY / "storage.yaml", "accessModes: [ReadWriteMany]", "accessModes: ReadWriteMany"),
     ],
-)  # fmt: skip
+)
 def test_kubernetes_or_ray_refuse_a_wrong_line(path, line, to):
     with pytest.raises((jsonschema.ValidationError, ValueError)):
         everything(path, changed(path, line, to))

@@ -52,9 +52,12 @@ class Launched(Network):
         self.head, self.worker, self.client = self.hosts[1:]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
         self.environment = kept | {
-            "HOME": "/root", "PATH": f"{sys.prefix}/bin:{PATH}", "RAY_AUTH_MODE": "token",
-            "RAY_UP_enable_autoscaler_v2": "0", "RAY_USAGE_STATS_ENABLED": "0",
-        }  # fmt: skip
+            "HOME": "/root",
+            "PATH": f"{sys.prefix}/bin:{PATH}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_UP_enable_autoscaler_v2": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
         try:
             self._key = self.base / "id_ed25519"
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self._key], check=True)

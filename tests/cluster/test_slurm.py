@@ -9,9 +9,20 @@ WHY_NOT = missing()
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(1200)]
 
 TRAIN = (
-    "python", "-m", "jobs.train", "digits-gaussian", "--training.epochs", 60, "--training.milestones",
-    "10", "--workers", 2, "--seed", 3, "--no-tracking",
-)  # fmt: skip
+    "python",
+    "-m",
+    "jobs.train",
+    "digits-gaussian",
+    "--training.epochs",
+    60,
+    "--training.milestones",
+    "10",
+    "--workers",
+    2,
+    "--seed",
+    3,
+    "--no-tracking",
+)
 
 
 @pytest.fixture(scope="module")

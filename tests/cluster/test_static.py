@@ -20,10 +20,12 @@ NODE, SBATCH = CLUSTER / "ray-up" / "node.sh", CLUSTER / "slurm" / "acr-ray.sbat
 #: In Kubernetes the Service and the probes come from outside the pod; a policy says who may.
 NEEDED = {"raycluster.yaml", "rayjob.yaml", "mlflow.yaml"}
 MEASURED = {
-    "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "4", "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_grpc_client_keepalive_time_ms": "5000",
     "RAY_grpc_client_keepalive_timeout_ms": "5000",
-}  # fmt: skip
+}
 
 
 def shellcheck(text: str) -> str:
@@ -96,8 +98,13 @@ def test_nodes_everywhere_have_the_health_checks_that_were_measured():
 
 def test_node_sh_sets_what_it_says(tmp_path):
     script = f'set -eu; . {NODE}; echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN_PATH $RAY_JOB_STOP_WAIT_TIME_S"; ulimit -n'
-    done = subprocess.run(["bash", "-c", script], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     first, files = done.stdout.splitlines()
     assert first == f"token {tmp_path}/.ray/auth_token 30" and int(files) > 1024, done.stderr
 

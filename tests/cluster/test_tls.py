@@ -24,8 +24,20 @@ def secured(tmp_path_factory):
 
 def test_jobs_run(secured, tmp_path):
     run("train", *TRAIN, "--out", tmp_path / "train", "--no-tracking", head=secured)
-    run("certify", tmp_path / "train", "--out", tmp_path / "certify", "--n", 1000, "--max-images", 20, "--actors", 2,
-        "--no-tracking", head=secured)  # fmt: skip
+    run(
+        "certify",
+        tmp_path / "train",
+        "--out",
+        tmp_path / "certify",
+        "--n",
+        1000,
+        "--max-images",
+        20,
+        "--actors",
+        2,
+        "--no-tracking",
+        head=secured,
+    )
     assert (tmp_path / "certify" / "summary.json").is_file()
 
 

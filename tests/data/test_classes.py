@@ -44,8 +44,9 @@ def roots(tmp_path_factory):
 
 def write_model(folder, class_names):
     shape, mean, std = (3, 224, 224), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    card = ModelCard("squeezenet1_1", len(class_names), shape, mean, std, tuple(class_names), sigma=0.25,
-                     dataset="imagenet")  # fmt: skip
+    card = ModelCard(
+        "squeezenet1_1", len(class_names), shape, mean, std, tuple(class_names), sigma=0.25, dataset="imagenet"
+    )
     save_checkpoint(Folder(folder), build_model("squeezenet1_1", len(class_names), shape, mean, std, 0), card)
     return folder
 
@@ -129,8 +130,18 @@ def test_a_target_s_answers_are_counted_as_the_data_s_classes_are(twins):
     x, found = images.load(range(6), None), []
     for path in paths:
         recipe = load_recipe("digits-catrs").change({"method.target": path, "method.target_draws": 20})
-        batch = Batch(x, torch.from_numpy(images.labels[:6]), torch.zeros_like(x), 1, 0.5, 0.0, None, np.arange(6), 10,
-                      images.class_names)  # fmt: skip
+        batch = Batch(
+            x,
+            torch.from_numpy(images.labels[:6]),
+            torch.zeros_like(x),
+            1,
+            0.5,
+            0.0,
+            None,
+            np.arange(6),
+            10,
+            images.class_names,
+        )
         found.append(build_method(recipe)._target(batch))
     assert torch.equal(*found) and (found[0].sum(0) > 0).any()
 
@@ -188,8 +199,10 @@ def test_runs_whose_classes_differ_are_not_merged(tmp_path):
         settings = CertifySettings(sigma=0.25, n=10, n0=10, block=10, alpha=0.1, dataset="digits", seed=seed)
         folder = Folder(tmp_path / name).make_writable()
         RunPlan(settings, ["0"], [0], [0], 2, "0" * 64, "float32", "d", tuple(names)).save(folder)
-        lines = [{"image": "0", "phase": p, "first": 0, "stop": 1, "counts": {"0": 10}, "seconds": 0.1}
-                 for p in ("select", "estimate")]  # fmt: skip
+        lines = [
+            {"image": "0", "phase": p, "first": 0, "stop": 1, "counts": {"0": 10}, "seconds": 0.1}
+            for p in ("select", "estimate")
+        ]
         (folder / "ledger").write_text("00000000.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     runs = [read_run(Folder(tmp_path / name)) for name in "abc"]
     assert runs[0].plan.class_names == ("x", "y")

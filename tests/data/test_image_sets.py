@@ -108,9 +108,15 @@ def test_a_few_images_are_of_many_classes_however_the_set_is_arranged(arrangemen
     names = [f"x/{k:04}" for k in range(900)]
     pixels = np.zeros((900, 1, 2, 2), np.uint8)
     images = MemorySet(
-        pixels, dataset="x", split="test", labels=arrangement, names=names, class_names=list("0123456789"),
-        mean=(0.5,), std=(0.5,),
-    )  # fmt: skip
+        pixels,
+        dataset="x",
+        split="test",
+        labels=arrangement,
+        names=names,
+        class_names=list("0123456789"),
+        mean=(0.5,),
+        std=(0.5,),
+    )
     chosen = select(images, max_images=12)
     assert len(set(chosen.labels)) >= 6
     assert describe_choice(chosen, 900, 12, None, None).startswith("12 of 900 images (a fixed random choice, ")

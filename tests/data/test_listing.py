@@ -29,8 +29,17 @@ def test_endings_and_subfolders_are_read(root):
     images = open_images("imagenet", str(root), "train")
     new = sorted(set(images.names) - set(before.names))
     assert [name.removeprefix(f"train/{SYNSETS[0]}/") for name in new] == [
-        "a.gif", "b.jfif", "c", "d.JPE", "e.pgm", "f.webp", "g", "h", "sub/deep/j.png", "sub/i.JPEG",
-    ]  # fmt: skip
+        "a.gif",
+        "b.jfif",
+        "c",
+        "d.JPE",
+        "e.pgm",
+        "f.webp",
+        "g",
+        "h",
+        "sub/deep/j.png",
+        "sub/i.JPEG",
+    ]
     assert images.remarks == () and before.remarks == ()
     assert images.pixels(range(len(images)), None).shape[0] == len(before) + 10
     assert images.fingerprint() != before.fingerprint()

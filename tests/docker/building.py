@@ -86,10 +86,23 @@ def build(dockerfile: str, image: str, folder: Path = ROOT) -> None:
         file = folder / dockerfile if folder != ROOT else ROOT / "docker" / dockerfile
         config.write_text("\n".join(settings) + "\n")
         call(
-            "buildah", "bud", "--format", "docker", "--layers=false", "--build-arg", f"BASE_IMAGE={BASE}",
-            "--secret", f"id=pip_conf,src={config}", *secrets, "--file", file, "--tag", image, folder,
+            "buildah",
+            "bud",
+            "--format",
+            "docker",
+            "--layers=false",
+            "--build-arg",
+            f"BASE_IMAGE={BASE}",
+            "--secret",
+            f"id=pip_conf,src={config}",
+            *secrets,
+            "--file",
+            file,
+            "--tag",
+            image,
+            folder,
             seconds=1500,
-        )  # fmt: skip
+        )
 
 
 def make_images() -> None:

@@ -113,9 +113,15 @@ def test_a_job_trains_and_resumes_as_the_image_user(node):
 
 def test_a_node_without_a_token_does_not_start(node):
     text = node.run(
-        "ray", "start", "--head", "--port=24990", "--include-dashboard=false", "--temp-dir=/tmp/none", code=1,
+        "ray",
+        "start",
+        "--head",
+        "--port=24990",
+        "--include-dashboard=false",
+        "--temp-dir=/tmp/none",
+        code=1,
         RAY_ADDRESS="127.0.0.1:24990",
-    )  # fmt: skip
+    )
     assert "token" in text.lower()
 
 
@@ -126,11 +132,25 @@ def ray_node(inside: Container, token: str):
     (folder / "token").write_text(token)
     (folder / "token").chmod(0o644)
     command = inside.command(
-        "ray", "start", "--head", "--block", "--num-cpus=0", "--disable-usage-stats", "--node-ip-address=127.0.0.1",
-        "--port=24000", "--dashboard-host=127.0.0.1", "--dashboard-port=24001", "--ray-client-server-port=24002",
-        "--dashboard-agent-listen-port=24003", "--metrics-export-port=24004", "--min-worker-port=24100",
-        "--max-worker-port=24599", "--temp-dir=/tmp/r", RAY_AUTH_TOKEN_PATH="/tmp/token", RAY_ADDRESS="127.0.0.1:24000",
-    )  # fmt: skip
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=0",
+        "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1",
+        "--port=24000",
+        "--dashboard-host=127.0.0.1",
+        "--dashboard-port=24001",
+        "--ray-client-server-port=24002",
+        "--dashboard-agent-listen-port=24003",
+        "--metrics-export-port=24004",
+        "--min-worker-port=24100",
+        "--max-worker-port=24599",
+        "--temp-dir=/tmp/r",
+        RAY_AUTH_TOKEN_PATH="/tmp/token",
+        RAY_ADDRESS="127.0.0.1:24000",
+    )
     log = Path(f"{inside.root}/tmp/head.log")
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=building.ENVIRONMENT)

@@ -18,8 +18,10 @@ from acr_ray.tracking.names import fit_key
 def test_one_metric_has_one_key_and_the_spellings_that_files_promise():
     key = MetricKey(Metric.CERTIFIED_ACCURACY, 0.5)
     assert (key.option, key.tracked, key.column) == (
-        "certified_accuracy@0.5", "certified_accuracy.0.5", "certified_accuracy_0.5",
-    )  # fmt: skip
+        "certified_accuracy@0.5",
+        "certified_accuracy.0.5",
+        "certified_accuracy_0.5",
+    )
     assert fit_key(key.option) == key.tracked, "a search's numbers and a certification's have one name in MLflow"
     assert MetricKey(Metric.ACR).option == MetricKey(Metric.ACR).tracked == "acr"
     assert MetricKey(Metric.CERTIFIED_ACCURACY, 0.0).tracked == "certified_accuracy.0"

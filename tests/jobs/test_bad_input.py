@@ -89,7 +89,7 @@ def test_as_a_process(job, arguments, word, tmp_path):
         (["imagenet-gaussian-0.5", "--data.root", "/nowhere"], ["--data.root", "/nowhere", "train"]),
         (["imagenet-0.5", "--data.root", "/nowhere"], ["discard.checkpoint", "--discard.checkpoint DIR"]),
     ],
-)  # fmt: skip
+)
 def test_train(arguments, words, tmp_path, refused):
     line = refused("train", *arguments, "--out", tmp_path / "out", out=tmp_path / "out")
     assert all(word in line for word in words), line
@@ -109,7 +109,7 @@ def test_train(arguments, words, tmp_path, refused):
         (["--actors", "0"], ["--actors"]),
         (["--gpus-per-actor", "-1"], ["--gpus-per-actor"]),
     ],
-)  # fmt: skip
+)
 def test_certify(arguments, words, checkpoint, tmp_path, refused):
     line = refused("certify", checkpoint, "--out", tmp_path / "out", *arguments, out=tmp_path / "out")
     assert all(word in line for word in words), line
@@ -177,10 +177,23 @@ def test_a_broken_image_is_named(tmp_path, head):
     root = write_imagenet(tmp_path / "data")
     victim = sorted((root / "train").rglob("*.JPEG"))[5]
     victim.write_bytes(victim.read_bytes()[:200])
-    arguments = ["--data.root", root, "--model.architecture", "resnet18", "--training.epochs", 1,
-                 "--training.milestones", "", "--training.batch_size", 8, "--data.loader_workers", 0]  # fmt: skip
-    _, errors = run("train", "imagenet-gaussian-0.5", "--out", tmp_path / "out", *arguments, "--no-tracking",
-                    head=head, code=2)  # fmt: skip
+    arguments = [
+        "--data.root",
+        root,
+        "--model.architecture",
+        "resnet18",
+        "--training.epochs",
+        1,
+        "--training.milestones",
+        "",
+        "--training.batch_size",
+        8,
+        "--data.loader_workers",
+        0,
+    ]
+    _, errors = run(
+        "train", "imagenet-gaussian-0.5", "--out", tmp_path / "out", *arguments, "--no-tracking", head=head, code=2
+    )
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and str(victim) in lines[0]
 

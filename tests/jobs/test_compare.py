@@ -37,9 +37,11 @@ def calls(monkeypatch):
 def test_mean_deviation_and_every_run(calls, tmp_path):
     compare.main(["--out", str(tmp_path), "--methods", "digits-gaussian,digits", "--n", "500", "--no-tracking"])
     assert [call[:2] for call in calls[:4]] == [
-        ("train", "digits-gaussian"), ("certify", f"{tmp_path}/train/digits-gaussian-0"),
-        ("train", "digits"), ("certify", f"{tmp_path}/train/digits-0"),
-    ]  # fmt: skip
+        ("train", "digits-gaussian"),
+        ("certify", f"{tmp_path}/train/digits-gaussian-0"),
+        ("train", "digits"),
+        ("certify", f"{tmp_path}/train/digits-0"),
+    ]
     assert len(calls) == 12 and not any(options.tracking for *_, options in calls)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["settings"] == {"n": 500, "seeds": 3, "workers": 1}
@@ -69,8 +71,10 @@ def test_no_method_is_a_mistake(tmp_path):
 
 
 def test_a_file_that_names_an_address_is_no_method(calls, tmp_path):
-    (tmp_path / "theirs.json").write_text('{"name": "theirs", "data": {"dataset": "cifar10", "root": "s3://x/y"}, '
-        '"model": {"architecture": "cifar_resnet20"}, "training": {"sigma": 0.5, "epochs": 2}}')  # fmt: skip
+    (tmp_path / "theirs.json").write_text(
+        '{"name": "theirs", "data": {"dataset": "cifar10", "root": "s3://x/y"}, '
+        '"model": {"architecture": "cifar_resnet20"}, "training": {"sigma": 0.5, "epochs": 2}}'
+    )
     with pytest.raises(UserError, match="data.root = s3://x/y: an address in a file is not opened"):
         compare.main(["--out", str(tmp_path / "out"), "--methods", str(tmp_path / "theirs.json")])
     assert not calls and not (tmp_path / "out").exists()

@@ -36,14 +36,27 @@ from tests.fakes.mutations import spoil_bytes, spoil_json, spoil_table
 from tests.reporting.making import GOOD_ROWS, HEADER, certificates, tsv
 
 RECIPE = {
-    "name": "mine", "data": {"dataset": "digits", "root": None}, "model": {"architecture": "digits_resnet"},
+    "name": "mine",
+    "data": {"dataset": "digits", "root": None},
+    "model": {"architecture": "digits_resnet"},
     "training": {"sigma": 0.5, "epochs": 3, "m": 4, "batch_size": 64, "milestones": [1, 2]},
-    "method": {"name": "catrs", "weight": 1.0}, "discard": {"enabled": True, "p_t": 0.4}, "attack": {"steps": 2},
-}  # fmt: skip
+    "method": {"name": "catrs", "weight": 1.0},
+    "discard": {"enabled": True, "p_t": 0.4},
+    "attack": {"steps": 2},
+}
 SUMMARY = {
-    "schema_version": 1, "acr": 0.2, "hard_share": 0.1, "certified_accuracy": {"0": 0.5}, "images": 3, "n": 1000,
-    "evaluations": 5, "model_sha256": "0" * 64, "sigma": 0.25, "alpha": 0.001, "bound": "clopper-pearson",
-}  # fmt: skip
+    "schema_version": 1,
+    "acr": 0.2,
+    "hard_share": 0.1,
+    "certified_accuracy": {"0": 0.5},
+    "images": 3,
+    "n": 1000,
+    "evaluations": 5,
+    "model_sha256": "0" * 64,
+    "sigma": 0.25,
+    "alpha": 0.001,
+    "bound": "clopper-pearson",
+}
 
 
 def report_of(path):
@@ -91,11 +104,20 @@ def places(tmp_path_factory):
     recipe = add("recipe.json", json.dumps(RECIPE), lambda p: load_recipe(str(p)), spoil_json)
     add("recipe.yaml", yaml.safe_dump(RECIPE), lambda p: load_recipe(str(p)))
     open_run(Folder(home / "run"), "train", load_recipe(str(recipe)).flat())
-    add("run.json", None, lambda p: open_run(Folder(p.parent), "train", load_recipe(str(recipe)).flat()), spoil_json,
-        home / "run" / "run.json")  # fmt: skip
+    add(
+        "run.json",
+        None,
+        lambda p: open_run(Folder(p.parent), "train", load_recipe(str(recipe)).flat()),
+        spoil_json,
+        home / "run" / "run.json",
+    )
     add("summary.json", json.dumps(SUMMARY), lambda p: read_summary(Folder(p.parent), "certify"), spoil_json)
-    add(METRICS, "".join(json.dumps({"epoch": e, "loss": 0.5, "histogram": [1, 2]}) + "\n" for e in range(3)),
-        lambda p: ControlChannel(Folder(p.parent)).records(), spoil_json)  # fmt: skip
+    add(
+        METRICS,
+        "".join(json.dumps({"epoch": e, "loss": 0.5, "histogram": [1, 2]}) + "\n" for e in range(3)),
+        lambda p: ControlChannel(Folder(p.parent)).records(),
+        spoil_json,
+    )
     # A certification run: plan, images, ledger.
     folder = home / "certify"
     names = [f"test/{i}" for i in range(3)]
@@ -118,14 +140,27 @@ def places(tmp_path_factory):
     ]
     for name, spoil in (("plan.json", spoil_json), ("images.parquet", spoil_table)):
         add(name, None, lambda p: audit_of(p.parent), spoil, folder / name)
-    add("ledger", "".join(json.dumps(line) + "\n" for line in lines), lambda p: audit_of(p.parent.parent), spoil_json,
-        folder / "ledger" / "00000000.jsonl")  # fmt: skip
+    add(
+        "ledger",
+        "".join(json.dumps(line) + "\n" for line in lines),
+        lambda p: audit_of(p.parent.parent),
+        spoil_json,
+        folder / "ledger" / "00000000.jsonl",
+    )
     # A search's small files.
     counted = {"epoch": 3, "forward_passes": 10, "backward_passes": 5}
-    add("entry.json", json.dumps({**counted, "folder": "x", "kept": True}),
-        lambda p: read_entry(Folder(p.parent), p.name), spoil_json)  # fmt: skip
-    add("trial.json", json.dumps({**counted, "trial": "a", "status": "finished"}),
-        lambda p: read_report(Folder(p.parent), p.name), spoil_json)  # fmt: skip
+    add(
+        "entry.json",
+        json.dumps({**counted, "folder": "x", "kept": True}),
+        lambda p: read_entry(Folder(p.parent), p.name),
+        spoil_json,
+    )
+    add(
+        "trial.json",
+        json.dumps({**counted, "trial": "a", "status": "finished"}),
+        lambda p: read_report(Folder(p.parent), p.name),
+        spoil_json,
+    )
     # Sources of reports.
     about = {"planned_images": 4, "incomplete": True, "n": 1000}
     certificates(home / "source" / "certificates.parquet", [990, 500, 800], summary=about)
@@ -157,8 +192,13 @@ def places(tmp_path_factory):
     add("offsets.npy", None, packed, None, home / "pack" / "train" / "offsets.npy")
     add("images.bin", None, packed, None, home / "pack" / "train" / "images.bin")
     write_cifar10(home / "cifar", per_batch=2, test=2)
-    add("cifar", None, lambda p: open_images("cifar10", str(p.parent), "test").fingerprint(), None,
-        home / "cifar" / "cifar-10-batches-py" / "test_batch")  # fmt: skip
+    add(
+        "cifar",
+        None,
+        lambda p: open_images("cifar10", str(p.parent), "test").fingerprint(),
+        None,
+        home / "cifar" / "cifar-10-batches-py" / "test_batch",
+    )
     digits = open_images("digits", None, "test").subset(range(3))
     columns = {"image": list(digits.names), "label": digits.labels, "p_a": [0.1, 0.5, 1.0], "draws": [10] * 3}
     add(

@@ -54,12 +54,22 @@ def test_the_list_of_commands_loads_nothing_large(arguments):
 
 
 MISTAKES = [
-    ("train", ["no-such-recipe"]), ("train", ["digits", "--training.sigma", "-1"]),
-    ("train", ["digits", "--oit", "x"]), ("certify", []), ("certify", ["run", "--n", "1.5", "--actors", "0"]),
-    ("tune", ["digits", "--trials", "0"]), ("compare", ["x"]), ("report", []), ("audit", []),
-    ("audit", ["run", "--redraw", "3"]), ("pack", []), ("doctor", ["--seconds", "1"]), ("demo", ["--n", "1"]),
-    ("submit", []), ("bench", ["nothing"]),
-]  # fmt: skip
+    ("train", ["no-such-recipe"]),
+    ("train", ["digits", "--training.sigma", "-1"]),
+    ("train", ["digits", "--oit", "x"]),
+    ("certify", []),
+    ("certify", ["run", "--n", "1.5", "--actors", "0"]),
+    ("tune", ["digits", "--trials", "0"]),
+    ("compare", ["x"]),
+    ("report", []),
+    ("audit", []),
+    ("audit", ["run", "--redraw", "3"]),
+    ("pack", []),
+    ("doctor", ["--seconds", "1"]),
+    ("demo", ["--n", "1"]),
+    ("submit", []),
+    ("bench", ["nothing"]),
+]
 
 
 @pytest.mark.parametrize(("name", "arguments"), MISTAKES)

@@ -9,11 +9,13 @@ from acr_ray.settings import UserError
 @pytest.mark.parametrize(
     "argv",
     [
-        ["cifar10-0.5", "--out", "x", "--workers", "2"], ["--out", "x", "cifar10-0.5", "--workers", "2"],
-        ["--out=x", "--workers=2", "cifar10-0.5"], ["--overwrite", "cifar10-0.5", "--out", "x", "--workers", "2"],
+        ["cifar10-0.5", "--out", "x", "--workers", "2"],
+        ["--out", "x", "cifar10-0.5", "--workers", "2"],
+        ["--out=x", "--workers=2", "cifar10-0.5"],
+        ["--overwrite", "cifar10-0.5", "--out", "x", "--workers", "2"],
         ["--no-tracking", "--method.name", "smoothadv", "--method.epsilon", "0.5", "--workers", "2", "cifar10-0.5"],
     ],
-)  # fmt: skip
+)
 def test_the_recipe_may_stand_anywhere(argv):
     recipe, options = train.parse(argv)
     assert recipe.name == "cifar10-0.5" and options.workers == (2, None)

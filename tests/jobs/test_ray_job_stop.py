@@ -16,18 +16,33 @@ GRACE = 30
 
 def ray(head, *arguments):
     done = subprocess.run(
-        ["ray", "job", *map(str, arguments)], env=head.environment, cwd=ROOT, capture_output=True, text=True,
+        ["ray", "job", *map(str, arguments)],
+        env=head.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         timeout=240,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def submitted(head, name, *arguments):
     ray(
-        head, "submit", "--no-wait", "--address", head.dashboard, "--submission-id", name, "--working-dir", ".", "--",
-        "python", "-m", *arguments,
-    )  # fmt: skip
+        head,
+        "submit",
+        "--no-wait",
+        "--address",
+        head.dashboard,
+        "--submission-id",
+        name,
+        "--working-dir",
+        ".",
+        "--",
+        "python",
+        "-m",
+        *arguments,
+    )
 
 
 def stopped(head, name):

@@ -98,8 +98,12 @@ def test_options_of_ray_and_the_job_are_handed_on(full, submitted, monkeypatch):
     words, held = submitted[1]
     assert words[words.index("--") + 1 :] == job and "my_terms.py" in held and "notes.txt" in held
     assert words[words.index("--address") : words.index("--")] == [
-        "--address", "http://h:8265", "--no-wait", "--runtime-env-json", environment,
-    ]  # fmt: skip
+        "--address",
+        "http://h:8265",
+        "--no-wait",
+        "--runtime-env-json",
+        environment,
+    ]
     submitted[0][0] = 7
     with pytest.raises(CommandFailed, match="ended with code 7"):
         submit.main(["--", *job])

@@ -61,9 +61,14 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
         tune.main(given)
     with pytest.raises(Started):
         tune.main(given)
-    for more, named in ((["--seed", "1"], "seed"), (["--trials", "3"], "trials"), (["--no-trunk"], "no_trunk"),
-                        (["--space", "attack.steps=1,2"], "space"), (["--metric", "hard_share"], "metric"),
-                        (["--attack.epsilon", "0.5"], "attack.epsilon")):  # fmt: skip
+    for more, named in (
+        (["--seed", "1"], "seed"),
+        (["--trials", "3"], "trials"),
+        (["--no-trunk"], "no_trunk"),
+        (["--space", "attack.steps=1,2"], "space"),
+        (["--metric", "hard_share"], "metric"),
+        (["--attack.epsilon", "0.5"], "attack.epsilon"),
+    ):
         with pytest.raises(UserError, match=f"holds a run with other settings: {named} was"):
             tune.main([*given, *more])
     with pytest.raises(Started):

@@ -27,9 +27,16 @@ def certified(path, shares, model="ab"):
     images = open_images("digits", None, "test").subset(list(IMAGES))
     settings = CertifySettings(sigma=0.5, dataset="digits", n=1000, block=1000)
     plan = RunPlan(
-        settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=10,
-        model_sha256=model, arithmetic="float32 on cpu", data="cd", class_names=images.class_names,
-    )  # fmt: skip
+        settings=settings,
+        names=images.names,
+        idx=images.idx,
+        labels=images.labels,
+        num_classes=10,
+        model_sha256=model,
+        arithmetic="float32 on cpu",
+        data="cd",
+        class_names=images.class_names,
+    )
     folder = Folder(path)
     plan.save(folder)
     ledger, store = plan.open(folder)

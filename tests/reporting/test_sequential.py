@@ -183,9 +183,15 @@ def test_text_of_a_sequential_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "about, said",
-    [({"n": 10}, None), ({"n": None}, None), ({"n": "many"}, "n = 'many'"), ({"radii": ["x"]}, "radii.0 = 'x'"),
-     ({"planned_images": 10**30}, "planned_images"), ({"radii": [1e308]}, "radii.0 = 1e+308")],
-)  # fmt: skip
+    [
+        ({"n": 10}, None),
+        ({"n": None}, None),
+        ({"n": "many"}, "n = 'many'"),
+        ({"radii": ["x"]}, "radii.0 = 'x'"),
+        ({"planned_images": 10**30}, "planned_images"),
+        ({"radii": [1e308]}, "radii.0 = 1e+308"),
+    ],
+)
 def test_a_strange_summary_harms_nothing(tmp_path, about, said):
     path, held = stopped(tmp_path / "certificates.parquet", "radii")
     summary = {"planned_images": 300} | about

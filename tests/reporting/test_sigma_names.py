@@ -27,12 +27,16 @@ def test_common_spellings(where, sigma):
 @pytest.mark.parametrize(
     "where, said",
     [
-        ("plain.tsv", "name it as in noise_0.25 or sigma_0.25"), ("noise", "give --sigma"), ("noise_", "give --sigma"),
-        ("noise_25", "noise_25 in its name is no sigma from 0 to 10; give --sigma"), ("noise_0", "is no sigma"),
-        ("noise_1e300", "is no sigma"), ("noise_0.25_sigma_0.5", "says sigma twice, noise_0.25 and sigma_0.5"),
+        ("plain.tsv", "name it as in noise_0.25 or sigma_0.25"),
+        ("noise", "give --sigma"),
+        ("noise_", "give --sigma"),
+        ("noise_25", "noise_25 in its name is no sigma from 0 to 10; give --sigma"),
+        ("noise_0", "is no sigma"),
+        ("noise_1e300", "is no sigma"),
+        ("noise_0.25_sigma_0.5", "says sigma twice, noise_0.25 and sigma_0.5"),
         ("gaussian_0.25.tsv", "neither the file nor its name"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_clear_is_asked_for(where, said):
     with pytest.raises(UserError) as caught:
         sigma_in(where)

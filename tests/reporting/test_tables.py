@@ -15,18 +15,27 @@ from tests.reporting.making import certificates, cifar
 
 def report_of(tmp_path, names, **options):
     return build_report(
-        open_sources([(n, certificates(tmp_path / str(k) / "certificates.parquet", [900, 600, 400, 950], **options))
-                      for k, n in enumerate(names)]),
+        open_sources(
+            [
+                (n, certificates(tmp_path / str(k) / "certificates.parquet", [900, 600, 400, 950], **options))
+                for k, n in enumerate(names)
+            ]
+        ),
         radii=(0.0, 0.25),
-    )  # fmt: skip
+    )
 
 
 def test_rounding():
     assert acr_text(0.48669) == "0.4866" and acr_text(0.99999) == "0.9999"
     assert percent_text(0.6676) == "66.8" and percent_text(1.0) == "100.0"
     assert [radius_text(r) for r in (0.0, 0.25, 1.5, 0.125, 2.0, 1 / 3)] == [
-        "0.00", "0.25", "1.50", "0.125", "2.00", "0.333333",
-    ]  # fmt: skip
+        "0.00",
+        "0.25",
+        "1.50",
+        "0.125",
+        "2.00",
+        "0.333333",
+    ]
 
 
 def test_plain_table_lines_up_and_ends_with_the_constant_class():

@@ -20,10 +20,16 @@ SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=1000, block=500)
 def begin_run(path, settings=SETTINGS, images=6, finished=4):
     """A run of 6 images: 4 are finished, one has half of its draws, one none."""
     plan = RunPlan(
-        settings=settings, names=[f"d/{i}" for i in range(images)], idx=list(range(0, 10 * images, 10)),
-        labels=[i % 3 for i in range(images)], num_classes=3, model_sha256="ab", arithmetic="float32 on cpu", data="cd",
+        settings=settings,
+        names=[f"d/{i}" for i in range(images)],
+        idx=list(range(0, 10 * images, 10)),
+        labels=[i % 3 for i in range(images)],
+        num_classes=3,
+        model_sha256="ab",
+        arithmetic="float32 on cpu",
+        data="cd",
         class_names=("0", "1", "2"),
-    )  # fmt: skip
+    )
     folder = Folder(path)
     plan.save(folder)
     ledger, store = plan.open(folder)

@@ -72,9 +72,12 @@ class S3:
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(8)}
         self.environment = keys | {"AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_S3_ENDPOINT_URL": self.url}
         self.client = boto3.client(
-            "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        )  # fmt: skip
+        )
         self.client.create_bucket(Bucket=BUCKET)
 
     def names(self) -> list[str]:
@@ -96,15 +99,29 @@ class MlflowServer:
 
     def start(self, wait: bool = True) -> None:
         command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self.port,
-            "--backend-store-uri", self._store, "--workers", 1, *self._options,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            self.port,
+            "--backend-store-uri",
+            self._store,
+            "--workers",
+            1,
+            *self._options,
+        ]
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "AWS_"))}
         with self._log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [str(part) for part in command], stdout=stream, stderr=stream, start_new_session=True,
+                [str(part) for part in command],
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
                 env=clean | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | self._environment,
-            )  # fmt: skip
+            )
         limit = time.monotonic() + 180
         while wait and not self._answers():
             assert self._process.poll() is None and time.monotonic() < limit, self._log.read_text()[-3000:]

@@ -60,13 +60,24 @@ def test_sections_of_another_kind_are_one_line(section, value, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 100_000, "[" * 60 + "]" * 60, "{" * 500, "a: &a [*a]", "a: 2020-99-99",
+        "[" * 100_000,
+        "[" * 60 + "]" * 60,
+        "{" * 500,
+        "a: &a [*a]",
+        "a: 2020-99-99",
         "!!python/object/apply:os.system [ls]",
         "\n".join(["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 20)}]" for i in range(1, 12))]),
-        "? [1, 2]\n: x", "a: !!binary '%%%'", "a: \x07", "- a\n b", "%TAG", "a: *b",
-        "!!set {a, a}", 'a: "\\ud800"', "a: !!int 'x'",
+        "? [1, 2]\n: x",
+        "a: !!binary '%%%'",
+        "a: \x07",
+        "- a\n b",
+        "%TAG",
+        "a: *b",
+        "!!set {a, a}",
+        'a: "\\ud800"',
+        "a: !!int 'x'",
     ],
-)  # fmt: skip
+)
 def test_hostile_yaml_is_one_line(text, tmp_path):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(UserError, match="r.yaml"):

@@ -152,8 +152,15 @@ def test_identity_is_what_decides_the_result():
 
 def test_seeds_are_told_apart_and_frozen():
     assert derive_seed(0, "noise", "a", 1) == derive_seed(0, "noise", "a", 1)
-    others = {derive_seed(0, "a", "bc"), derive_seed(0, "ab", "c"), derive_seed(0, "abc"), derive_seed(0, "1"),
-              derive_seed(0, 1), derive_seed(1, "1"), derive_seed(0)}  # fmt: skip
+    others = {
+        derive_seed(0, "a", "bc"),
+        derive_seed(0, "ab", "c"),
+        derive_seed(0, "abc"),
+        derive_seed(0, "1"),
+        derive_seed(0, 1),
+        derive_seed(1, "1"),
+        derive_seed(0),
+    }
     assert len(others) == 7 and all(0 <= seed < 2**63 for seed in others)
     assert derive_seed(0, "noise", "digits/0000", "select", 0) == FROZEN
 

@@ -57,7 +57,7 @@ def test_images_in_the_unit_range_are_all_the_same_image(smoothed, right):
         (np.array("x"), "an array of <U1"),
         ("image.png", "a str; give a tensor"),
     ],
-)  # fmt: skip
+)
 def test_all_else_is_one_clear_error(smoothed, wrong, said):
     for call in (smoothed.certify, smoothed.predict, lambda image: smoothed.p_a(image, 1)):
         with pytest.raises(ValueError) as caught:
@@ -74,11 +74,16 @@ def test_what_rounding_leaves_outside_is_brought_back():
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"n": 0}, "n: 0; must be a whole number >= 1"), ({"n": 1.5}, "n: 1.5;"), ({"n0": 0}, "n0: 0;"),
-        ({"n0": -3}, "n0: -3;"), ({"n": True}, "n: True;"), ({"alpha": 0}, "alpha: 0; must be a number in (0, 1)"),
-        ({"alpha": 1}, "alpha: 1;"), ({"alpha": float("nan")}, "alpha: nan;"),
+        ({"n": 0}, "n: 0; must be a whole number >= 1"),
+        ({"n": 1.5}, "n: 1.5;"),
+        ({"n0": 0}, "n0: 0;"),
+        ({"n0": -3}, "n0: -3;"),
+        ({"n": True}, "n: True;"),
+        ({"alpha": 0}, "alpha: 0; must be a number in (0, 1)"),
+        ({"alpha": 1}, "alpha: 1;"),
+        ({"alpha": float("nan")}, "alpha: nan;"),
     ],
-)  # fmt: skip
+)
 def test_budgets_out_of_range(smoothed, options, said):
     with pytest.raises(ValueError) as caught:
         smoothed.certify(IMAGE, **options)

@@ -91,9 +91,19 @@ def test_a_running_certification_is_seen_by_prometheus(head, tmp_path):
     checkpoint = write_digits_checkpoint(tmp_path / "model")
     out = tmp_path / "c"
     process = start(
-        "certify", checkpoint, "--out", out, "--n", 2_000_000, "--max-images", 50, "--no-tracking", "--actors", 1,
+        "certify",
+        checkpoint,
+        "--out",
+        out,
+        "--n",
+        2_000_000,
+        "--max-images",
+        50,
+        "--no-tracking",
+        "--actors",
+        1,
         head=head,
-    )  # fmt: skip
+    )
 
     def seen():
         text = urllib.request.urlopen(head.metrics, timeout=10).read().decode()

@@ -134,5 +134,6 @@ def test_a_full_disk_is_survived_and_said_once(images, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert states.add(5, 0, trainer.save)
     assert [line.split(" (")[0] for line in said] == [
-        "the checkpoint of epoch 4 could not be written", "checkpoints can be written again, from epoch 5 on",
-    ]  # fmt: skip
+        "the checkpoint of epoch 4 could not be written",
+        "checkpoints can be written again, from epoch 5 on",
+    ]

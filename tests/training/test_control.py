@@ -102,9 +102,18 @@ def test_events_wait_for_room(channel, monkeypatch):
 
 def test_a_workers_configuration_travels_whole():
     config = WorkerConfig(
-        run="digits:a", recipe=load_recipe("digits-catrs"), seed=3, out="/tmp/a", threads=1, checkpoint_every=2,
-        checkpoint_minutes=None, keep_checkpoints=2, best_by="loss", profile=False, fingerprint="f",
-    )  # fmt: skip
+        run="digits:a",
+        recipe=load_recipe("digits-catrs"),
+        seed=3,
+        out="/tmp/a",
+        threads=1,
+        checkpoint_every=2,
+        checkpoint_minutes=None,
+        keep_checkpoints=2,
+        best_by="loss",
+        profile=False,
+        fingerprint="f",
+    )
     assert pickle.loads(pickle.dumps(config)) == config
 
 

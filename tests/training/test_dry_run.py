@@ -46,9 +46,15 @@ def test_imagenets_recipe_is_planned_without_the_model_that_it_will_need(tmp_pat
     train.main([*argv, "--discard.draws", "4", "--training.batch_size", "8"])
     printed = capsys.readouterr().out
     for text in (
-        "90 epochs of 2 steps of 8 noise draws", "p_A >= 0.2 of 4 draws by a model that you give", "at most 48",
-        "at most T = 2 steps of 1.0", "2,160 noise draws", "missing", "--discard.checkpoint DIR", "nothing was trained",
-    ):  # fmt: skip
+        "90 epochs of 2 steps of 8 noise draws",
+        "p_A >= 0.2 of 4 draws by a model that you give",
+        "at most 48",
+        "at most T = 2 steps of 1.0",
+        "2,160 noise draws",
+        "missing",
+        "--discard.checkpoint DIR",
+        "nothing was trained",
+    ):
         assert text in printed, text
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     with pytest.raises(UserError, match="data.root"):

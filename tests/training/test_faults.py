@@ -70,8 +70,20 @@ def test_a_killed_driver_changes_nothing(head, undisturbed, tmp_path):
 def test_a_run_that_diverges_ends_with_one_line_and_no_retry(head, tmp_path):
     out = tmp_path / "run"
     wild = ("--training.learning_rate", 1000, "--training.weight_decay", 1, "--training.epochs", 3)
-    _, errors = run("train", "digits-gaussian", "--out", out, "--workers", 2, *wild, "--training.milestones", "",
-                    "--no-tracking", head=head, code=1)  # fmt: skip
+    _, errors = run(
+        "train",
+        "digits-gaussian",
+        "--out",
+        out,
+        "--workers",
+        2,
+        *wild,
+        "--training.milestones",
+        "",
+        "--no-tracking",
+        head=head,
+        code=1,
+    )
     lines = [line for line in errors.splitlines() if line.startswith("failed:")]
     assert len(lines) == 1 and "not finite" in lines[0] and "learning_rate" in lines[0]
     assert not (out / "summary.json").exists()

@@ -16,9 +16,11 @@ from tests.fakes.gloo import in_workers
 CASES = {
     "bfloat16, accumulated": {"training.precision": "bfloat16", "training.accumulate": 2},
     "float16, accumulated, compressed": {
-        "training.precision": "float16", "training.accumulate": 3, "training.gradient_compression": "float16",
+        "training.precision": "float16",
+        "training.accumulate": 3,
+        "training.gradient_compression": "float16",
     },
-}  # fmt: skip
+}
 
 
 def train_and_compare(rank, world, changes):

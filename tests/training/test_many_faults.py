@@ -131,9 +131,11 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
     root = Path(__file__).resolve().parents[2]
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
     environment = plain | {
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}:{tmp_path}", "RAY_AUTH_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{root}:{tmp_path}",
+        "RAY_AUTH_MODE": "disabled",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
-    }  # fmt: skip
+    }
 
     def command(name, workers, pause):
         options = json.dumps({"folder": str(tmp_path / f"log-{name}"), "pause": pause})
@@ -146,9 +148,13 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
     alone = subprocess.run(command("alone", "1", 0), env=environment, cwd=root, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr[-3000:]
     cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], env=environment, cwd=tmp_path, text=True, stdin=subprocess.PIPE,
+        [sys.executable, "-c", CLUSTER],
+        env=environment,
+        cwd=tmp_path,
+        text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )
 
     def tell(word):
         cluster.stdin.write(f"{word}\n")
@@ -161,9 +167,12 @@ def test_elastic_workers_see_the_same_global_batches(tmp_path):
         out, log = tmp_path / "elastic", tmp_path / "log-elastic"
         with (tmp_path / "printed").open("w") as printed:
             process = subprocess.Popen(
-                command("elastic", "1:2", 0.12), env=environment | {"RAY_ADDRESS": address}, cwd=root,
-                stdout=printed, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                command("elastic", "1:2", 0.12),
+                env=environment | {"RAY_ADDRESS": address},
+                cwd=root,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
 
             def worlds():
                 return (
@@ -238,11 +247,12 @@ def losses(tmp_path, world, compression="none"):
     root = Path(__file__).resolve().parents[2]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", LOSSES, str(rank), str(world), port, str(out), compression], cwd=root,
+            [sys.executable, "-c", LOSSES, str(rank), str(world), port, str(out), compression],
+            cwd=root,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     assert [process.wait(timeout=300) for process in processes] == [0] * world
     return torch.tensor(json.loads(out.read_text()), dtype=torch.float64)
 

@@ -57,17 +57,28 @@ def own(tmp_path, monkeypatch):
 def with_checkpoint(path, sigma=0.25, **more):
     return load_recipe("digits").change(
         {
-            "training.sigma": sigma, "discard.checkpoint": str(path), "training.e_t": 1, "training.epochs": 2,
-            "training.milestones": (), "discard.p_t": 0.0, "discard.draws": 4, "reweigh.enabled": False, **more,
+            "training.sigma": sigma,
+            "discard.checkpoint": str(path),
+            "training.e_t": 1,
+            "training.epochs": 2,
+            "training.milestones": (),
+            "discard.p_t": 0.0,
+            "discard.draws": 4,
+            "reweigh.enabled": False,
+            **more,
         }
-    )  # fmt: skip
+    )
 
 
 def test_a_methods_sources_are_found_through_its_imports(own):
     found = source_hashes("method_of_mine")
     assert list(found) == [
-        "helpers_of_mine.py", "method_of_mine.py", "parts_of_mine.py", "parts_of_mine/one.py", "parts_of_mine/two.py",
-    ]  # fmt: skip
+        "helpers_of_mine.py",
+        "method_of_mine.py",
+        "parts_of_mine.py",
+        "parts_of_mine/one.py",
+        "parts_of_mine/two.py",
+    ]
     assert found["method_of_mine.py"] == file_hash(str(own / "method_of_mine.py"))
     (own / "parts_of_mine" / "two.py").write_text("SHIFT = 1\n")
     changed = source_hashes("method_of_mine")

@@ -206,8 +206,13 @@ def test_synchronised_batch_norm_on_cpus_is_refused():
 @pytest.mark.slow
 def test_a_compiled_network_trains_the_same(images):
     """To rounding, over one step: later steps amplify it."""
-    one = {"training.batch_size": 4 * 217, "training.e_t": 0, "discard.enabled": False, "training.epochs": 1,
-           "training.milestones": ()}  # fmt: skip
+    one = {
+        "training.batch_size": 4 * 217,
+        "training.e_t": 0,
+        "discard.enabled": False,
+        "training.epochs": 1,
+        "training.milestones": (),
+    }
     plain, compiled = (trained(images, **one, **{"training.compile": c}) for c in (False, True))
     assert compiled.progress.history[0]["loss"] == pytest.approx(plain.progress.history[0]["loss"], rel=1e-3)
     for name, value in plain.module.state_dict().items():

@@ -29,10 +29,16 @@ def network():
 
 def batch(model):
     return Batch(
-        images=like(torch.rand(B, *SHAPE)), labels=like(torch.zeros(B, dtype=torch.int64)),
-        noise=like(torch.rand(B * M, *SHAPE)), m=M, sigma=0.5, progress=3.5, network=model,
-        seeds=np.arange(B), classes=10,
-    )  # fmt: skip
+        images=like(torch.rand(B, *SHAPE)),
+        labels=like(torch.zeros(B, dtype=torch.int64)),
+        noise=like(torch.rand(B * M, *SHAPE)),
+        m=M,
+        sigma=0.5,
+        progress=3.5,
+        network=model,
+        seeds=np.arange(B),
+        classes=10,
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

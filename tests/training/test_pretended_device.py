@@ -66,10 +66,15 @@ def test_a_step_of_a_method_waits_for_nothing(method, precision, images):
 def test_the_attack_waits_once_a_pgd_step_and_once_more_where_it_looks(
     norm, buckets, looks, accumulate, precision, images
 ):
-    recipe = load_recipe("digits").change({
-        "attack.norm": norm, "attack.buckets": buckets, "training.accumulate": accumulate, "attack.steps": T,
-        "training.precision": precision,
-    })  # fmt: skip
+    recipe = load_recipe("digits").change(
+        {
+            "attack.norm": norm,
+            "attack.buckets": buckets,
+            "training.accumulate": accumulate,
+            "attack.steps": T,
+            "training.precision": precision,
+        }
+    )
     seen = watched(recipe, images, attacks=True, look_first=looks)
     allowed = T * accumulate + (1 if precision == "float16" else 0)
     assert 1 <= sum(seen.waits.values()) <= allowed, dict(seen.waits)

@@ -31,25 +31,44 @@ def images() -> MemorySet:
     labels = np.arange(96) % 3
     pixels = generator.integers(0, 60, (96, 6, 8, 8)) + 60 * labels[:, None, None, None]
     return MemorySet(
-        pixels.astype(np.uint8), dataset="digits", split="train", labels=labels,
-        names=[f"image/{i}" for i in range(96)], class_names=("a", "b", "c"), mean=MEAN, std=STD,
-    )  # fmt: skip
+        pixels.astype(np.uint8),
+        dataset="digits",
+        split="train",
+        labels=labels,
+        names=[f"image/{i}" for i in range(96)],
+        class_names=("a", "b", "c"),
+        mean=MEAN,
+        std=STD,
+    )
 
 
 def recipe() -> Recipe:
     return load_recipe("digits").change(
         {
-            "training.epochs": 3, "training.e_t": 1, "training.milestones": (), "training.batch_size": 64,
-            "training.m": 2, "discard.draws": 8, "discard.p_t": 0.1, "reweigh.every": 1, "reweigh.draws": 8,
+            "training.epochs": 3,
+            "training.e_t": 1,
+            "training.milestones": (),
+            "training.batch_size": 64,
+            "training.m": 2,
+            "discard.draws": 8,
+            "discard.p_t": 0.1,
+            "reweigh.every": 1,
+            "reweigh.draws": 8,
         }
-    )  # fmt: skip
+    )
 
 
 def card(recipe: Recipe, images: MemorySet) -> ModelCard:
     return ModelCard(
-        architecture=recipe.model.architecture, num_classes=3, shape=images.shape, mean=images.mean, std=images.std,
-        class_names=images.class_names, sigma=recipe.training.sigma, dataset=recipe.data.dataset,
-    )  # fmt: skip
+        architecture=recipe.model.architecture,
+        num_classes=3,
+        shape=images.shape,
+        mean=images.mean,
+        std=images.std,
+        class_names=images.class_names,
+        sigma=recipe.training.sigma,
+        dataset=recipe.data.dataset,
+    )
 
 
 class Stopped(Exception):
@@ -81,11 +100,14 @@ def train_stop_and_resume(rank: int, world: int, out: str) -> None:
     constants = {name: value for name, value in whole.module.state_dict().items() if name.startswith("normalize.")}
     torch.save(
         {
-            "whole": whole.module.state_dict(), "resumed": resumed.module.state_dict(), "constants": constants,
-            "histories": json.dumps(history), "p_a": torch.as_tensor(whole.progress.p_a["discard"]),
+            "whole": whole.module.state_dict(),
+            "resumed": resumed.module.state_dict(),
+            "constants": constants,
+            "histories": json.dumps(history),
+            "p_a": torch.as_tensor(whole.progress.p_a["discard"]),
         },
         folder / f"{rank}.pt",
-    )  # fmt: skip
+    )
     if rank == 0:
         save_checkpoint(Folder(folder / "model"), whole.module, card(recipe(), data))
 

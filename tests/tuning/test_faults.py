@@ -136,9 +136,13 @@ def test_the_grid_costs_what_was_planned_and_trunks_and_asha_save_what_they_shou
     draws that discard. The bounds of the whole grid (0.75 and 0.4) are `jobs.bench search`'s; a rung is a coarse thing
     among 15 epochs."""
     scaled = {
-        "training.epochs": 15, "training.milestones": (8, 12), "training.e_t": 5, "discard.draws": 25,
-        "reweigh.draws": 8, "reweigh.every": 3,
-    }  # fmt: skip
+        "training.epochs": 15,
+        "training.milestones": (8, 12),
+        "training.e_t": 5,
+        "discard.draws": 25,
+        "reweigh.draws": 8,
+        "reweigh.every": 3,
+    }
     monkeypatch.setattr(bench, "SHORT", scaled)
     monkeypatch.setattr(bench, "QUICK_VALIDATION", {"share": 0.05})
     monkeypatch.setattr(

@@ -27,9 +27,21 @@ def test_names_and_directions():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "arc", "acr@1", "certified_accuracy", "certified_accuracy@x", "certified_accuracy@-1",
-             "certified_accuracy@1.4", "certified_accuracy@nan", "p_a_quantile@1.1", "acr,acr", "acr,"]
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "arc",
+        "acr@1",
+        "certified_accuracy",
+        "certified_accuracy@x",
+        "certified_accuracy@-1",
+        "certified_accuracy@1.4",
+        "certified_accuracy@nan",
+        "p_a_quantile@1.1",
+        "acr,acr",
+        "acr,",
+    ],
+)
 def test_unknown_metrics_are_named(text):
     with pytest.raises(UserError, match="--metric"):
         parse_objectives(text, SIGMA, N, ALPHA)
@@ -76,9 +88,7 @@ def test_pareto_front_equals_a_slow_reference():
     good = values * np.array(signs)
 
     def beaten(i):
-        return any(
-            all(good[j] >= good[i]) and any(good[j] > good[i]) for j in range(80) if not np.isnan(good[j]).any()
-        )  # fmt: skip
+        return any(all(good[j] >= good[i]) and any(good[j] > good[i]) for j in range(80) if not np.isnan(good[j]).any())
 
     expected = [not np.isnan(values[i]).any() and not beaten(i) for i in range(80)]
     assert pareto_front(values, signs).tolist() == expected

@@ -48,9 +48,14 @@ def report(trial, acr, hard, status="finished", epoch=60, m=4):
 
 
 REPORTS = [
-    report("a", 0.40, 0.20), report("b", 0.45, 0.30), report("c", 0.39, 0.25), report("d", 0.44, 0.10, "stopped", 32),
-    report("e", 0.0, 1.0, "failed", 3), report("f", NAN, NAN, "stopped", 5), report("b", 0.45, 0.30),
-]  # fmt: skip
+    report("a", 0.40, 0.20),
+    report("b", 0.45, 0.30),
+    report("c", 0.39, 0.25),
+    report("d", 0.44, 0.10, "stopped", 32),
+    report("e", 0.0, 1.0, "failed", 3),
+    report("f", NAN, NAN, "stopped", 5),
+    report("b", 0.45, 0.30),
+]
 
 
 def context_of(out, *asked):
@@ -107,10 +112,11 @@ def test_that_acr_hides_nothing_is_said_only_where_the_baseline_shows_it(tmp_pat
 @pytest.mark.parametrize(
     ("recipe", "forks", "changes"),
     [
-        ("digits", (10, 30), {"training.e_t": 30}), ("digits", (), {}),
+        ("digits", (10, 30), {"training.e_t": 30}),
+        ("digits", (), {}),
         ("digits-catrs", (), {"method.name": "gaussian"}),
     ],
-)  # fmt: skip
+)
 def test_the_baseline_is_the_recipe_without_its_parts(recipe, forks, changes, tmp_path):
     base = load_recipe(recipe)
     here = replace(context_of(tmp_path), recipe=base, forks=forks)
@@ -160,8 +166,9 @@ def test_a_moved_search_begins_again_with_what_it_has(tmp_path):
     assert out.is_file("tune/state.json"), "in its own place it goes on"
 
 
-@pytest.mark.parametrize(("scheduler", "lost", "status"), [("fifo", False, "lost"), ("asha", False, "stopped"),
-                                                           ("asha", True, "lost")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheduler", "lost", "status"), [("fifo", False, "lost"), ("asha", False, "stopped"), ("asha", True, "lost")]
+)
 def test_a_trial_that_did_not_end_is_stopped_only_by_a_scheduler(tmp_path, scheduler, lost, status):
     from acr_ray.tuning.search import Search, _record
 
@@ -198,11 +205,15 @@ def test_table_summary_and_page(tmp_path):
 @pytest.mark.parametrize(
     ("count", "cpus", "gpus", "resources", "asked", "most"),
     [
-        (1, 1, 0, {"CPU": 2.0}, None, 2), (1, 1, 0, {"CPU": 2.0}, 8, 2), (1, 1, 0, {"CPU": 8.0}, 3, 3),
-        (2, 1, 0, {"CPU": 5.0}, None, 2), (2, 2, 1, {"CPU": 64.0, "GPU": 4.0}, None, 2),
-        (1, 1, 0.5, {"CPU": 64.0, "GPU": 1.0}, None, 2), (1, 4, 0, {"CPU": 2.0}, None, 1),
+        (1, 1, 0, {"CPU": 2.0}, None, 2),
+        (1, 1, 0, {"CPU": 2.0}, 8, 2),
+        (1, 1, 0, {"CPU": 8.0}, 3, 3),
+        (2, 1, 0, {"CPU": 5.0}, None, 2),
+        (2, 2, 1, {"CPU": 64.0, "GPU": 4.0}, None, 2),
+        (1, 1, 0.5, {"CPU": 64.0, "GPU": 1.0}, None, 2),
+        (1, 4, 0, {"CPU": 2.0}, None, 1),
     ],
-)  # fmt: skip
+)
 def test_no_more_trials_at_once_than_fit(count, cpus, gpus, resources, asked, most):
     assert at_once(Workers(count, gpus, cpus), resources, asked) == most
 

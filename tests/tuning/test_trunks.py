@@ -23,9 +23,12 @@ from acr_ray.tuning.validation import ValidationSettings
 SHORT = {"training.epochs": 6, "training.e_t": 2, "training.milestones": (4,), "reweigh.every": 2}
 RECIPE = load_recipe("digits").change(SHORT)
 POINTS = (
-    {"training.e_t": 3, "discard.p_t": 0.4}, {"training.e_t": 2, "discard.p_t": 0.4}, {"training.e_t": 2},
-    {"training.e_t": 3, "attack.steps": 1}, {"training.m": 2, "training.e_t": 3},
-)  # fmt: skip
+    {"training.e_t": 3, "discard.p_t": 0.4},
+    {"training.e_t": 2, "discard.p_t": 0.4},
+    {"training.e_t": 2},
+    {"training.e_t": 3, "attack.steps": 1},
+    {"training.m": 2, "training.e_t": 3},
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +40,19 @@ def images():
 def context_of(out, **more):
     v = ValidationSettings(n=200, tolerance=0.3)
     base = SearchContext(
-        recipe=RECIPE, seed=3, out=str(out), validation=v, objectives=logged((), 0.5, v.n, v.alpha), count=1,
-        workers=Workers(), trunks=True, forks=(2, 3), rungs=(), checkpoint_every=10, fingerprint="of the test",
-    )  # fmt: skip
+        recipe=RECIPE,
+        seed=3,
+        out=str(out),
+        validation=v,
+        objectives=logged((), 0.5, v.n, v.alpha),
+        count=1,
+        workers=Workers(),
+        trunks=True,
+        forks=(2, 3),
+        rungs=(),
+        checkpoint_every=10,
+        fingerprint="of the test",
+    )
     return replace(base, **more)
 
 

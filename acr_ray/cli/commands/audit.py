@@ -88,9 +88,12 @@ def parser() -> Parser:
     add("--alpha", type=number(1e-300, below=1), metavar="A", help="another error probability [default: the runs']")
     add("--bound", choices=("clopper-pearson", "randomized"), help="another bound [default: the runs']")
     add(
-        "--rho", type=number(1e-300, below=1), default=0.001, metavar="R",
+        "--rho",
+        type=number(1e-300, below=1),
+        default=0.001,
+        metavar="R",
         help="error probability of the statement on all images [default: 0.001]",
-    )  # fmt: skip
+    )
     add = parser.add_argument_group("drawing again").add_argument
     add("--redraw", type=whole(1), metavar="K", help="draw K lines of each ledger again")
     add("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [default: 0]")

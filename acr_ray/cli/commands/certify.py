@@ -19,17 +19,30 @@ from acr_ray.settings import CertifySettings
 #: The option of each settings field, under its title in the help.
 OPTIONS = {
     "what to certify": {
-        "dataset": "dataset", "root": "data.root", "class_map": "data.class_map", "split": "split",
-        "max_images": "max-images", "every": "every", "image_list": "image-list",
+        "dataset": "dataset",
+        "root": "data.root",
+        "class_map": "data.class_map",
+        "split": "split",
+        "max_images": "max-images",
+        "every": "every",
+        "image_list": "image-list",
     },
     "noise and guarantee": {
-        "sigma": "sigma", "n0": "n0", "n": "n", "alpha": "alpha", "bound": "bound", "radii": "radii", "seed": "seed",
+        "sigma": "sigma",
+        "n0": "n0",
+        "n": "n",
+        "alpha": "alpha",
+        "bound": "bound",
+        "radii": "radii",
+        "seed": "seed",
     },
     "early stopping": {
-        "stopping": "stopping", "tolerance": "tolerance", "stop_when_wrong": "stop-when-wrong",
+        "stopping": "stopping",
+        "tolerance": "tolerance",
+        "stop_when_wrong": "stop-when-wrong",
     },
     "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},
-}  # fmt: skip
+}
 
 
 def run(

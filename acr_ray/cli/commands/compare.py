@@ -105,13 +105,18 @@ def _one_run(
     # A recipe from a file is known by what it says: another file name, or a file that was edited.
     folder = f"{name if name in RECIPES else f'own-{recipe.sha256[:12]}'}-{seed}"
     trained = train.run(
-        recipe, _options_in(out / f"train/{folder}", options),
-        workers=Workers(workers), seed=seed, policy=CheckpointPolicy(every=10),
-    )  # fmt: skip
+        recipe,
+        _options_in(out / f"train/{folder}", options),
+        workers=Workers(workers),
+        seed=seed,
+        policy=CheckpointPolicy(every=10),
+    )
     certified = certify.run(
-        str(trained.folder), _options_in(out / f"certify-{n}/{folder}", options),
-        settings={"n": n, "radii": RADII, "seed": seed, "root": recipe.data.root}, actors=(workers, workers),
-    )  # fmt: skip
+        str(trained.folder),
+        _options_in(out / f"certify-{n}/{folder}", options),
+        settings={"n": n, "radii": RADII, "seed": seed, "root": recipe.data.root},
+        actors=(workers, workers),
+    )
     summary, epochs = certified.summary, ControlChannel(trained.folder).records()
     passes = sum(epoch["forward_passes"] + epoch["backward_passes"] for epoch in epochs)
     shares = [100 * share for share in (*summary["certified_accuracy"].values(), summary["hard_share"])]

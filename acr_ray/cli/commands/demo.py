@@ -73,13 +73,17 @@ def run_inside(out: str, *, seed: int = 0, n: int = 10_000) -> DemoResult:
     certified = []
     for recipe in RECIPES:
         trained = train.run(
-            load_recipe(recipe), options(f"train/{recipe}"),
-            workers=Workers(2), seed=seed, policy=CheckpointPolicy(every=10),
-        )  # fmt: skip
+            load_recipe(recipe),
+            options(f"train/{recipe}"),
+            workers=Workers(2),
+            seed=seed,
+            policy=CheckpointPolicy(every=10),
+        )
         certify.run(
-            str(trained.folder), options(f"certify/{recipe}"),
+            str(trained.folder),
+            options(f"certify/{recipe}"),
             settings={"n": n, "alpha": 0.001, "radii": RADII, "seed": seed},
-        )  # fmt: skip
+        )
         certified.append(f"{recipe}={folder}/certify/{recipe}")
     report.run(certified, options("report"), radii=RADII)
     return DemoResult(folder, mlflow_uri)

@@ -121,9 +121,12 @@ def parser() -> Parser:
     add("--sigma", action="append", default=[], metavar="S", help=f"noise level > 0 {each} [default: from its name]")
     add("--n", action="append", default=[], metavar="N", help=f"noise draws >= 1 {each} [default: 100000]")
     add(
-        "--alpha", action="append", default=[], metavar="A",
+        "--alpha",
+        action="append",
+        default=[],
+        metavar="A",
         help=f"error probability in (0, 1) {each} [default: 0.001]",
-    )  # fmt: skip
+    )
     add = parser.add_argument_group("tables and figures").add_argument
     add(
         "--radii", type=_numbers, metavar="R,R,…", help="radii of certified accuracy, >= 0 [default: every 0.25 or 0.5]"

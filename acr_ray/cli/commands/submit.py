@@ -56,7 +56,11 @@ def parser() -> Parser:
     usage = f"%(prog)s [--with PATH] [OPTIONS] -- {command_line('NAME')} …"
     parser = Parser(prog=command_line("submit"), usage=usage, description=__doc__)
     parser.add_argument(
-        "--with", dest="others", action="append", default=[], metavar="PATH",
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="PATH",
         help="a file or folder that goes along; may be repeated",
-    )  # fmt: skip
+    )
     return parser

@@ -99,17 +99,23 @@ def parser(recipe: Recipe) -> Parser:
 def _add_cluster_options(parser: Parser) -> None:
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
-        "--workers", type=_workers, default=(1, None), metavar="N|N:M",
+        "--workers",
+        type=_workers,
+        default=(1, None),
+        metavar="N|N:M",
         help="DDP workers; 2:8: continue with as few as 2, use up to 8 if there is room [>= 1; default: 1]",
-    )  # fmt: skip
+    )
     add_worker_options(group)
     group.add_argument(
         "--max-failures", type=whole(0), default=8, metavar="K", help="lost workers survived in all [default: 8]"
     )
     group.add_argument(
-        "--resize-seconds", type=number(1), default=60.0, metavar="S",
+        "--resize-seconds",
+        type=number(1),
+        default=60.0,
+        metavar="S",
         help="with --workers N:M: between looks for room for more [>= 1; default: 60]",
-    )  # fmt: skip
+    )
 
 
 def _add_checkpoint_options(parser: Parser) -> None:
@@ -118,9 +124,11 @@ def _add_checkpoint_options(parser: Parser) -> None:
         "--checkpoint-every", type=whole(1), default=1, metavar="K", help="epochs between checkpoints [default: 1]"
     )
     group.add_argument(
-        "--checkpoint-minutes", type=number(0.01), metavar="M",
+        "--checkpoint-minutes",
+        type=number(0.01),
+        metavar="M",
         help="minutes between checkpoints within an epoch [>= 0.01; default: none there]",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--keep-checkpoints", type=whole(1, 1000), default=2, metavar="K", help="the last K, and the best [default: 2]"
     )
@@ -138,10 +146,14 @@ def workers_of(options: argparse.Namespace) -> Workers:
 def checkpoint_policy(options: argparse.Namespace) -> CheckpointPolicy:
     """The run's checkpoints and the rest that changes nothing of the result."""
     return CheckpointPolicy(
-        every=options.checkpoint_every, minutes=options.checkpoint_minutes, last=options.keep_checkpoints,
-        best_by=options.best_by, max_failures=options.max_failures, resize_seconds=options.resize_seconds,
+        every=options.checkpoint_every,
+        minutes=options.checkpoint_minutes,
+        last=options.keep_checkpoints,
+        best_by=options.best_by,
+        max_failures=options.max_failures,
+        resize_seconds=options.resize_seconds,
         profile=options.profile,
-    )  # fmt: skip
+    )
 
 
 def _workers(text: str) -> tuple[int, int | None]:

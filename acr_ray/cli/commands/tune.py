@@ -20,9 +20,13 @@ from acr_ray.tuning.validation_settings import ALLOWED, ValidationSettings
 
 SEARCHES, SCHEDULERS = ("optuna", "random", "grid"), ("asha", "fifo")
 VALIDATION = {
-    "share": "validation", "most": "validation-images", "n": "validation-n", "alpha": "validation-alpha",
-    "stopping": "validation-stopping", "tolerance": "validation-tolerance",
-}  # fmt: skip
+    "share": "validation",
+    "most": "validation-images",
+    "n": "validation-n",
+    "alpha": "validation-alpha",
+    "stopping": "validation-stopping",
+    "tolerance": "validation-tolerance",
+}
 
 
 def run(arguments: TuneArguments, options: RunOptions) -> TuneResult:
@@ -55,13 +59,21 @@ def parse(argv: list[str]) -> tuple[TuneArguments, RunOptions]:
     given = {field: getattr(options, f"validation:{field}") for field in VALIDATION}
     values = {field: value for field, value in given.items() if value is not None}
     arguments = TuneArguments(
-        recipe=recipe, trials=options.trials, metric=options.metric, search=options.search,
-        scheduler=options.scheduler, space=tuple(options.space), baseline=options.baseline,
+        recipe=recipe,
+        trials=options.trials,
+        metric=options.metric,
+        search=options.search,
+        scheduler=options.scheduler,
+        space=tuple(options.space),
+        baseline=options.baseline,
         trunks=not options.no_trunk,
         workers=Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker),
-        concurrent=options.concurrent, seed=options.seed, checkpoint_every=options.checkpoint_every,
-        max_failures=options.max_failures, validation=ValidationSettings.build(values, "--validation"),
-    )  # fmt: skip
+        concurrent=options.concurrent,
+        seed=options.seed,
+        checkpoint_every=options.checkpoint_every,
+        max_failures=options.max_failures,
+        validation=ValidationSettings.build(values, "--validation"),
+    )
     arguments.check()
     return arguments, RunOptions.of(options)
 
@@ -90,14 +102,19 @@ def _add_search_options(parser: Parser) -> None:
     add("--search", choices=SEARCHES, default="optuna", help="optuna: TPE [default: optuna]")
     add("--scheduler", choices=SCHEDULERS, default="asha", help="asha: end poor trials early [default: asha]")
     add(
-        "--space", action="append", default=[], metavar="FIELD=…",
+        "--space",
+        action="append",
+        default=[],
+        metavar="FIELD=…",
         help="a,b,c or low..high or log:low..high of a recipe's field; may be repeated, then only these are searched "
         "[default: m, E_t, p_t, T and ε around the recipe's values]",
-    )  # fmt: skip
+    )
     add(
-        "--no-baseline", dest="baseline", action="store_false",
+        "--no-baseline",
+        dest="baseline",
+        action="store_false",
         help="leave plain Gaussian training of the recipe out; else the best trial is judged against it",
-    )  # fmt: skip
+    )
     add("--no-trunk", action="store_true", help="train every trial from the beginning")
     add("--seed", type=whole(0), default=0, metavar="S", help="of trials, validation images, search [default: 0]")
 

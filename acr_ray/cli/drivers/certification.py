@@ -53,9 +53,15 @@ def certify(
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
     opened = open_tracked_run(
-        options, out, "certify", plan.identity(), OWNED, name, tags,
+        options,
+        out,
+        "certify",
+        plan.identity(),
+        OWNED,
+        name,
+        tags,
         check_room=lambda: check_actors_fit(actors, gpus_per_actor, options.verbose),
-    )  # fmt: skip
+    )
     if opened is None:
         print(f"done before: {out}/{CERTIFICATES}")
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
@@ -87,9 +93,15 @@ def certify(
 
 
 def _sample(
-    plan: RunPlan, inputs: CertificationInputs, card: ModelCard, model: nn.Module, opened: TrackedRun, name: str,
-    wanted: tuple[int, int] | None, gpus_per_actor: float,
-) -> dict[str, Any]:  # fmt: skip
+    plan: RunPlan,
+    inputs: CertificationInputs,
+    card: ModelCard,
+    model: nn.Module,
+    opened: TrackedRun,
+    name: str,
+    wanted: tuple[int, int] | None,
+    gpus_per_actor: float,
+) -> dict[str, Any]:
     """Draw what the ledger lacks, and write the certificates. Returns the summary, but for the ids of runs."""
     from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
     from acr_ray.certification.sampler import Arithmetic

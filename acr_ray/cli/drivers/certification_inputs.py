@@ -77,7 +77,13 @@ def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, mode
     norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
     arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
     return RunPlan(
-        settings=settings, names=images.names, idx=images.idx, labels=images.labels, num_classes=card.num_classes,
+        settings=settings,
+        names=images.names,
+        idx=images.idx,
+        labels=images.labels,
+        num_classes=card.num_classes,
         class_names=card.class_names,
-        model_sha256=card.sha256, arithmetic=arithmetic, data=images.fingerprint(),
-    )  # fmt: skip
+        model_sha256=card.sha256,
+        arithmetic=arithmetic,
+        data=images.fingerprint(),
+    )

@@ -41,15 +41,20 @@ def print_dry_run(recipe: Recipe, options: RunOptions, workers: Workers, policy:
     share = t.batch_size / count / t.accumulate
     memory = measured.state_mb + share * measured.row_mb
     rows.append(
-        ("memory", f"about {memory:,.0f} MB a worker: {measured.state_mb:,.0f} of weights, gradients and momentum, "
-                   f"{measured.row_mb:.2f} for each of its {share:g} noise draws in a pass")
-    )  # fmt: skip
+        (
+            "memory",
+            f"about {memory:,.0f} MB a worker: {measured.state_mb:,.0f} of weights, gradients and momentum, "
+            f"{measured.row_mb:.2f} for each of its {share:g} noise draws in a pass",
+        )
+    )
     between = f", every {policy.minutes:g} minutes within" if policy.minutes else ""
     state = measured.state_mb * 2 / 3
     rows.append(
-        ("checkpoints", f"every {policy.every} epochs{between}; the last {policy.last} and "
-                        f"the best are kept, {state:,.0f} MB each")
-    )  # fmt: skip
+        (
+            "checkpoints",
+            f"every {policy.every} epochs{between}; the last {policy.last} and the best are kept, {state:,.0f} MB each",
+        )
+    )
     store = options.tracking_uri or "MLFLOW_TRACKING_URI or ./mlflow.db" if options.tracking else "not tracked"
     estimates = ", p_a/epoch_K.parquet with a histogram" if recipe.discard.enabled or recipe.reweigh.enabled else ""
     rows.append(("logged", f"loss, accuracy, speed and shares of time an epoch{estimates}, the model; MLflow: {store}"))
@@ -82,9 +87,12 @@ def _recipe_parts(recipe: Recipe, attack_rows: int, p_a_rows: int) -> list[tuple
     if recipe.attack.enabled:
         a = recipe.attack
         rows.append(
-            ("attack", f"{a.norm}, at most T = {a.steps} steps of {a.epsilon} from epoch {t.e_t} on: at most "
-                       f"{attack_rows:,} noise draws forward and backward")
-        )  # fmt: skip
+            (
+                "attack",
+                f"{a.norm}, at most T = {a.steps} steps of {a.epsilon} from epoch {t.e_t} on: at most "
+                f"{attack_rows:,} noise draws forward and backward",
+            )
+        )
     return rows
 
 

@@ -46,9 +46,14 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
 
     context = _context(arguments, recipe, out, images.fingerprint(), contents)
     search = Search(
-        arguments.domains, arguments.search, arguments.scheduler, arguments.trial_count, arguments.rungs,
-        arguments.concurrent, arguments.max_failures,
-    )  # fmt: skip
+        arguments.domains,
+        arguments.search,
+        arguments.scheduler,
+        arguments.trial_count,
+        arguments.rungs,
+        arguments.concurrent,
+        arguments.max_failures,
+    )
     settings = arguments.settings()
     identity = {**recipe.identity(contents), "space": arguments.domains.text(), **settings}
     identity |= {"metric": [o.name for o in context.asked], "trials": search.trials, "data": context.fingerprint}
@@ -71,8 +76,9 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
             return
         print(
             f"tune {recipe.name}: {search.trials} trials, {len(training)} images to train on, {len(validation)} to "
-            f"measure, results in {out}", flush=True,
-        )  # fmt: skip
+            f"measure, results in {out}",
+            flush=True,
+        )
         lines, started = TrialLines(context, search.trials, waiting), time.monotonic()
         meters = TrialMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", search.trials)
 
@@ -126,12 +132,20 @@ def _context(
 ) -> SearchContext:
     """What all trials of the search share."""
     return SearchContext(
-        recipe=recipe, seed=arguments.seed, out=out.uri, validation=arguments.validation,
-        objectives=arguments.objectives, count=len(arguments.asked), workers=arguments.workers,
-        trunks=arguments.trunks, forks=arguments.forks, fingerprint=fingerprint,
+        recipe=recipe,
+        seed=arguments.seed,
+        out=out.uri,
+        validation=arguments.validation,
+        objectives=arguments.objectives,
+        count=len(arguments.asked),
+        workers=arguments.workers,
+        trunks=arguments.trunks,
+        forks=arguments.forks,
+        fingerprint=fingerprint,
         rungs=arguments.rungs.epochs if arguments.scheduler == "asha" else (),
-        checkpoint_every=arguments.checkpoint_every, contents=contents,
-    )  # fmt: skip
+        checkpoint_every=arguments.checkpoint_every,
+        contents=contents,
+    )
 
 
 def _reasons(reports: list) -> str:

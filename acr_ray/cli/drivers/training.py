@@ -42,9 +42,14 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
     identity = settings | hardware | {"data": fingerprint}
     opened = open_tracked_run(
-        options, out, "train", identity, OWNED, recipe.name,
+        options,
+        out,
+        "train",
+        identity,
+        OWNED,
+        recipe.name,
         check_room=lambda: check_workers_fit(workers, recipe, len(images), options.verbose),
-    )  # fmt: skip
+    )
     if opened is None:
         print(f"done before: {out}/{CHECKPOINT}")
         return TrainResult(out, read_summary(out, "train"), done_before=True)
@@ -77,9 +82,17 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
         waiting.begin(f"starting {count(workers.text, 'worker')}, which train the first epoch")
         try:
             run_training(
-                recipe, out, seed=seed, workers=workers, fingerprint=fingerprint, images=len(images),
-                contents=contents, policy=policy, on_epoch=on_epoch, on_note=lambda note: print(note, flush=True),
-            )  # fmt: skip
+                recipe,
+                out,
+                seed=seed,
+                workers=workers,
+                fingerprint=fingerprint,
+                images=len(images),
+                contents=contents,
+                policy=policy,
+                on_epoch=on_epoch,
+                on_note=lambda note: print(note, flush=True),
+            )
         except (TrainingStopped, BrokenModelError) as error:
             raise CommandFailed(str(error)) from error
         except ray.train.TrainingFailedError as error:

@@ -54,9 +54,13 @@ class Requests:
     """
 
     def __init__(
-        self, channel: ControlChannel, rank: int, minutes: float | None,
-        terminated: Callable[[], bool] = lambda: False, preempted: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+        self,
+        channel: ControlChannel,
+        rank: int,
+        minutes: float | None,
+        terminated: Callable[[], bool] = lambda: False,
+        preempted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._channel, self._leads, self._minutes = channel, rank == 0, minutes
         self._terminated, self._preempted = terminated, preempted
         self._end, self._notice_served, self._saved = threading.Event(), False, time.monotonic()

@@ -45,9 +45,12 @@ def part(whole, first, stop):
     """The share of a batch that a worker with the images ``first`` to ``stop - 1`` would have."""
     rows = slice(first * whole.m, stop * whole.m)
     return replace(
-        whole, images=whole.images[first:stop], labels=whole.labels[first:stop], noise=whole.noise[rows],
+        whole,
+        images=whole.images[first:stop],
+        labels=whole.labels[first:stop],
+        noise=whole.noise[rows],
         seeds=whole.seeds[first:stop],
-    )  # fmt: skip
+    )
 
 
 def gradients(loss, model):

@@ -140,9 +140,16 @@ def test_loss_is_finite_in_float32_where_the_network_is_certain():
     model = network(scale=3000.0).float()
     exact = batch(network(scale=3000.0))
     given = exact.__class__(
-        exact.images.float(), exact.labels, exact.noise.float(), exact.m, exact.sigma, exact.progress, model,
-        exact.seeds, exact.classes,
-    )  # fmt: skip
+        exact.images.float(),
+        exact.labels,
+        exact.noise.float(),
+        exact.m,
+        exact.sigma,
+        exact.progress,
+        model,
+        exact.seeds,
+        exact.classes,
+    )
     for case, (make, _, *settings) in CASES.items():
         found = make(*settings).loss(model, given).loss
         assert torch.isfinite(found), case

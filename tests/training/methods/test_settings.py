@@ -143,11 +143,12 @@ def test_all_other_methods_split_256_draws(name):
     ("name", "changes", "said"),
     [
         ("digits-smoothadv", {"method.epsilon": 64}, "method.epsilon = 64: the named recipes use"),
-        ("digits", {"attack.epsilon": 64}, "attack.epsilon = 64"), ("digits", {"training.sigma": 64}, "training.sigma"),
+        ("digits", {"attack.epsilon": 64}, "attack.epsilon = 64"),
+        ("digits", {"training.sigma": 64}, "training.sigma"),
         ("digits", {"training.sigma": 0.001}, "training.sigma = 0.001"),
         ("digits-smoothmix", {"method.step_size": 128}, "128/255 is 0.502"),
     ],
-)  # fmt: skip
+)
 def test_lengths_in_other_units_are_warned_of(name, changes, said):
     warned = unusual_values(load_recipe(name).change(changes))
     assert len(warned) == 1 and said in warned[0]
@@ -180,8 +181,13 @@ def test_all_clashes_are_said_at_once():
 
 def test_attack_alone_can_draw_with_replacement_as_the_released_code_does():
     images = open_images("digits", None, "train").subset(range(120))
-    base = {"training.epochs": 2, "training.e_t": 0, "training.milestones": (), "discard.enabled": False,
-            "reweigh.enabled": False}  # fmt: skip
+    base = {
+        "training.epochs": 2,
+        "training.e_t": 0,
+        "training.milestones": (),
+        "discard.enabled": False,
+        "reweigh.enabled": False,
+    }
     for replacement in (False, True):
         recipe = load_recipe("digits").change(base | {"training.replacement": replacement})
         trainer = Trainer(recipe, images, 0, Group())

@@ -39,10 +39,11 @@ def train(name, world, out):
     port, environment = str(free_port()), {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).resolve().parents[3]
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, name, str(rank), str(world), port, str(out)], cwd=root,
-                         env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, name, str(rank), str(world), port, str(out)], cwd=root, env=environment
+        )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     assert [worker.wait(timeout=240) for worker in workers] == [0] * world
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
