@@ -52,7 +52,8 @@ def write_page(
     """Leave the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
-    page = page_templates("acr_ray.tuning").get_template("search.html").render(
+    template = page_templates("acr_ray.tuning").get_template("search.html")
+    page = template.render(
         title=f"Search over {context.recipe.name}: {len(reports)} trials",
         verdict=verdict(out, reports, baseline) or "No trial was trained to its end.",
         picture=base64.b64encode(picture).decode(),
