@@ -1,6 +1,6 @@
 # The MLflow server: runs in PostgreSQL, artefacts in S3. docker/README.md says how to use it.
 #
-#   docker build -f docker/mlflow.Dockerfile -t acr-ray-mlflow:0.1 .
+#   docker build -f docker/mlflow.Dockerfile -t acr-ray-mlflow:0.2 .
 #
 # BASE_IMAGE and the build secrets pip_conf and ca_bundle are as in docker/Dockerfile.
 ARG BASE_IMAGE=python:3.11-slim-bookworm

@@ -17,6 +17,7 @@ from acr_ray.training.attack import attack_noise
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.noise import training_noise
+from acr_ray.training.pass_counts import attack_passes, reweigh_passes, reweighings, whole_blocks
 from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import wait_for
@@ -42,14 +43,15 @@ class Plan:
 
 
 def plan_of(recipe: Recipe, images: int) -> Plan:
-    """The counts of a run on so many training images."""
-    t, rows_an_epoch = recipe.training, images * recipe.training.m
-    late = t.epochs - t.e_t
-    attack = late * rows_an_epoch * recipe.attack.steps if recipe.attack.enabled else 0
-    discard = images * recipe.discard.draws if recipe.discard.enabled and recipe.discard.p_a_file is None else 0
-    times = len(range(t.e_t, t.epochs, recipe.reweigh.every)) if recipe.reweigh.enabled else 0
-    reweigh = times * images * recipe.reweigh.draws
-    return Plan(len(steps(images, recipe.inputs_per_step)), t.epochs * rows_an_epoch, attack, discard + reweigh)
+    """Count what a run on so many training images does."""
+    t, copies = recipe.training, images * recipe.training.m
+    attacks = t.epochs - t.e_t if recipe.attack.enabled else 0
+    attack = attacks * attack_passes(copies, [1.0] * recipe.attack.steps, ()).forward
+    # Another checkpoint's estimates are drawn, too, if not by the network that is trained.
+    drawn = recipe.discard.enabled and recipe.discard.p_a_file is None
+    discard = whole_blocks(recipe.discard.draws) * images if drawn else 0
+    reweigh = len(reweighings(recipe)) * reweigh_passes(recipe, images).forward
+    return Plan(len(steps(images, recipe.inputs_per_step)), t.epochs * copies, attack, discard + reweigh)
 
 
 @dataclass(frozen=True)

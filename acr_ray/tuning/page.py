@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import Any
 
@@ -11,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from acr_ray.formats.files import PAGE
+from acr_ray.formats.page_templates import page_templates
 from acr_ray.formats.states import TrialStatus
 from acr_ray.storage import Folder
 from acr_ray.tuning.results import ACR, HARD, Report, acr_front, best_of, measured
@@ -29,25 +29,6 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _BEST, _FRONT, _OTHER, _BASE = "#c2571a", "#2563a8", "#8a8a8a", "#3b7d3b"
-
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{title}</title><style>
-:root {{ --paper: #fff; --ink: #1c1c1c; --line: #e4e4e4; --rule: #888; --front: #eef4fb; --best: #fdf1e7 }}
-@media (prefers-color-scheme: dark) {{
-:root {{ --paper: #161719; --ink: #e9e7e1; --line: #303236; --rule: #8f8e88; --front: #1c2c3d; --best: #3a2a1c }} }}
-body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 90rem;
-margin: 2rem auto; padding: 0 1rem }} p {{ max-width: 46rem }}
-h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
-img {{ max-width: 100%; height: auto; background: #fff }}
-.scroll {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 13px }}
-th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }}
-th {{ border-bottom: 1px solid var(--rule); vertical-align: bottom; white-space: normal; overflow-wrap: anywhere;
-min-width: 3.5rem }} td:first-child, th:first-child {{ text-align: left }}
-tr.front td {{ background: var(--front) }} tr.best td {{ background: var(--best); font-weight: 600 }}
-@media print {{ .scroll {{ overflow: visible }} table {{ font-size: 7pt }} th, td {{ padding: .15rem }} }}
-</style></head><body>
-"""
 
 
 def draw(reports: list[Report], baseline: Report | None = None) -> bytes:
@@ -79,37 +60,28 @@ def write_page(
     """Leave the picture and ``report.html``, which needs no other file."""
     picture = draw(reports, baseline)
     out.write_bytes(PICTURE, picture)
-    title = f"Search over {context.recipe.name}: {len(reports)} trials"
+    template = page_templates("acr_ray.tuning").get_template("search.html")
+    page = template.render(
+        title=f"Search over {context.recipe.name}: {len(reports)} trials",
+        verdict=verdict(out, reports, baseline) or "No trial was trained to its end.",
+        picture=base64.b64encode(picture).decode(),
+        validation_images=summary["validation_images"],
+        validation=context.validation,
+        table=_table(context, reports),
+        passes={name: f"{count:,}" for name, count in summary["passes"].items()},
+        trunks=len(summary["trunks"]),
+    )
+    out.write_text(PAGE, page)
+
+
+def _table(context: SearchContext, reports: list[Report]) -> dict[str, Any]:
+    """Return the titles of the columns and a row a trial, all as text; finished trials first, the best on top."""
     front = {r["trial"] for r in acr_front(reports)}
     best = best_of(reports, context.asked[0])
-    parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
-    parts.append(f"<p>{html.escape(verdict(out, reports, baseline) or 'No trial was trained to its end.')}</p>")
-    image = base64.b64encode(picture).decode()
-    parts.append(
-        f'<img alt="ACR against the share of hard images, a point a trial" src="data:image/png;base64,{image}">'
-    )
-    v = context.validation
-    parts.append(
-        f"<p>Measured on {summary['validation_images']} images held out from training, at most {v.n} noise draws each "
-        f"(alpha = {v.alpha:g}, {'fewer where the rank does not need them' if v.stopping == 'rank' else 'all drawn'}); "
-        "the test images had no part in it. Radii of images that stopped early are estimates, no certificates: "
-        "certify what you choose.</p>"
-    )
-    parts.append("<h2>Trials</h2>" + _table(context, reports, front, best["trial"] if best else ""))
-    passes = summary["passes"]
-    parts.append(
-        f"<h2>Cost</h2><p>{passes['total']:,} rows through the network: {passes['trials']:,} in the trials, "
-        f"{passes['trunks']:,} in {len(summary['trunks'])} trunks that they share, "
-        f"{passes['validation']:,} in validation, {passes['baseline']:,} in the Gaussian baseline.</p></body></html>\n"
-    )
-    out.write_text(PAGE, "\n".join(parts))
-
-
-def _table(context: SearchContext, reports: list[Report], front: set[str], best: str) -> str:
     fields = list(reports[0]["point"]) if reports else []
     shown = list(dict.fromkeys((*context.asked, ACR, HARD)))
     head = ["trial", "status", *fields, *(o.name for o in shown), "epochs", "passes / 10^6", "seconds"]
-    rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+    rows = []
     done = TrialStatus.FINISHED
     order = sorted(reports, key=lambda r: (r["status"] != done, -shown[0].sign * _sortable(r, shown[0])))
     for report in order:
@@ -117,11 +89,10 @@ def _table(context: SearchContext, reports: list[Report], front: set[str], best:
         cells = [report["trial"], report["status"], *(_value(report["point"][field]) for field in fields)]
         cells += [_value(report.get(o.name, float("nan"))) for o in shown]
         cells += [str(report.get("epoch", 0)), f"{passes / 1e6:.2f}", f"{report.get('seconds', 0):.0f}"]
-        kind = "best" if report["trial"] == best else "front" if report["trial"] in front else ""
-        tip = f' title="{html.escape(report["reason"], quote=True)}"' if report.get("reason") else ""
-        rows.append(f'<tr class="{kind}"{tip}>' + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
-    legend = "<p>Orange: the best by what was asked for. Blue: on the front of ACR against hard images.</p>"
-    return f'<div class="scroll"><table>{"".join(rows)}</table></div>{legend}'
+        is_best = best is not None and report["trial"] == best["trial"]
+        kind = "best" if is_best else "front" if report["trial"] in front else ""
+        rows.append({"cells": cells, "kind": kind, "reason": report.get("reason")})
+    return {"head": head, "rows": rows}
 
 
 def _value(value: Any) -> str:

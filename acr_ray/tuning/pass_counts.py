@@ -1,21 +1,14 @@
-"""What trials cost, planned from their list. Arithmetic, no network.
-
-Exact if nothing depends on the data. Two things do: how many samples discarding keeps (p_A estimates for weights
-are drawn for them alone), and how many draws are still correct at each step of the attack, which alone are passed.
-Without a trial's record of them the plan is the most that can be: all samples kept, all draws attacked to the end.
-"""
+"""What the trials of a search cost, planned from their list; see `acr_ray.training.pass_counts`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from acr_ray.data.sampling import steps
 from acr_ray.settings import Recipe
-from acr_ray.training.attack import worth_looking
-from acr_ray.training.methods import CountedMethod, build_method
-from acr_ray.tuning.trunks import Passes, estimate_key, trunk_identity
+from acr_ray.training.methods import Passes
+from acr_ray.training.pass_counts import discard_passes, epoch_passes
+from acr_ray.tuning.trunks import estimate_key, trunk_identity
 
 
 @dataclass(frozen=True)
@@ -29,49 +22,6 @@ class Record:
 
     remaining: Sequence[int]
     active: Sequence[Sequence[float]]
-
-
-def epoch_passes(
-    recipe: Recipe, images: int, epoch: int, record: tuple[int, Sequence[float], Sequence[float]] | None
-) -> Passes:
-    """One epoch without the discard estimate.
-
-    Args:
-        images: training images.
-        record: samples left and shares of active draws in this epoch, and the shares in the one before (empty if
-            it made no attack), by which the loop decides at which steps to check first; None: unknown.
-    """
-    t, reweigh = recipe.training, recipe.reweigh
-    method = cast(CountedMethod, build_method(recipe))  # a user's own class that counts nothing fails here
-    passes = Passes()
-    for cut in steps(images, recipe.inputs_per_step):
-        passes += Passes(*method.passes(cut.stop - cut.start, t.m))
-    if not recipe.changes_at_e_t or epoch < t.e_t:
-        return passes
-    if reweigh.enabled and (epoch - t.e_t) % reweigh.every == 0:
-        passes += Passes(_whole_blocks(reweigh.draws) * (images if record is None else record[0]), 0)
-    if recipe.attack.enabled:
-        active, before = ([1.0] * recipe.attack.steps, ()) if record is None else record[1:]
-        passes += attack_passes(images * t.m, active, worth_looking(before))
-    return passes
-
-
-def attack_passes(copies: int, active: Sequence[float], looks: Sequence[bool]) -> Passes:
-    """An epoch's attacks without padding. Step t passes what step t - 1 found correct, forward and backward; if it
-    looks first, forward, and again forward and backward what it finds correct."""
-    passes, rows = Passes(), copies
-    for step, share in enumerate(active):
-        correct, look = round(share * copies), step < len(looks) and looks[step]
-        passes += Passes(rows + correct, correct) if look else Passes(rows, rows)
-        rows = correct
-    return passes
-
-
-def discard_passes(recipe: Recipe, images: int) -> Passes:
-    """Return the p_A estimate that discards; none if another checkpoint or a file has it, not the network trained."""
-    discard = recipe.discard
-    own = discard.enabled and discard.checkpoint is None and discard.p_a_file is None
-    return Passes(_whole_blocks(recipe.discard.draws) * images if own else 0, 0)
 
 
 def trial_passes(recipe: Recipe, images: int, forked: bool, epochs: int, record: Record | None = None) -> Passes:
@@ -143,9 +93,3 @@ def validation_passes(images: int, n: int, looks: Sequence[int], rows: int) -> i
     """
     fresh = [b - a for a, b in zip((0, *looks), looks, strict=False)]
     return images * sum(-(-f // min(f, rows)) * min(f, rows) for f in fresh)
-
-
-def _whole_blocks(draws: int, rows: int = 500) -> int:
-    """Return the draws of an estimate with its last block drawn whole."""
-    block = min(draws, rows)
-    return -(-draws // block) * block

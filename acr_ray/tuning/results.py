@@ -13,10 +13,11 @@ from acr_ray.formats.states import TrialStatus
 from acr_ray.formats.tables import FIELDS, METRICS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.settings import Recipe
 from acr_ray.storage import Folder
+from acr_ray.training.methods import Passes
 from acr_ray.tuning.objectives import Objective, pareto_front
 from acr_ray.tuning.space import Space
 from acr_ray.tuning.trial_run import SearchContext
-from acr_ray.tuning.trunks import Passes, TrunkFiles
+from acr_ray.tuning.trunks import TrunkFiles
 
 SCHEMA_VERSION = 1
 ACR, HARD = Objective(Metric.ACR), Objective(Metric.HARD_SHARE)

@@ -27,6 +27,7 @@ from acr_ray.storage import Folder
 from acr_ray.training.checkpoint import MODEL, OPTIMIZER, SAMPLES, STATE
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
+from acr_ray.training.methods import Passes
 from acr_ray.training.named_files import Contents
 from acr_ray.tuning.kept_files import read_entry
 from acr_ray.tuning.leases import Claims, heartbeat, new_owner
@@ -47,21 +48,6 @@ def trunk_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe of a trunk: the trial's without its three parts."""
     off = {f"{part}.enabled": False for part in ("discard", "reweigh", "attack")}
     return recipe.change({**off, "training.e_t": 0}, recipe.name)
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Rows through the network."""
-
-    forward: int = 0
-    backward: int = 0
-
-    def __add__(self, other: Passes) -> Passes:
-        return Passes(self.forward + other.forward, self.backward + other.backward)
-
-    @property
-    def total(self) -> int:
-        return self.forward + self.backward
 
 
 def passes_of(records: list[dict[str, Any]]) -> Passes:

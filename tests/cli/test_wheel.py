@@ -38,7 +38,8 @@ def test_one_package_and_one_program_are_installed(installed):
     (about,) = installed.glob("*.dist-info")
     assert "acr-ray = acr_ray.cli.app:main" in (about / "entry_points.txt").read_text()
     assert (about / "top_level.txt").read_text().split() == ["acr_ray"]
-    assert list(installed.glob("acr_ray/reporting/page/*"))
+    data = {path.relative_to(ROOT) for path in (ROOT / "acr_ray").rglob("*") if path.suffix in (".html", ".css", ".js")}
+    assert len(data) > 4 and all((installed / path).is_file() for path in data)
 
 
 def test_the_program_works_without_a_checkout(installed, tmp_path):

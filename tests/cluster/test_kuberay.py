@@ -166,7 +166,7 @@ def everything(path, text):
         (CLUSTER_FILE, f'rayVersion: "{ray_version()}"', 'rayVersion: "2.9.3"'),
         (CLUSTER_FILE, "authOptions: {mode: token}", "authOptions: {mode: disabled}"),
         (CLUSTER_FILE, 'num-cpus: "0"', 'num-cpus: "4"'),
-        (CLUSTER_FILE, "acr-ray:0.1", "acr-ray:latest"),
+        (CLUSTER_FILE, "acr-ray:0.2", "acr-ray:latest"),
         (CLUSTER_FILE, "labels: {acr-ray/member: ray}\n      spec", "labels: {app.kubernetes.io/name: a}\n      spec"),
         (CLUSTER_FILE, "runAsUser: 1000  #", "runAsUser: 0  #"),
         (CLUSTER_FILE, "{medium: Memory, sizeLimit: 2Gi}", "{sizeLimit: 2Gi}"),

@@ -82,7 +82,7 @@ def test_our_rules_hold(path):
         (SBATCH, "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"),
         (SBATCH, "umask 077", "umask 077 && export RAY_AUTH_TOKEN=abc"),
         (CLUSTER / "kuberay" / "rayjob.yaml", f'"{ray_version()}"', '"2.9.3"'),
-        (CLUSTER / "kuberay" / "rayjob.yaml", "image: acr-ray:0.1", "image: acr-ray:0.2"),
+        (CLUSTER / "kuberay" / "rayjob.yaml", "image: acr-ray:0.2", "image: acr-ray:0.3"),
         (CLUSTER / "ray-up" / "local.yaml", "cluster_name: acr-ray", f"cluster_name: {'ab' * 32}"),
     ],
 )

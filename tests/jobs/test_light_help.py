@@ -15,7 +15,7 @@ from acr_ray.reporting.paper import LAYOUTS
 from acr_ray.training.checkpoint_store import BEST
 from tests.fakes.jobs import ROOT
 
-LARGE = {"torch", "torchvision", "matplotlib", "ray", "mlflow", "scipy", "pandas", "sklearn"}
+LARGE = {"torch", "torchvision", "matplotlib", "ray", "mlflow", "scipy", "pandas", "sklearn", "jinja2"}
 CODE = """
 import runpy, sys
 sys.argv = [{program!r}, *{arguments!r}]

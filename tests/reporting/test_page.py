@@ -13,13 +13,13 @@ from PIL import Image
 from acr_ray.reporting import open_sources, write_report
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.page.data import radius_grid, tenths
-from acr_ray.reporting.page.markup import TABLE_P_A
+from acr_ray.reporting.page.sections import TABLE_P_A
 from acr_ray.reporting.tables import acr_text, percent_text
 from acr_ray.storage import Folder
 from tests.reporting.browser import Cells, framed, rendered
 from tests.reporting.making import certificates
 
-NASTY = "</script><img src=x onerror=\"document.title='owned'\">'&{{data}}"
+NASTY = "</script><img src=x onerror=\"document.title='owned'\">'&{{data}}<!--data-->"
 
 
 @pytest.fixture
@@ -52,7 +52,8 @@ def test_texts_of_sources_are_only_text(made):
     page = page_of(out)
     assert "<img src=x" not in page and page.count("</script>") == 2
     assert data_of(page)["names"][1].startswith(NASTY)
-    assert "{{data}}" in page  # a placeholder within a name is left as it is, and not filled
+    # A placeholder within a name is left as it is, and not filled.
+    assert "{{data}}" in page and "&lt;!--data--&gt;" in page and page.count('"radius_texts"') == 1
 
 
 def test_the_page_needs_nothing_from_elsewhere(made):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from importlib import resources
 
+from markupsafe import Markup
+
 from acr_ray import __version__
-from acr_ray.reporting.page import markup
+from acr_ray.formats.page_templates import page_templates
 from acr_ray.reporting.page.data import page_data
 from acr_ray.reporting.page.paired import paired
+from acr_ray.reporting.page.sections import prose, sections
 from acr_ray.reporting.report import Report
 
 #: The page stays below this; thumbnails are left out first.
 MOST_BYTES = 3_000_000
+#: Where the template leaves room for the numbers that the page's script reads.
+DATA = "<!--data-->"
 
 
 def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -> str:
@@ -25,24 +29,24 @@ def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -
         thumbnails: PNG files by image index, for the images that got worse; if they would make the
             page too large they are left out.
     """
+    templates = page_templates(__name__)
+    templates.filters["prose"] = prose
+    template = templates.get_template("report.html")
     parts = {
-        "title": markup.title(report),
-        "lead": markup.lead(report),
-        "verdicts": markup.verdicts(report),
-        "warnings": markup.warnings(report),
-        "table": markup.table(report),
-        "p_a_table": markup.p_a_table(report),
-        "by_bin": markup.acr_by_bin_table(report),
-        "ranking": markup.ranking(report),
-        "sources": markup.source_list(report),
-        "version": markup.text(__version__),
-        "data": script_json(page_data(report)),
+        **sections(report),
+        "version": __version__,
         "style": _file("style.css"),
         "script": _file("charts.js") + _file("page.js").replace('"use strict";\n', ""),
     }
-    page = _fill({**parts, "paired": paired(report, thumbnails or {})})
+    data = script_json(page_data(report))
+
+    def rendered(pictures: Mapping[int, bytes]) -> str:
+        # The data are put in last and as they are. No text can forge their place: templates escape its "<".
+        return template.render(parts, **paired(report, pictures)).replace(DATA, data)
+
+    page = rendered(thumbnails or {})
     if thumbnails and len(page.encode()) > MOST_BYTES:
-        page = _fill({**parts, "paired": paired(report, {})})
+        page = rendered({})
     return page
 
 
@@ -52,10 +56,6 @@ def script_json(value: object) -> str:
     return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _file(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
-def _fill(parts: Mapping[str, str]) -> str:
-    """One pass, so that braces within a part are left as they are."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("template.html"))
+def _file(name: str) -> Markup:
+    """Return a script or a style sheet of ours, which goes into the page as it is."""
+    return Markup((resources.files(__name__) / name).read_text(encoding="utf-8"))

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from acr_ray.reporting.page.markup import colour, position, shown, signed, wide
+from acr_ray.reporting.page.sections import anchor, colour, named
 from acr_ray.reporting.pairing import Bin, Comparison
 from acr_ray.reporting.report import Report
 from acr_ray.smoothing.bounds import round_down
 
 
-def paired(report: Report, thumbnails: Mapping[int, bytes]) -> str:
-    """Who gains where, and the images that got worse."""
-    if not report.comparisons:
-        return ""
-    blocks = "".join(_gains(report, c) for c in report.comparisons)
-    worse = "".join(_worse(report, c, thumbnails) for c in report.comparisons)
-    bases = " and ".join(dict.fromkeys(shown(report, c.baseline) for c in report.comparisons))
-    return (
-        f'<section id="paired" aria-labelledby="h-paired"><h2 id="h-paired">Who gains, image by image</h2>'
-        f"<p>The same images under both, by their <i>p<sub>A</sub></i> under {bases}.</p>{blocks}{worse}</section>"
-    )
+def paired(report: Report, thumbnails: Mapping[int, bytes]) -> dict[str, Any]:
+    """Return what the template of the paired comparison asks for; empty lists if nothing was compared."""
+    worse = [_worse(report, c, thumbnails) for c in report.comparisons]
+    return {
+        "baselines": [named(report, name) for name in dict.fromkeys(c.baseline for c in report.comparisons)],
+        "comparisons": [_gains(report, c) for c in report.comparisons],
+        "worse": [one for one in worse if one is not None],
+    }
 
 
-def _gains(report: Report, c: Comparison) -> str:
+def _gains(report: Report, c: Comparison) -> dict[str, Any]:
     low = min(0.0, *(b.gain for b in c.bins))
     width_of_scale = max(max(0.0, *(b.gain for b in c.bins)) - low, 1e-12)
     tint = colour(report, c.name)
@@ -34,60 +32,42 @@ def _gains(report: Report, c: Comparison) -> str:
 
     def bar(b: Bin) -> str:
         left, width = (min(b.gain, 0) - low) / width_of_scale * 100, abs(b.gain) / width_of_scale * 100
-        style = f"{tint};--l:{left:.2f}%;--w:{width:.2f}%;--zero:{zero:.2f}%"
-        return f'<div class="gain" aria-hidden="true" style="{style}"><span></span></div>'
+        return f"{tint};--l:{left:.2f}%;--w:{width:.2f}%;--zero:{zero:.2f}%"
 
-    rows = "".join(
-        f'<tr><th scope="row">{b.name.replace(" to ", "–")}</th><td>{bar(b)}</td><td>{signed(b.gain)}</td>'
-        f"<td>{b.images}</td><td>{b.gained}</td><td>{b.lost}</td></tr>"
-        for b in c.bins
-    )
-    interval = f"[{signed(c.interval[0])}, {signed(c.interval[1])}]"
-    return f"<h3>{shown(report, c.name)} over {shown(report, c.baseline)}</h3>" + wide(
-        f"<table><caption>ACR {signed(c.gain)} {interval} on {c.images} images</caption>"
-        "<thead><tr>"
-        + "".join(
-            f'<th scope="col">{h}</th>'
-            for h in ("p<sub>A</sub> before", "", "gain in ACR", "images", "newly certified", "no longer certified")
-        )
-        + f"</tr></thead><tbody>{rows}</tbody></table>",
-        f"Gain of {c.name} by p_A",
-    )
+    return {
+        "named": named(report, c.name),
+        "baseline": named(report, c.baseline),
+        "label": f"Gain of {c.name} by p_A",
+        "total": f"{_signed(c.gain)} [{_signed(c.interval[0])}, {_signed(c.interval[1])}]",
+        "images": c.images,
+        "rows": [
+            {"bin": b.name, "style": bar(b), "cells": [_signed(b.gain), b.images, b.gained, b.lost]} for b in c.bins
+        ],
+    }
 
 
-def _worse(report: Report, c: Comparison, thumbnails: Mapping[int, bytes]) -> str:
+def _worse(report: Report, c: Comparison, thumbnails: Mapping[int, bytes]) -> dict[str, Any] | None:
     before = next(s for s in report.sources if s.name == c.baseline).rows
     after = next(s for s in report.sources if s.name == c.name).rows
-    place = position(report, c.name)
     if not c.worse_count or before is None or after is None:
-        return ""
-    pictures = any(int(before.idx[a]) in thumbnails for a in c.worse[0])
+        return None
     rows = []
     for a, b in zip(*c.worse, strict=True):
         idx = int(before.idx[a])
-        picture = ""
-        if pictures:
-            png = thumbnails.get(idx)
-            source = "" if png is None else base64.b64encode(png).decode()
-            image = f'<img class="thumb" alt="image {idx}" src="data:image/png;base64,{source}">' if png else ""
-            picture = f"<td>{image}</td>"
-        rows.append(
-            f'<tr><th scope="row">{idx}</th>{picture}<td>{before.label[a]}</td>'
-            f"<td>{_class(before.predicted[a])}</td><td>{_class(after.predicted[b])}</td>"
-            f"<td>{round_down(before.counted_radius[a], 3)}</td><td>{round_down(after.counted_radius[b], 3)}</td>"
-            f"<td>{_p_a(before.p_a[a])}</td><td>{_p_a(after.p_a[b])}</td></tr>"
-        )
-    columns = ["idx", *(["image"] if pictures else []), "label", "class before", "class now"]
-    columns += ["radius before", "radius now", "p<sub>A</sub> before", "p<sub>A</sub> now"]
-    heads = "".join(f'<th scope="col"><button type="button">{h}</button></th>' for h in columns)
-    listed = f"the {len(rows)} that lost most of {c.worse_count}" if len(rows) < c.worse_count else f"all {len(rows)}"
-    table = wide(
-        f"<table data-sortable><caption>{listed}; radius 0 if not certified for the label</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
-        f"Images that got worse under {c.name}",
-    )
-    title = f"Images that got worse under {shown(report, c.name)}"
-    return f'<details id="worse-{place}"><summary>{title}</summary>{table}</details>'
+        png = thumbnails.get(idx)
+        cells = [before.label[a], _class(before.predicted[a]), _class(after.predicted[b])]
+        cells += [round_down(before.counted_radius[a], 3), round_down(after.counted_radius[b], 3)]
+        cells += [_p_a(before.p_a[a]), _p_a(after.p_a[b])]
+        rows.append({"idx": idx, "png": base64.b64encode(png).decode() if png else "", "cells": cells})
+    few = len(rows) < c.worse_count
+    return {
+        "named": named(report, c.name),
+        "anchor": anchor(report, c.name),
+        "label": f"Images that got worse under {c.name}",
+        "listed": f"the {len(rows)} that lost most of {c.worse_count}" if few else f"all {len(rows)}",
+        "pictures": any(row["idx"] in thumbnails for row in rows),
+        "rows": rows,
+    }
 
 
 def _class(predicted: int) -> str:
@@ -95,4 +75,10 @@ def _class(predicted: int) -> str:
 
 
 def _p_a(value: float) -> str:
-    return "&lt; 0.5 or unknown" if np.isnan(value) else round_down(value, 4)
+    return "< 0.5 or unknown" if np.isnan(value) else round_down(value, 4)
+
+
+def _signed(value: float) -> str:
+    """Return a difference with its sign, rounded towards smaller numbers as radii are."""
+    shown = round_down(value, 4)
+    return shown.replace("-", "−") if value <= 0 else f"+{shown}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,11 +74,20 @@ class MethodLoss:
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Passes(NamedTuple):
-    """Rows passed through the network in a step, those of attacks that a method makes itself included."""
+@dataclass(frozen=True)
+class Passes:
+    """Rows passed through the network."""
 
-    forward: int
-    backward: int
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(self.forward + other.forward, self.backward + other.backward)
+
+    @property
+    def total(self) -> int:
+        """Forward and backward together."""
+        return self.forward + self.backward
 
 
 class Method(Protocol):
@@ -96,5 +105,5 @@ class CountedMethod(Method, Protocol):
     """A method that knows what it costs, as tested against what is counted."""
 
     def passes(self, inputs: int, m: int) -> Passes:
-        """The rows passed in a step of that many inputs, with ``m`` noisy copies of each."""
+        """Return the rows of a step of that many inputs, each with ``m`` noisy copies, its own attacks included."""
         ...

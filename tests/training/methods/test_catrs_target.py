@@ -12,7 +12,7 @@ from acr_ray.smoothing.noise import standard_normal
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.methods import Batch, build_method
+from acr_ray.training.methods import Batch, Passes, build_method
 from acr_ray.training.methods.catrs import Catrs
 from tests.training.methods.making import batch, network
 from tests.training.methods.test_on_digits import recipe, same, weights
@@ -61,7 +61,7 @@ def test_resumes_bit_for_bit_and_costs_the_same(images, checkpoint, tmp_path, co
     assert same(weights(resumed), weights(whole))
     record = whole.progress.history[0]
     stated = build_method(settings).passes(len(images), settings.training.m)
-    assert (record["forward_passes"], record["backward_passes"]) == stated
+    assert Passes(record["forward_passes"], record["backward_passes"]) == stated
 
 
 def test_another_number_of_classes_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from acr_ray.settings import load_recipe
 from acr_ray.settings.methods import BUILT_IN
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.methods import build_method
+from acr_ray.training.methods import Passes, build_method
 
 TINY = {"training.epochs": 2, "training.e_t": 1, "training.milestones": (1,)}
 MORE = {  # beside each method at its settings for digits
@@ -49,7 +49,7 @@ def test_passes_counted_are_the_cost_stated(images, name, change):
     settings = recipe(name, change)
     record = Trainer(settings, images, 0, Group()).epoch()
     stated = build_method(settings).passes(len(images), settings.training.m)
-    assert (record["forward_passes"], record["backward_passes"]) == stated
+    assert Passes(record["forward_passes"], record["backward_passes"]) == stated
 
 
 @pytest.mark.parametrize("name, change", RUNS)
