@@ -86,17 +86,17 @@ def attack_noise(
             with torch.enable_grad():
                 logits = model(inputs[here] + delta)[: len(rows)]
                 # What was looked at is correct, even if another batch size rounds otherwise.
-                kept = torch.arange(len(rows), device=rows.device) if looks[step] else None
-                kept = _places(logits.argmax(1) == labels[rows]) if kept is None else kept
+                if looks[step]:
+                    kept = torch.arange(len(rows), device=rows.device)
+                else:
+                    kept = _places(logits.argmax(1) == labels[rows])
                 rows = rows[kept]
                 # The sum, not the mean: a row's gradient must not depend on its batch mates.
                 loss = nn.functional.cross_entropy(logits[kept], labels[rows], reduction="sum")
             active[step].fill_(len(rows))  # an assignment would copy from the host, and wait
             if len(rows) == 0:
                 break
-            gradient = torch.autograd.grad(loss * scale if scale != 1 else loss, delta)[0][kept]
-            if scale != 1:
-                gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+            gradient = _gradient(loss, delta, scale)[kept]
             result[rows] = resized(delta.detach()[kept] + _step(gradient, settings), lengths[rows])
     return Attacked(result, active)
 
@@ -120,13 +120,18 @@ def attack_every_row(
                 attacked = attacked & (logits.argmax(1) == labels)
                 losses = nn.functional.cross_entropy(logits, labels, reduction="none")
                 loss = torch.where(attacked, losses, 0.0).sum()
-            gradient = torch.autograd.grad(loss * scale if scale != 1 else loss, delta)[0]
-            if scale != 1:
-                gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+            gradient = _gradient(loss, delta, scale)
             moved = resized(delta.detach() + _step(gradient, settings), lengths)
             result = torch.where(attacked[:, None, None, None], moved, result)
             active.append(attacked.sum())
     return Attacked(result.detach(), torch.stack(active))
+
+
+def _gradient(loss: Tensor, delta: Tensor, scale: float) -> Tensor:
+    """The gradient of a scaled loss; where float16, for which it is scaled, has none that is finite: 0."""
+    if scale == 1:
+        return torch.autograd.grad(loss, delta)[0]
+    return torch.autograd.grad(loss * scale, delta)[0].nan_to_num(0.0, 0.0, 0.0)
 
 
 def _places(mask: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from acr_ray import __version__
 from acr_ray.data import ImageSet
-from acr_ray.models import build_model
+from acr_ray.models import ModelCard, build_model
 from acr_ray.settings import Recipe, derive_seed
 from acr_ray.smoothing.arithmetic import use_float32
 from acr_ray.training.group import Group
@@ -74,6 +75,30 @@ def build_networks(recipe: Recipe, images: ImageSet, seed: int, group: Group, de
         device=device,
         memory_format=memory_format,
         uses_torch_rng=any(_draws(inner) for inner in module.modules()),
+    )
+
+
+def model_card(recipe: Recipe, images: ImageSet, seed: int, fingerprint: str) -> ModelCard:
+    """Return the card of what a recipe has trained.
+
+    Args:
+        images: the training split.
+        seed: of the run.
+        fingerprint: of the images.
+    """
+    return ModelCard(
+        architecture=recipe.model.architecture,
+        num_classes=len(images.class_names),
+        shape=images.shape,
+        mean=images.mean,
+        std=images.std,
+        class_names=images.class_names,
+        sigma=recipe.training.sigma,
+        dataset=recipe.data.dataset,
+        recipe=recipe.model_dump(mode="json"),
+        data_fingerprint=fingerprint,
+        seed=seed,
+        code_version=__version__,
     )
 
 

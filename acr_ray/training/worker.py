@@ -11,13 +11,12 @@ import ray.train
 import ray.train.torch
 import torch
 
-from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
 from acr_ray.formats.files import BEST_CHECKPOINT, CHECKPOINT, CONTROL, METRICS, PROFILE, STATE
 from acr_ray.formats.states import ProblemKind, RunState
 from acr_ray.models import ModelCard, check_readable, save_checkpoint
 from acr_ray.models.state import read_tensors
-from acr_ray.settings import Recipe, UserError
+from acr_ray.settings import UserError
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.storage.node_checks import node_problem
@@ -31,6 +30,7 @@ from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.group import Group, shared_text
 from acr_ray.training.loop import Hooks, Trainer, TrainingStopped
 from acr_ray.training.named_files import check_own_source
+from acr_ray.training.networks import model_card
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.training.profiling import Profile
 
@@ -131,7 +131,10 @@ class WorkerRun:
         """Check after the first step trained here that the model can be read again; hand each step to the profiler."""
         if self._to_check:
             self._to_check = False
-            _check_readable(self.trainer, _card(self.trainer.recipe, self.trainer.images, self.config))
+            _check_readable(
+                self.trainer,
+                model_card(self.trainer.recipe, self.trainer.images, self.config.seed, self.config.fingerprint),
+            )
         if self.profile:
             self.profile(epoch, number)
 
@@ -224,7 +227,11 @@ def _finish(
     trainer: Trainer, checkpoints: CheckpointStore, channel: ControlChannel, config: WorkerConfig, events: Log
 ) -> str:
     """Write the trained model, and the best one if that is another. Returns the trained one's SHA-256."""
-    out, best, card = channel.out, checkpoints.best(), _card(trainer.recipe, trainer.images, config)
+    out, best, card = (
+        channel.out,
+        checkpoints.best(),
+        model_card(trainer.recipe, trainer.images, config.seed, config.fingerprint),
+    )
     until = time.monotonic() + WRITE_FOR
     while True:
         try:
@@ -252,23 +259,6 @@ def _keep_best(checkpoints: CheckpointStore, best: Entry, out: Folder, card: Mod
         save_checkpoint(out / BEST_CHECKPOINT, model, card)
 
     checkpoints.load(best, write)
-
-
-def _card(recipe: Recipe, images: ImageSet, config: WorkerConfig) -> ModelCard:
-    return ModelCard(
-        architecture=recipe.model.architecture,
-        num_classes=len(images.class_names),
-        shape=images.shape,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        sigma=recipe.training.sigma,
-        dataset=recipe.data.dataset,
-        recipe=recipe.model_dump(mode="json"),
-        data_fingerprint=config.fingerprint,
-        seed=config.seed,
-        code_version=__version__,
-    )
 
 
 def _preempted() -> bool:

@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acr_ray import __version__
 from acr_ray.data import ImageSet, open_images
 from acr_ray.formats.files import CHECKPOINT, TRIAL_PROGRESS, TRIALS
 from acr_ray.formats.states import TrialStatus
-from acr_ray.models import ModelCard, save_checkpoint
+from acr_ray.models import save_checkpoint
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer, TrainingStopped
 from acr_ray.training.named_files import Contents
+from acr_ray.training.networks import model_card
 from acr_ray.training.workers import Workers
 from acr_ray.tuning.kept_files import read_report
 from acr_ray.tuning.leases import Claims
@@ -246,20 +246,7 @@ class TrialRun:
         folder, recipe = Folder(self.context.out) / TRIALS, self.trainer.recipe
         if report["status"] == TrialStatus.FINISHED:
             images = self.training
-            card = ModelCard(
-                architecture=recipe.model.architecture,
-                num_classes=len(images.class_names),
-                shape=images.shape,
-                mean=images.mean,
-                std=images.std,
-                class_names=images.class_names,
-                sigma=recipe.training.sigma,
-                dataset=recipe.data.dataset,
-                recipe=recipe.model_dump(mode="json"),
-                data_fingerprint=images.fingerprint(),
-                seed=self.context.seed,
-                code_version=__version__,
-            )
+            card = model_card(recipe, images, self.context.seed, images.fingerprint())
             report["model_sha256"] = save_checkpoint(
                 folder / self.trial_id / CHECKPOINT, self.trainer.module, card
             ).sha256

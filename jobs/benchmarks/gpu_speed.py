@@ -98,7 +98,7 @@ def _steps(recipe: Recipe, found: Findings, rounds: int) -> dict[str, object]:
     train_works.STATE.clear()
     train_works.set_up(recipe.model_dump(mode="json"), device, 64 if found.dry else 1024)
     # Long enough that a part of the draws is classified correctly, as in a real run.
-    weights = train_works.learn(2 if found.dry else train_works_steps(recipe))
+    weights = train_works.learn(2 if found.dry else warm_steps(recipe))
     active: list[int] = []
 
     def ours() -> float:
@@ -133,7 +133,7 @@ def _steps(recipe: Recipe, found: Findings, rounds: int) -> dict[str, object]:
     return values
 
 
-def train_works_steps(recipe: Recipe) -> int:
+def warm_steps(recipe: Recipe) -> int:
     """Steps of the short training before: fewer of the large network."""
     return 18 if recipe.model.architecture.startswith("cifar") else 8
 
