@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from acr_ray.settings.base import Settings
+from acr_ray.settings.own_code import OWN_NAME, is_own
 
 NAME = "gaussian, smoothadv, consistency, macer, smoothmix, catrs, stability, or your own class as module:Class"
 OWN = "module:Class"  # the tag of a user's own method in the union
-OWN_NAME = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
 Weight = Annotated[float, Field(ge=0, le=1000)]
 Radius = Annotated[float, Field(gt=0, le=1000)]
@@ -115,7 +114,7 @@ def _kind(values: Any) -> str | None:
     name = values.get("name", "gaussian") if isinstance(values, dict) else getattr(values, "name", None)
     if not isinstance(name, str):
         return None
-    return name if name in BUILT_IN else OWN if re.fullmatch(OWN_NAME, name) else None
+    return name if name in BUILT_IN else OWN if is_own(name) else None
 
 
 MethodSettings = Annotated[

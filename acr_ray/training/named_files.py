@@ -6,7 +6,6 @@ A model may be replaced at its path, a method's file edited, a folder moved: wha
 from __future__ import annotations
 
 import hashlib
-import re
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,10 +14,11 @@ from acr_ray.data import ImageSet
 from acr_ray.data.classes import places_of
 from acr_ray.models import ModelCard, load_checkpoint
 from acr_ray.settings import Recipe, UserError
-from acr_ray.settings.methods import OWN_NAME, CatrsSettings
+from acr_ray.settings.methods import CatrsSettings
+from acr_ray.settings.own_code import is_own, module_of
+from acr_ray.settings.own_source import source_hashes
 from acr_ray.settings.recipes import unusual_values
 from acr_ray.storage import Folder
-from acr_ray.training.methods.own_source import source_hashes
 from acr_ray.training.p_a_file import read_counts
 
 Contents = Mapping[str, Any]  # path → "sha256:…"; name of an own method → the hashes of its sources
@@ -47,8 +47,8 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
             contents[discard.checkpoint] = f"sha256:{discarding_model(recipe, images)[1].sha256}"
         if target is not None and target not in contents:
             contents[target] = f"sha256:{_target(target, images).sha256}"
-        if re.fullmatch(OWN_NAME, recipe.method.name) and recipe.method.name not in contents:
-            contents[recipe.method.name] = source_hashes(recipe.method.name.partition(":")[0])
+        if is_own(recipe.method.name) and recipe.method.name not in contents:
+            contents[recipe.method.name] = source_hashes(module_of(recipe.method.name))
     return contents
 
 
@@ -99,7 +99,7 @@ def check_own_source(recipe: Recipe, contents: Contents) -> None:
     expected = contents.get(recipe.method.name)
     if expected is None:
         return
-    here = source_hashes(recipe.method.name.partition(":")[0])
+    here = source_hashes(module_of(recipe.method.name))
     differing = sorted(file for file in {**expected, **here} if expected.get(file) != here.get(file))
     if differing:
         raise UserError(

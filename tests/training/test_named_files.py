@@ -9,11 +9,11 @@ import pytest
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError, load_recipe
+from acr_ray.settings.own_source import source_hashes
 from acr_ray.storage import Folder, open_run
 from acr_ray.training.errors import TrainingStopped
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.methods.own_source import source_hashes
 from acr_ray.training.named_files import check_named, check_own_source, file_hash, warnings_of
 from acr_ray.training.p_a_file import write_p_a
 from acr_ray.tuning.space import parse_space

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.options import RESULTS, add_out_option
-from acr_ray.cli.parser import Parser, number, whole
+from acr_ray.cli.parser import Parser, dataset_name, number, whole
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings.errors import UserError
@@ -31,6 +31,7 @@ def run(
     checkpoint: str | None = None,
     root: str | None = None,
     class_map: str | None = None,
+    dataset: str | None = None,
 ) -> AuditResult:
     """Derive certificates anew from the ledgers of runs, and print what they say together.
 
@@ -44,6 +45,7 @@ def run(
         redraw_seed: of the choice of these lines.
         checkpoint, root, class_map: the model, the folder of its images (digits need none) and the names of class
             folders, for ``redraw``.
+        dataset: the user's own ``module:function`` that gives the images, if the runs name it, for ``redraw``.
 
     Returns:
         The result; ``differing`` lines are no error here, but the command's exit code is 1 if there are any.
@@ -55,7 +57,7 @@ def run(
         raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
     from acr_ray.cli.drivers.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
 
-    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map) if redraw and checkpoint else None
+    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map, dataset) if redraw and checkpoint else None
     return audit(runs, options, alpha, bound, rho, redrawing)
 
 
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> None:
         checkpoint=options.checkpoint,
         root=options.root,
         class_map=options.class_map,
+        dataset=options.dataset,
     )
     if result.differing:
         raise CommandFailed(f"{result.differing} lines of the ledgers are not what the model draws: see above")
@@ -100,6 +103,8 @@ def parser() -> Parser:
     add("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
     add("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
     add("--data.class_map", dest="class_map", metavar="FILE", help="names of class folders, for --redraw")
+    own = "your own module:function, if the images come from one, for --redraw"
+    add("--dataset", type=dataset_name, metavar="NAME", help=own)
     group = parser.add_argument_group(RESULTS)
     add_out_option(group)
     group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another audit")

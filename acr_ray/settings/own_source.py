@@ -1,4 +1,4 @@
-"""What a user's own method is made of: the hashes of its file and of what that imports from the user's own files."""
+"""What a user's own code is made of: the hashes of its file and of what that imports from the user's own files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def source_hashes(module: str) -> dict[str, str]:
