@@ -20,7 +20,7 @@ from acr_ray.certification.work_items import BlockRange
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound
-from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.smoothing.rules import PLAIN
 from acr_ray.storage import Folder
 
 

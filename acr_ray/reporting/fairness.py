@@ -10,7 +10,7 @@ import numpy as np
 from acr_ray.reporting.pairing import Pairing, common_grid, pair
 from acr_ray.reporting.source import Source
 from acr_ray.smoothing.bounds import max_radius, round_down
-from acr_ray.smoothing.stopping import RADII
+from acr_ray.smoothing.rules import RADII
 
 #: What must agree between sources, as shown and as the attribute of `Source`.
 SETTINGS = (("sigma", "sigma"), ("N", "n"), ("alpha", "alpha"), ("bound", "bound"))

@@ -19,7 +19,7 @@ from acr_ray.reporting.run_facts import MOST_DRAWS, MOST_SIGMA, check_run_facts
 from acr_ray.reporting.sigma_names import is_formality
 from acr_ray.reporting.source import Source
 from acr_ray.settings.errors import UserError
-from acr_ray.smoothing.stopping import PLAIN
+from acr_ray.smoothing.rules import PLAIN
 from acr_ray.storage import Folder
 
 MOST_BYTES = 2**30  # of a file with certificates

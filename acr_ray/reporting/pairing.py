@@ -13,7 +13,7 @@ from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.source import SAME_RADIUS, Rows, Source
-from acr_ray.smoothing.stopping import RADII
+from acr_ray.smoothing.rules import RADII
 
 #: Lower edges of the p_A bins; the last bin ends at 1 and includes it.
 BIN_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)

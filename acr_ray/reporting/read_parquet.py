@@ -14,7 +14,7 @@ from acr_ray.reporting.source import ABSTAINED, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
-from acr_ray.smoothing.stopping import PLAIN, RADII
+from acr_ray.smoothing.rules import PLAIN, RADII
 from acr_ray.storage.tables import check_table_version, read_table, table_metadata
 
 MODEL = "model_sha256"  # says whether two sources are the same classifier

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.smoothing.bounds import max_radius
-from acr_ray.smoothing.stopping import PLAIN, RADII, WIDTH
+from acr_ray.smoothing.rules import PLAIN, RADII, WIDTH
 
 #: Radii closer than this are the same.
 SAME_RADIUS = 1e-9

@@ -10,7 +10,7 @@ from scipy import special
 
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound
-from acr_ray.smoothing.stopping import PLAIN, RADII, RANDOMIZED, WIDTH
+from acr_ray.smoothing.rules import PLAIN, RADII, RANDOMIZED, WIDTH
 
 BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH)
 #: Chance of its own counts below which a stored bound is taken to belong to other counts.
