@@ -159,7 +159,11 @@ def test_no_command_imports_the_private_parts_of_another():
 
 
 def test_nothing_unpickles():
-    """No pickle of a path that a user gave: not directly, and not through torch.load."""
+    """No pickle of a path that a user gave; torch.load in one place, and there without code."""
     for path in [*FILES, *(ROOT / "jobs").glob("*.py")]:
         text = path.read_text()
-        assert "torch.load(" not in text and "pickle.load" not in text, path.name
+        assert "pickle.load" not in text, path.name
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        loads = [call for call in calls if ast.unparse(call.func) == "torch.load"]
+        assert not loads or name(path) == "models/foreign.py", path.name
+        assert all("weights_only=True" in ast.unparse(call) for call in loads), path.name

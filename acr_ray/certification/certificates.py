@@ -16,7 +16,7 @@ from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY, described, par
 from acr_ray.smoothing.bounds import radius, round_down
 from acr_ray.storage import Folder
 
-KEEP_COUNTS_UP_TO = 100  # classes; the ledger has all counts anyway
+KEEP_COUNTS_UP_TO = 100  # classes in the dense column; the sparse ones have all that came up
 
 
 def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
@@ -53,6 +53,10 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
                 "p_lower": verdict.p_lower,
                 "stopping": settings.stopping,
                 "reason": verdict.reason,
+                "classes": sorted(verdict.counts),
+                "class_counts": [verdict.counts[label] for label in sorted(verdict.counts)],
+                "certificate": settings.certificate,
+                "count_second": max((k for c, k in verdict.counts.items() if c != verdict.predicted), default=0),
             }
         )
     planned = len(run.names)

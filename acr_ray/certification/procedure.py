@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing.plan import Phase, staged
+from acr_ray.smoothing.rules import Draws
 from acr_ray.smoothing.stopping import coin, rule_for
 
 Counts = dict[int, int]  # draws by class; classes that never came are absent
@@ -20,7 +22,8 @@ class Verdict:
     Attributes:
         outcome: how it ended; `Outcome.STOPPED_WRONG` only with ``stop_when_wrong``.
         predicted: the class selected by the n0 draws.
-        p_lower: lower bound on its probability, 0 if nothing is claimed.
+        p_lower: lower bound on its probability, 0 if nothing is claimed; of a two-class certificate what
+            `acr_ray.smoothing.two_class` makes of the counts, so that the radius follows from it in the same way.
         counts: of the draws behind the bound; the selection draws' if it stopped before any other.
         n: how many draws those are.
         reason: why it ended.
@@ -63,12 +66,9 @@ class CertificationProcedure:
             return Verdict(Outcome.STOPPED_WRONG, predicted, 0.0, dict(select), self._settings.n0, "wrong")
         if not looks:
             return None
-        path, total = [], 0
-        for counts in looks:
-            total += counts.get(predicted, 0)
-            path.append(total)
+        cumulative = list(accumulate(looks, lambda before, counts: added([before, counts])))
         chance = coin(self._settings.seed, image) if self._settings.bound == "randomized" else 1.0
-        judged = self.rule.judge(path, self._settings.n0, select[predicted], chance)
+        judged = self.rule.judge_draws(Draws(predicted, select, cumulative, chance))
         if not judged.stop and len(looks) < len(self.rule.looks):
             return None
         outcome = Outcome.CERTIFIED if judged.p_lower > 0.5 else Outcome.ABSTAINED

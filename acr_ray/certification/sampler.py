@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 
 from acr_ray.certification.pool import SampleRequest, SampleResult
-from acr_ray.models import ModelCard, build_model, load_state
+from acr_ray.models import ModelCard, load_state
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.compiled import compiler_problem
@@ -60,7 +60,7 @@ class Sampler:
     ) -> None:
         # One thread: with another number the last bits of a logit could differ between actors.
         torch.set_num_threads(1)
-        model = build_model(card.architecture, card.num_classes, card.shape, card.mean, card.std, seed=0)
+        model = card.build()
         load_state(model, state, "the model of this run")
         self._model, self._classes, self._arithmetic, self._sigma = model, card.num_classes, arithmetic, sigma
         self._seed, self._shape, self._run = seed, tuple(card.shape), run

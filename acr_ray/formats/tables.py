@@ -45,6 +45,10 @@ CERTIFICATES = pa.schema(
         ("p_lower", pa.float64()),
         ("stopping", pa.string()),
         ("reason", pa.string()),
+        ("classes", pa.list_(pa.int64())),  # that the draws gave, ascending,
+        ("class_counts", pa.list_(pa.int64())),  # and how often each
+        ("certificate", pa.string()),
+        ("count_second", pa.int64()),  # the most draws that another class than the selected got
     ]
 )
 

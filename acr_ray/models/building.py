@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from acr_ray.models.others import TIMM, is_own_network, own_network, timm_network
 from acr_ray.models.residual import CifarResNet, DigitsResNet
 from acr_ray.settings import UserError
 
-CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 56, 110)}
+CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 50, 56, 110)}
 OWN = ("digits_resnet", *CIFAR_DEPTHS)
 # Far beyond any real use; a damaged description must not make us build something that fills the memory.
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 64, 1024
@@ -54,7 +55,9 @@ def build_model(
     Its state has the names ``normalize.*`` and ``network.*``; these are part of the file format of checkpoints.
 
     Args:
-        architecture: one of `architectures`: ours, or a torchvision classifier by its name.
+        architecture: one of `architectures`: ours, or a torchvision classifier by its name; or ``timm:NAME``; or
+            ``module:function``, a function of the user's that returns an `nn.Module`. Its module is imported and run:
+            whoever calls this has seen to it that the user named it.
         num_classes: 2 to 100,000.
         shape: (C, H, W) of the images.
         mean, std: per channel, of inputs in [0, 1].
@@ -64,8 +67,11 @@ def build_model(
         UserError: unknown architecture, or one that images of this shape do not fit.
     """
     channels, height, width = shape
-    if architecture not in OWN and architecture not in architectures():
-        raise UserError(f"model.architecture = {architecture}: unknown; allowed: {', '.join(architectures())}")
+    if not is_named_elsewhere(architecture) and architecture not in OWN and architecture not in architectures():
+        raise UserError(
+            f"model.architecture = {architecture}: unknown; allowed: {', '.join(architectures())}; "
+            "timm:NAME; module:function"
+        )
     if not (1 <= channels <= MAX_CHANNELS and 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise UserError(f"image shape {tuple(shape)}: allowed: up to {MAX_CHANNELS} x {MAX_SIDE} x {MAX_SIDE}")
     if not 2 <= num_classes <= MAX_CLASSES:
@@ -81,7 +87,16 @@ def build_model(
     return model
 
 
+def is_named_elsewhere(architecture: str) -> bool:
+    """Return whether an architecture is no name of ours or torchvision's: ``timm:NAME`` or ``module:function``."""
+    return architecture.startswith(TIMM) or is_own_network(architecture)
+
+
 def _network(architecture: str, num_classes: int, channels: int) -> nn.Module:
+    if architecture.startswith(TIMM):
+        return timm_network(architecture, num_classes, channels)
+    if is_own_network(architecture):
+        return own_network(architecture, num_classes)
     if architecture == "digits_resnet":
         return DigitsResNet(channels, num_classes)
     if architecture in CIFAR_DEPTHS:
@@ -96,13 +111,24 @@ def _network(architecture: str, num_classes: int, channels: int) -> nn.Module:
 def _check_fit(model: nn.Module, architecture: str, num_classes: int, shape: tuple[int, int, int]) -> None:
     """One grey image through the model, in eval mode so that no statistics move."""
     model.eval()
+    own, found = is_own_network(architecture), None
     try:
         with torch.no_grad():
-            fits = tuple(model(torch.full((1, *shape), 0.5)).shape) == (1, num_classes)
-    except (RuntimeError, ValueError, AssertionError):
-        fits = False
+            answer = model(torch.full((1, *shape), 0.5))
+            found = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    except (RuntimeError, ValueError, AssertionError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+    except Exception as error:  # a user's code may fail in any way
+        if not own:
+            raise
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
     model.train()
-    if not fits:
+    if found != (1, num_classes) and is_named_elsewhere(architecture):
+        raise UserError(
+            f"model.architecture = {architecture}: gives {found} for one image of shape {shape}; "
+            f"expected logits of shape {(1, num_classes)}"
+        )
+    if found != (1, num_classes):
         ours = ", ".join(["digits_resnet (8x8)", *CIFAR_DEPTHS])
         raise UserError(
             f"model.architecture = {architecture}: does not fit images of shape {shape}; "

@@ -18,8 +18,11 @@ from acr_ray.formats.files import CHECKPOINT as SUBFOLDER
 from acr_ray.formats.files import MODEL_CARD as CARD
 from acr_ray.formats.files import MODEL_WEIGHTS as WEIGHTS
 from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, build_model
+from acr_ray.models.others import is_own_network
 from acr_ray.models.state import check_tensors, read_tensors, state_bytes
 from acr_ray.settings import UserError
+from acr_ray.settings.own_code import module_of
+from acr_ray.settings.own_source import source_hashes
 from acr_ray.storage import Folder
 
 SCHEMA_VERSION = 1
@@ -50,6 +53,7 @@ class ModelCard:
         data_fingerprint: of the training images.
         seed: of the training run.
         code_version: version of this package that wrote it.
+        sources: SHA-256 of the files behind an architecture ``module:function``, by module; else empty.
         sha256: of the bytes of ``model.safetensors``; set when saved.
         schema_version: of this description.
 
@@ -68,6 +72,7 @@ class ModelCard:
     data_fingerprint: str = ""
     seed: int = 0
     code_version: str = ""
+    sources: dict[str, str] = field(default_factory=dict, hash=False)
     sha256: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -117,14 +122,34 @@ def save_checkpoint(folder: Folder, model: nn.Module, card: ModelCard) -> ModelC
             raise ValueError(f"not the model that the card describes: {name} is not its {name.partition('.')[2]}")
     reference.load_state_dict(state | _constants(reference.state_dict()))
     content = state_bytes(reference)
-    values = dataclasses.asdict(card) | {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "schema_version": SCHEMA_VERSION,
-    }
+    sha256 = hashlib.sha256(content).hexdigest()
     folder.make_writable()
     folder.write_bytes(WEIGHTS, content)
-    folder.write_json(CARD, values)
-    return load_checkpoint(folder.uri)[1]
+    folder.write_json(CARD, card_values(dataclasses.replace(card, sha256=sha256, schema_version=SCHEMA_VERSION)))
+    return load_checkpoint(folder.uri, card.architecture)[1]
+
+
+def card_values(card: ModelCard) -> dict[str, Any]:
+    """Return a card as `CARD` holds it; without what only a model of the user's own code has, if it is none."""
+    values = dataclasses.asdict(card)
+    if not card.sources:
+        del values["sources"]
+    return values
+
+
+def hashed(model: nn.Module, card: ModelCard) -> ModelCard:
+    """Return the card with the hash of the weights, as if model and card had been saved."""
+    return dataclasses.replace(card, sha256=hashlib.sha256(state_bytes(model)).hexdigest())
+
+
+def sources_of(architecture: str) -> dict[str, str]:
+    """Return the hashes of the files behind ``module:function``; empty for every other architecture."""
+    return source_hashes(module_of(architecture)) if is_own_network(architecture) else {}
+
+
+def read_card(location: str) -> ModelCard:
+    """Return what a checkpoint is, without its weights; imports and builds nothing. Raises as `load_checkpoint`."""
+    return _read_card(_find_folder(str(location)))
 
 
 def check_readable(model: nn.Module, card: ModelCard) -> None:
@@ -137,11 +162,13 @@ def check_readable(model: nn.Module, card: ModelCard) -> None:
         save_checkpoint(Folder(aside), model, card)
 
 
-def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
+def load_checkpoint(location: str, model: str | None = None) -> tuple[nn.Module, ModelCard]:
     """The model, on the CPU in float32, eval mode, without gradients, and what it is.
 
     Args:
         location: a folder that `jobs.train` wrote, or its ``checkpoint/``; local or a URI.
+        model: the architecture, as the user names it. A folder whose architecture is code (``module:function``) is
+            opened only if the user names it, too: a folder that somebody gave must not choose what is imported.
 
     Raises:
         UserError: missing, a pickle, damaged, from a newer version, or weights that are not what the card says.
@@ -150,11 +177,12 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
     folder = _find_folder(str(location))
     card = _read_card(folder)
     source = f"{folder}/{WEIGHTS}"
+    check_named_by_user(card, model, f"{folder}/{CARD}")
     try:
-        model = card.build()
+        network = card.build()
     except UserError as error:
         raise UserError(f"{folder}/{CARD}: {error}") from None
-    state = model.state_dict()
+    state = network.state_dict()
     try:
         # What such a model takes, and room for names: a file that claims to be one cannot fill the memory.
         content = folder.read_bytes(WEIGHTS, sum(t.numel() * t.element_size() for t in state.values()) + MOST_HEADER)
@@ -170,8 +198,19 @@ def load_checkpoint(location: str) -> tuple[nn.Module, ModelCard]:
             raise UserError(f"{source}: {name} holds values that are not finite (did the training diverge?)")
         if name.startswith("normalize.") and not torch.allclose(tensor, state[name], rtol=DRIFT, atol=0):
             raise UserError(f"{source}: {name} differs from what {CARD} says")
-    model.load_state_dict(tensors | _constants(state))
-    return model.eval().requires_grad_(False), card
+    network.load_state_dict(tensors | _constants(state))
+    return network.eval().requires_grad_(False), card
+
+
+def check_named_by_user(card: ModelCard, model: str | None, source: str) -> None:
+    """Raise UserError if a card names code that the user has not named, or another network than the user has."""
+    if model is None and is_own_network(card.architecture):
+        raise UserError(
+            f"{source}: its network is code of yours, {card.architecture}; it is imported only if you name it, too: "
+            f"--model {card.architecture}"
+        )
+    if model is not None and model != card.architecture:
+        raise UserError(f"{source}: its network is {card.architecture}, not --model {model}")
 
 
 def _constants(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -190,7 +229,10 @@ def _find_folder(location: str) -> Folder:
 def _place_of_card(folder: Folder, location: str) -> Folder:
     if folder.is_file(""):
         if location.lower().endswith(PICKLE_ENDINGS):
-            raise UserError(f"CHECKPOINT {location}: is a pickle; refused, not run (allowed: a folder with {CARD})")
+            raise UserError(
+                f"CHECKPOINT {location}: is a pickle; refused, not run (allowed: a folder with {CARD}, as "
+                "import makes of it)"
+            )
         raise UserError(f"CHECKPOINT {location}: is a file; allowed: the folder that holds {CARD} and {WEIGHTS}")
     for place in (folder, folder / SUBFOLDER):
         if place.is_file(CARD):

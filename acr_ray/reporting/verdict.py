@@ -21,7 +21,7 @@ def verdict(comparison: Comparison, unfair: str = "") -> str:
 def _same_model(c: Comparison) -> str:
     if not c.same_model:
         return ""
-    return "Both are certificates of the same weights: only draws and stopping differ, and no image got worse."
+    return "Both are certificates of the same weights: the classifier is the same, and no image got worse."
 
 
 def _grid(c: Comparison) -> str:

@@ -51,6 +51,11 @@ class CertifySettings(Settings):
         description="width: stop when n draws could not raise the radius by more; none: 0.012 sigma",
     )
     stop_when_wrong: bool = Field(False, description="draw no more for an image whose selected class is not its label")
+    certificate: Literal["one-class", "two-class"] = Field(
+        "one-class",
+        description="one-class: the field's radius, of p_A alone; two-class: of p_A and the runner-up's p, which is "
+        "larger",
+    )
     bound: Literal["clopper-pearson", "randomized"] = Field(
         "clopper-pearson", description="randomized: Clopper-Pearson with a seeded coin for ties, a little tighter"
     )
@@ -63,7 +68,8 @@ class CertifySettings(Settings):
 
     def identity(self) -> dict[str, object]:
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
-        usual = {"size": None, "resize": "default", "crop": True}  # as runs were before these fields came
+        # As runs were before these fields came.
+        usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
         left_out = {"radii", "root", "class_map", "tolerance", *(k for k, v in usual.items() if getattr(self, k) == v)}
         deciding = {k: v for k, v in self.flat().items() if k not in left_out}
         stops_by: dict[str, dict[str, object]] = {
@@ -98,6 +104,12 @@ class CertifySettings(Settings):
             raise ValueError(f"radii = {self.radii}: must be increasing numbers >= 0")
         if self.stopping != "fixed" and self.bound != "clopper-pearson":
             raise ValueError(f"bound = {self.bound}: belongs to stopping fixed; {self.stopping} has a bound of its own")
+        if self.certificate == "two-class" and self.stopping == "width":
+            raise ValueError("certificate = two-class: not with stopping width; allowed: stopping fixed, radii")
+        if self.certificate == "two-class" and self.bound != "clopper-pearson":
+            raise ValueError(
+                f"bound = {self.bound}: belongs to one-class; certificate two-class has a bound of its own"
+            )
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
             raise ValueError("max_images, every and image_list exclude each other")
         if self.dtype == "tf32" and self.device == "cpu":

@@ -57,7 +57,10 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """Which network."""
 
-    architecture: str = Field(description="digits_resnet, cifar_resnet20, cifar_resnet110, or a torchvision classifier")
+    architecture: str = Field(
+        description="digits_resnet, cifar_resnet20, cifar_resnet110, a torchvision classifier, timm:NAME, or your own "
+        "module:function"
+    )
 
 
 class TrainingSettings(Settings):

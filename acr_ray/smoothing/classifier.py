@@ -13,6 +13,7 @@ from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_sigma, checked_whole
 from acr_ray.smoothing.plan import Phase, phases
+from acr_ray.smoothing.rules import ONE_CLASS_KIND
 
 
 class SmoothedClassifier:
@@ -64,13 +65,24 @@ class SmoothedClassifier:
         return self.engine.count(image, name, self.seed, phase, 0, phase.blocks)
 
     def certify(
-        self, image: Tensor | NDArray, *, n0: int = 100, n: int = 100_000, alpha: float = 0.001, name: str = "image"
+        self,
+        image: Tensor | NDArray,
+        *,
+        n0: int = 100,
+        n: int = 100_000,
+        alpha: float = 0.001,
+        name: str = "image",
+        certificate: str = ONE_CLASS_KIND,
     ) -> Certificate:
-        """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha."""
+        """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha.
+
+        Args:
+            certificate: ``one-class``, the field's, or ``two-class``, whose radius is larger; see `decide.certify`.
+        """
         n0, n, alpha = checked_whole("n0", n0), checked_whole("n", n), checked_alpha(alpha)
         select, estimate = phases(n0, n, self.block)
         counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
-        return certify(counts0, counts, self.engine.sigma, alpha)
+        return certify(counts0, counts, self.engine.sigma, alpha, certificate)
 
     def predict(self, image: Tensor | NDArray, *, n: int = 1000, alpha: float = 0.001, name: str = "image") -> int:
         """The smoothed classifier's class, or -1 (abstain); another class with probability at most alpha."""

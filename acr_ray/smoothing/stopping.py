@@ -1,15 +1,12 @@
-"""Stopping rules: how many draws an image needs, and a lower bound that holds whenever they end.
+"""Stopping rules: how many draws an image needs, and a lower bound that holds whenever they end. numpy and scipy only.
 
-numpy and scipy only. A rule sees how many of the first ``looks[i]`` estimation draws gave the selected class, for
-each look so far, and says whether to go on. Selection draws are independent of estimation draws and may steer a rule
-(what to try for, where to give up, where to spend alpha); they never enter a bound.
+What a rule is says `acr_ray.smoothing.rules`; the two-class ones are in `acr_ray.smoothing.two_class_rules`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,70 +18,19 @@ from acr_ray.settings.seeds import derive_seed
 from acr_ray.smoothing import width
 from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
 from acr_ray.smoothing.futility import count_at, give_up_scores
+from acr_ray.smoothing.rules import GO_ON, PLAIN, RADII, RANDOMIZED, WIDTH, Judgement, Rule, geometric_looks
 from acr_ray.smoothing.spending import boundary
+from acr_ray.smoothing.two_class_rules import TwoClassFixedRule, TwoClassRadiiRule
 
-PLAIN, RANDOMIZED = "clopper-pearson", "clopper-pearson-randomized"
-RADII, WIDTH = "sequential-radii/1", "clopper-pearson-split/1"
 MOST_LOOKS = 110
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a rule says at a look.
-
-    Attributes:
-        stop: no more draws for this image.
-        p_lower: lower bound on p_A of the selected class, > 1/2, wrong with probability at most alpha; 0.0 where
-            nothing is claimed, and while going on.
-        reason: "" while going on, else why it stops: "n" (all draws), "decided" (all that is asked for is certified),
-            "futile" (more draws would hardly certify more), "width" (nor raise the radius by the tolerance).
-    """
-
-    stop: bool
-    p_lower: float = 0.0
-    reason: str = ""
-
-
-_GO_ON = Judgement(False)
-
-
-class Rule:
-    """A stopping rule.
-
-    Attributes:
-        name: of its bound, with a version; the certificates' column ``bound``.
-        looks: cumulative estimation draws at which it looks, increasing; the last is n.
-    """
-
-    name: str
-    looks: tuple[int, ...]
-
-    def judge(self, path: Sequence[int], n0: int, count0: int, coin: float = 1.0) -> Judgement:
-        """The judgement at look ``len(path) - 1``.
-
-        Args:
-            path: ``path[i]`` of the first ``looks[i]`` estimation draws gave the selected class; at least one look.
-            n0, count0: selection draws, and how many of them gave the selected class.
-            coin: uniform in [0, 1) for a randomised bound, see `coin`; others ignore it. 1.0: not randomised.
-        """
-        raise NotImplementedError
-
-    def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """The same for many images at all looks, with a coin of 1.0.
-
-        Args:
-            paths: whole paths, (M, K).
-            n0, counts0: selection draws, and the counts in them, (M,).
-
-        Returns:
-            where the rule would stop, bool (M, K), True at the last look; and what may be claimed after each look
-            whoever stops there, float64 (M, K), non-decreasing along K.
-        """
-        raise NotImplementedError
 
 
 def rule_for(settings: CertifySettings) -> Rule:
     """The rule of a run."""
+    if settings.certificate == "two-class":
+        if settings.stopping == "radii":
+            return _two_class_radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha)
+        return TwoClassFixedRule(settings.n, settings.alpha)
     if settings.stopping == "radii":
         return _radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha)
     if settings.stopping == "width":
@@ -174,7 +120,7 @@ class RadiiRule(Rule):
             return Judgement(True, p_lower, "n")
         if path[-1] + count0 < self._give_up(n0)[looks - 1, claimed]:
             return Judgement(True, p_lower, "futile")
-        return _GO_ON
+        return GO_ON
 
     def judge_all(self, paths: ArrayLike, n0: int, counts0: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         paths = np.asarray(paths)
@@ -233,7 +179,7 @@ class WidthRule(Rule):
         elif count + count0 < self._hopeless(n0)[looks - 1] and not np.any(np.asarray(path) >= some[:looks]):
             reason = "futile"
         else:
-            return _GO_ON
+            return GO_ON
         p = float(lower_bound(path, self.looks[:looks], shares[:looks]).max())
         return Judgement(True, p if p > 0.5 else 0.0, reason)
 
@@ -247,15 +193,6 @@ class WidthRule(Rule):
         stop |= (p <= 0.5) & (paths + counts0[:, None] < self._hopeless(n0))
         stop[:, -1] = True
         return stop, np.where(p > 0.5, p, 0.0)
-
-
-def geometric_looks(n: int, first: int, ratio: float) -> tuple[int, ...]:
-    """Looks from ``first`` to ``n``, each about ``ratio`` times the one before."""
-    found, at = [], float(min(first, n))
-    while at * math.sqrt(ratio) < n:
-        found.append(round(at))
-        at = max(at * ratio, round(at) + 1.0)
-    return (*found, n)
 
 
 def claim_at(r: float, sigma: float) -> float:
@@ -289,3 +226,9 @@ def _radii_rule(radii: tuple[float, ...], sigma: float, n: int, alpha: float) ->
 @lru_cache(maxsize=8)
 def _width_rule(n: int, alpha: float, sigma: float, tolerance: float) -> WidthRule:
     return WidthRule(geometric_looks(n, 100, 1.35), alpha, sigma, tolerance)
+
+
+@lru_cache(maxsize=8)
+def _two_class_radii_rule(radii: tuple[float, ...], sigma: float, n: int, alpha: float) -> TwoClassRadiiRule:
+    claims = [p for p in (claim_at(r, sigma) for r in radii) if p <= lower_bound(n, n, alpha / 2)]
+    return TwoClassRadiiRule(claims or [claim_at(0.0, sigma)], geometric_looks(n, 50, 1.25), alpha)

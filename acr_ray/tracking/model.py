@@ -15,7 +15,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from acr_ray import __version__
 from acr_ray.formats.files import CHECKPOINT
-from acr_ray.models import ModelCard, load_checkpoint
+from acr_ray.models import ModelCard, read_card
 from acr_ray.storage import Folder
 
 
@@ -29,7 +29,7 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
         folder.mkdir()
         for name in files:
             (folder / name).write_bytes(checkpoint.read_bytes(name))
-        _, card = load_checkpoint(str(folder))
+        card = read_card(str(folder))
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *card.shape))]),
             outputs=Schema(

@@ -12,7 +12,8 @@ from typing import Any
 
 from acr_ray.data import ImageSet
 from acr_ray.data.classes import places_of
-from acr_ray.models import ModelCard, load_checkpoint
+from acr_ray.models import ModelCard, load_checkpoint, read_card
+from acr_ray.models.checkpoint import sources_of
 from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.methods import CatrsSettings
 from acr_ray.settings.own_code import is_own, module_of
@@ -50,6 +51,8 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
             contents[init] = f"sha256:{initial_model(recipe, images)[1].sha256}"
         if is_own(recipe.method.name) and recipe.method.name not in contents:
             contents[recipe.method.name] = source_hashes(module_of(recipe.method.name))
+        if sources := sources_of(recipe.model.architecture):
+            contents[recipe.model.architecture] = sources
     return contents
 
 
@@ -76,7 +79,9 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
     path = recipe.discard.checkpoint
     assert path is not None  # called only for a recipe that discards by a model
     option = f"discard.checkpoint {path}"
-    model, card = load_checkpoint(path)
+    # The recipe names the user's own network; the checkpoint may be one of it.
+    same = read_card(path).architecture == recipe.model.architecture
+    model, card = load_checkpoint(path, recipe.model.architecture if same else None)
     if card.num_classes != len(images.class_names):
         raise UserError(f"{option}: has {card.num_classes} classes, the data {len(images.class_names)}")
     places_of(images.class_names, card.class_names, option)
@@ -91,17 +96,18 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
 
 
 def check_own_source(recipe: Recipe, contents: Contents) -> None:
-    """Raise UserError if this process has another source of a user's own method than the driver."""
-    expected = contents.get(recipe.method.name)
-    if expected is None:
-        return
-    here = source_hashes(module_of(recipe.method.name))
-    differing = sorted(file for file in {**expected, **here} if expected.get(file) != here.get(file))
-    if differing:
-        raise UserError(
-            f"method.name = {recipe.method.name}: {differing[0]} is another file on worker {socket.gethostname()} than "
-            "where the job was started; give all nodes the same (ray job submit --working-dir .)"
-        )
+    """Raise UserError if this process has another source of a user's own method or network than the driver."""
+    for field, name in (("method.name", recipe.method.name), ("model.architecture", recipe.model.architecture)):
+        expected = contents.get(name)
+        if expected is None:
+            continue
+        here = source_hashes(module_of(name))
+        differing = sorted(file for file in {**expected, **here} if expected.get(file) != here.get(file))
+        if differing:
+            raise UserError(
+                f"{field} = {name}: {differing[0]} is another file on worker {socket.gethostname()} than "
+                "where the job was started; give all nodes the same (ray job submit --working-dir .)"
+            )
 
 
 def file_hash(path: str) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from acr_ray import __version__
 from acr_ray.data import ImageSet
 from acr_ray.models import ModelCard, build_model
+from acr_ray.models.checkpoint import sources_of
 from acr_ray.settings import Recipe, derive_seed
 from acr_ray.smoothing.arithmetic import use_float32
 from acr_ray.training.group import Group
@@ -112,6 +113,7 @@ def model_card(recipe: Recipe, images: ImageSet, seed: int, fingerprint: str) ->
         data_fingerprint=fingerprint,
         seed=seed,
         code_version=__version__,
+        sources=sources_of(recipe.model.architecture),
     )
 
 

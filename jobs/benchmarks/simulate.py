@@ -30,7 +30,8 @@ from acr_ray.reporting.report import default_radii
 from acr_ray.settings import CertifySettings
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
-from acr_ray.smoothing.stopping import Rule, claim_at, rule_for
+from acr_ray.smoothing.rules import Rule
+from acr_ray.smoothing.stopping import claim_at, rule_for
 from jobs.benchmarks.figures import figure
 
 N0 = 100

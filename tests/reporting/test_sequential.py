@@ -14,7 +14,8 @@ from acr_ray.reporting.summary import summary
 from acr_ray.settings import CertifySettings
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
-from acr_ray.smoothing.stopping import RADII, RANDOMIZED, WIDTH, rule_for
+from acr_ray.smoothing.rules import RADII, RANDOMIZED, WIDTH
+from acr_ray.smoothing.stopping import rule_for
 from jobs.benchmarks.simulate import simulate
 from tests.reporting.making import certificates
 

@@ -10,8 +10,9 @@ from scipy import special, stats
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing import futility, width
 from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
+from acr_ray.smoothing.rules import geometric_looks
 from acr_ray.smoothing.spending import boundary
-from acr_ray.smoothing.stopping import FixedRule, RadiiRule, claim_at, coin, geometric_looks, rule_for
+from acr_ray.smoothing.stopping import FixedRule, RadiiRule, claim_at, coin, rule_for
 from tests.smoothing.crossing import crossing
 
 SIGMA = 0.25

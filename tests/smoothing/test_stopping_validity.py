@@ -7,8 +7,9 @@ from scipy import optimize, stats
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing import width
 from acr_ray.smoothing.bounds import lower_bound, randomized_lower_bound
+from acr_ray.smoothing.rules import geometric_looks
 from acr_ray.smoothing.spending import boundary
-from acr_ray.smoothing.stopping import RadiiRule, claim_at, geometric_looks, rule_for
+from acr_ray.smoothing.stopping import RadiiRule, claim_at, rule_for
 from tests.smoothing.crossing import crossing
 
 P = (0.5, 0.6, 0.8, 0.95, 0.999)

@@ -35,6 +35,7 @@ OPTIONS = {
         "n0": "n0",
         "n": "n",
         "alpha": "alpha",
+        "certificate": "certificate",
         "bound": "bound",
         "radii": "radii",
         "seed": "seed",

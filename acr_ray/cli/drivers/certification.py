@@ -147,6 +147,9 @@ def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before
     if settings.sigma != card.sigma:
         print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
     rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
-    print(f"certify {chosen}, n0 {settings.n0}, n {settings.n}{rule}, alpha {settings.alpha}, in {out}", flush=True)
+    kind = "" if settings.certificate == "one-class" else f", {settings.certificate} certificates"
+    print(
+        f"certify {chosen}, n0 {settings.n0}, n {settings.n}{rule}{kind}, alpha {settings.alpha}, in {out}", flush=True
+    )
     if before:
         print(f"resuming: {before:,} noise draws are in the ledger", flush=True)
