@@ -14,6 +14,7 @@ from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, open_run
 from acr_ray.storage.run_record import find_run
@@ -32,6 +33,7 @@ class Redrawing:
         checkpoint: the model.
         root: folder of the images; None: they come with the package.
         class_map: file with the names of class folders.
+        choices: which network it is, if the checkpoint does not say.
     """
 
     lines: int
@@ -39,6 +41,7 @@ class Redrawing:
     checkpoint: str
     root: str | None
     class_map: str | None
+    choices: ImportChoices
 
 
 def audit(
@@ -97,7 +100,7 @@ def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
     """Draw lines of a run again and print how they compare. Returns how many differ."""
     from acr_ray.cli.drivers.redraw import drawer  # loads torch, which an audit alone needs not
 
-    draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map)
+    draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map, redrawing.choices)
     compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in compared:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"

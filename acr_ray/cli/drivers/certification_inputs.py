@@ -11,10 +11,13 @@ from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.recipe_inputs import open_data
-from acr_ray.data import ImageSet, select
+from acr_ray.data import ImageSet, open_images, select
 from acr_ray.data.choosing import describe_choice
 from acr_ray.models import ModelCard
+from acr_ray.models.checkpoint import sources_of
+from acr_ray.models.importing import ImagesInfo
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.settings.base import digest
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
 
 
@@ -44,12 +47,9 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
         UserError: settings, images and model do not fit each other.
     """
     values = {"sigma": card.sigma, "dataset": card.dataset, "device": device, **changes}
-    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
-    if settings.root is None and settings.dataset != "digits":
-        # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
-        trained_on = card.data_root
-        hint = f"; the checkpoint was trained on images in {trained_on}" if trained_on else ""
-        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+    settings = _settings(values)
+    # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
+    _check_root(settings, f"; the checkpoint was trained on images in {card.data_root}" if card.data_root else "")
     whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
     choice: dict[str, Any] = {
         "max_images": settings.max_images,
@@ -72,10 +72,35 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
     return CertificationInputs(settings, images, chosen)
 
 
+def images_info(changes: Mapping[str, Any]) -> ImagesInfo:
+    """Return what a file of weights must fit: the images that the user chose. Raises UserError if none are chosen."""
+    if not changes.get("dataset"):
+        raise UserError("--dataset: missing; a file of weights does not say which images it is for")
+    settings = _settings({**changes, "sigma": changes.get("sigma") or 1.0})  # no matter here; the file may say it
+    _check_root(settings)
+    return info_of(open_images(settings.dataset, settings.root, settings.split, settings.class_map))
+
+
+def info_of(images: ImageSet) -> ImagesInfo:
+    """Return what a model must know of its images."""
+    return ImagesInfo(images.dataset, images.shape, images.class_names, images.mean, images.std)
+
+
+def _settings(values: Mapping[str, Any]) -> CertifySettings:
+    return CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+
+
+def _check_root(settings: CertifySettings, hint: str = "") -> None:
+    if settings.root is None and settings.dataset != "digits":
+        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+
+
 def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, model: nn.Module) -> RunPlan:
     """Make the plan of a run, with its arithmetic in words."""
     norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
     arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
+    if card.sources:  # the user's own code is as much of the classifier as its weights are
+        arithmetic += f", {card.architecture} of sources {digest(sources_of(card.architecture))[:16]}"
     return RunPlan(
         settings=settings,
         names=images.names,

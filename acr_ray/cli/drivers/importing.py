@@ -1,0 +1,74 @@
+"""An import: weights that other code wrote to a model folder of ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from acr_ray import __version__
+from acr_ray.cli.drivers.certification_inputs import info_of
+from acr_ray.cli.drivers.recipe_inputs import open_data
+from acr_ray.cli.results import ImportResult
+from acr_ray.cli.session import RunOptions
+from acr_ray.data.cifar10 import CLASSES, MEAN, SHAPE, STD
+from acr_ray.formats.files import CHECKPOINT, SUMMARY
+from acr_ray.models import save_checkpoint
+from acr_ray.models.importing import ImagesInfo, model_of, read_weights
+from acr_ray.settings import UserError
+from acr_ray.settings.documents import read_text
+from acr_ray.settings.imports import ImportChoices
+from acr_ray.storage import open_run
+from acr_ray.storage.run_record import find_run
+
+SCHEMA_VERSION = 1
+OWNED = (CHECKPOINT, SUMMARY)
+MOST_BYTES = 64 * 2**20  # of a list of class names
+
+
+def import_model(
+    checkpoint: str,
+    options: RunOptions,
+    dataset: str,
+    choices: ImportChoices,
+    root: str | None,
+    class_map: str | None,
+    class_names: str | None,
+    split: str,
+) -> ImportResult:
+    """Write weights as a model folder of ours; see `acr_ray.cli.commands.import_.run`."""
+    out = options.folder()
+    weights = read_weights(checkpoint, choices)  # before the images: what is refused needs none
+    info = _info(dataset, root, class_map, split)
+    if class_names is not None:
+        info = replace(info, class_names=_read_names(class_names))
+    found = model_of(weights, choices, info)
+    identity = {"model_sha256": f"sha256:{found.card.sha256}", "architecture": found.card.architecture}
+    identity |= {"dataset": dataset, "sigma": found.card.sigma, "mean": found.card.mean, "std": found.card.std}
+    find_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
+    open_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
+    card = save_checkpoint(out / CHECKPOINT, found.model, found.card)
+    summary = {"schema_version": SCHEMA_VERSION, "imported": checkpoint, "remarks": list(found.remarks)}
+    summary |= {"architecture": card.architecture, "dataset": card.dataset, "sigma": card.sigma}
+    summary |= {"classes": card.num_classes, "mean": list(card.mean), "std": list(card.std)}
+    summary |= {"model_sha256": card.sha256, "code_version": __version__}
+    out.write_json(SUMMARY, summary)
+    for line in found.remarks:
+        print(line)
+    print(f"imported: {out}/{CHECKPOINT}, SHA-256 {card.sha256[:16]}…", flush=True)
+    return ImportResult(out, summary)
+
+
+def _info(dataset: str, root: str | None, class_map: str | None, split: str) -> ImagesInfo:
+    if dataset == "cifar10" and root is None and class_map is None:  # known without its images
+        return ImagesInfo(dataset, SHAPE, CLASSES, MEAN, STD)
+    return info_of(open_data(dataset, root, split, class_map))
+
+
+def _read_names(path: str) -> tuple[str, ...]:
+    try:
+        lines = read_text(path, MOST_BYTES).splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--class-names {path}: cannot be read ({error})") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise UserError(f"--class-names {path}: needs a name a line, at least two, each once")
+    return names
