@@ -56,6 +56,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
                 "classes": sorted(verdict.counts),
                 "class_counts": [verdict.counts[label] for label in sorted(verdict.counts)],
                 "certificate": settings.certificate,
+                "count_second": max((k for c, k in verdict.counts.items() if c != verdict.predicted), default=0),
             }
         )
     planned = len(run.names)

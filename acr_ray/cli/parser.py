@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from acr_ray.settings.base import Settings, field_of, parse, range_text, type_text
+from acr_ray.settings.datasets import ALLOWED, check_dataset
 from acr_ray.settings.errors import UserError
 
 
@@ -105,6 +106,14 @@ def whole(low: int, high: int = 2**63 - 1) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+def dataset_name(text: str) -> str:
+    """An argparse type: the name of a data set."""
+    try:
+        return check_dataset(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}; allowed: {ALLOWED}") from None
 
 
 def number(low: float, high: float = 1e12, *, below: float | None = None) -> Callable[[str], float]:

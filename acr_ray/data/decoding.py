@@ -54,9 +54,31 @@ def decoded_image(content: bytes, where: object) -> Image.Image:
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(f"{where}: broken image file ({len(content):,} bytes of no known kind of image)") from None
+        raise UserError(
+            f"{where}: broken image file ({len(content):,} bytes of no known kind of image); remove or replace it"
+        ) from None
     except Exception as error:  # a damaged file can raise nearly anything from a decoder
-        raise UserError(f"{where}: broken image file ({type(error).__name__}: {str(error)[:200]})") from None
+        raise UserError(
+            f"{where}: broken image file ({type(error).__name__}: {str(error)[:200]}); remove or replace it"
+        ) from None
+
+
+def as_rgb(image: Image.Image, where: object) -> Image.Image:
+    """An image that a user's code has opened, as `decoded_image` reads files.
+
+    Raises:
+        UserError: its pixels have no one reading as colours, or are damaged.
+    """
+    try:
+        return (
+            image
+            if image.mode == "RGB" and not image.getexif()
+            else _upright(_in_rgb(image, where), _orientation(image))
+        )
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything from a decoder
+        raise UserError(f"{where}: broken image ({type(error).__name__}: {str(error)[:200]})") from None
 
 
 def _in_rgb(image: Image.Image, where: object) -> Image.Image:

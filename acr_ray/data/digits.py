@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from acr_ray.data.arrays import in_memory
 from acr_ray.data.image_set import MemorySet
+from acr_ray.settings.image_options import ImageOptions
 
 TEST_SIZE = 500
 # Of the 1,297 training digits in [0, 1]: one grey channel.
@@ -28,7 +30,7 @@ def split_items(labels: np.ndarray, test_size: int = TEST_SIZE) -> tuple[np.ndar
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
-def open_digits(split: str) -> MemorySet:
+def open_digits(root: str | None, split: str, options: ImageOptions) -> MemorySet:
     """1,297 training or 500 test digits, shape (1, 8, 8); pixels 0 to 16, scaled to [0, 1].
 
     The training view is the evaluation view: a mirrored digit is no digit, and a shift by one of 8 pixels cuts
@@ -39,8 +41,9 @@ def open_digits(split: str) -> MemorySet:
     raw = load_digits()
     train, test = split_items(raw.target)
     rows = train if split == "train" else test
-    return MemorySet(
+    return in_memory(
         raw.images[rows, None].astype(np.uint8),
+        options,
         dataset="digits",
         split=split,
         labels=raw.target[rows],

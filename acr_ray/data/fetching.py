@@ -65,6 +65,21 @@ def fetched(root: str, wanted: tuple[str, ...]) -> str:
         raise UserError(f"--data.root {root}: cannot be fetched ({error})") from error
 
 
+def local_root(root: str, wanted: tuple[str, ...] = ()) -> str:
+    """Where a data set can be read here: the root itself, or what `fetched` has made of a URI.
+
+    Args:
+        root: a path or a URI.
+        wanted: as for `fetched`; none: all that lies there, or the file itself.
+    """
+    if not is_remote(root):
+        return root
+    if wanted:
+        return fetched(root, wanted)
+    above, _, name = root.rstrip("/").rpartition("/")
+    return f"{fetched(above, (name,))}/{name}"
+
+
 def _store(uri: str) -> tuple[fs.FileSystem, str]:
     return fs.FileSystem.from_uri(uri)
 

@@ -1,4 +1,4 @@
-"""ImageNet in a few large files: for disks and file systems on which a million small ones are slow.
+"""Class folders in a few large files: for disks and file systems on which a million small ones are slow.
 
 ``DIR/train/`` and ``DIR/test/`` each hold ``images.bin`` (the encoded images one after another), ``offsets.npy``
 (int64, one more than images) and ``pack.json`` (names, labels, sizes of the original files); the last is written last.
@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from acr_ray.data.decoded_set import DecodedSet
 from acr_ray.data.decoding import MOST_BYTES, decoded_image
-from acr_ray.data.image_set import ImageSet
-from acr_ray.data.imagenet import MEAN, SIZE, STD, ImageFolders, image_functions
+from acr_ray.data.folders import ImageFolders, settings_of
 from acr_ray.settings import UserError
 from acr_ray.settings.documents import check, check_version, decoded, parse_json, read_file, regular_size
+from acr_ray.settings.image_options import ImageOptions
 from acr_ray.storage.inside import check_names
 
 SCHEMA = 1
@@ -129,16 +130,27 @@ def write_pack(
             out.rmdir()  # does nothing where there is something in it
 
 
-class PackedImages(ImageFolders):
+class PackedImages(DecodedSet):
     """`ImageFolders` out of a pack, memory mapped: processes on one machine share what they have read.
+
+    Args:
+        root: what holds the pack.
+        split: ``train`` or ``test``.
+        dataset: ``imagenet`` or ``folder``.
+        options: the user's.
 
     Raises:
         UserError: the pack is damaged; names the file.
     """
 
-    def __init__(self, root: str, split: str, size: int = SIZE) -> None:
-        image_functions()  # here, for the processes that will read images as well
-        self._folder, self._size = Path(root).expanduser() / split, size
+    def __init__(
+        self,
+        root: str,
+        split: str,
+        dataset: str = "imagenet",
+        options: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        self._folder = Path(root).expanduser() / split
         where = f"{self._folder}/{ABOUT}"
         try:
             values = parse_json(decoded(read_file(self._folder / ABOUT, MOST_ABOUT), where), where)
@@ -158,17 +170,7 @@ class PackedImages(ImageFolders):
             raise UserError(f"{where}: labels: a label is {labels.max()}; there are {len(about.class_names)} classes")
         self._bytes: np.memmap | None = None
         self._all_names = about.names  # of the full split, for messages
-        ImageSet.__init__(
-            self,
-            dataset="imagenet",
-            split=split,
-            labels=labels,
-            names=about.names,
-            class_names=about.class_names,
-            shape=(3, size, size),
-            mean=MEAN,
-            std=STD,
-        )
+        super().__init__(**settings_of(dataset, options, split, labels, about.names, about.class_names))
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}  # loader processes map the file themselves
@@ -177,13 +179,17 @@ class PackedImages(ImageFolders):
         if self._bytes is None:
             self._bytes = np.memmap(self._folder / BINARY, dtype=np.uint8, mode="r")
         content = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
-        return decoded_image(content, f"{self._folder}/{BINARY}: image {row} ({self._all_names[row]})")
+        return decoded_image(content, self._where(row))
+
+    def _where(self, row: int) -> str:
+        return f"{self._folder}/{BINARY}: image {row} ({self._all_names[row]})"
 
     def _content(self) -> bytes:
         """As of the folders that were packed, where the files are as they were."""
         found = hashlib.sha256(np.array([self._sizes[i] for i in self.idx], dtype="<i8").tobytes())
         if self._side is not None:
             found.update(f"side {self._side} quality {self._quality}".encode())
+        found.update(self._framing.identity)
         return found.digest()
 
 

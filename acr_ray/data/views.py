@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,3 +53,19 @@ def random_resized_crop(height: int, width: int, seed: int) -> tuple[int, int, i
     w = min(width, round(height * ASPECT[1]))
     h = min(height, round(width / ASPECT[0]))
     return (height - h) // 2, (width - w) // 2, h, w, mirrored
+
+
+def flip(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The images (B, C, H, W), each mirrored in half of the cases, by its own seed."""
+    found = images.copy()
+    mirrored = uniforms(seeds, 1)[:, 0] < 0.5
+    found[mirrored] = found[mirrored, :, :, ::-1]
+    return found
+
+
+#: What a training view does to evaluation views; ``resized_crop`` begins with the whole image instead.
+OF_SQUARES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray] | None] = {
+    "none": None,
+    "flip": flip,
+    "crop_flip": crop_and_flip,
+}

@@ -48,6 +48,7 @@ CERTIFICATES = pa.schema(
         ("classes", pa.list_(pa.int64())),  # that the draws gave, ascending,
         ("class_counts", pa.list_(pa.int64())),  # and how often each
         ("certificate", pa.string()),
+        ("count_second", pa.int64()),  # the most draws that another class than the selected got
     ]
 )
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from acr_ray.reporting.pairing import Pairing, common_grid, pair
-from acr_ray.reporting.source import Source
+from acr_ray.reporting.source import GRIDS, Source
 from acr_ray.smoothing.bounds import max_radius, round_down
-from acr_ray.smoothing.rules import RADII
 
 #: What must agree between sources, as shown and as the attribute of `Source`.
-SETTINGS = (("sigma", "sigma"), ("N", "n"), ("alpha", "alpha"), ("bound", "bound"))
+SETTINGS = (("sigma", "sigma"), ("N", "n"), ("alpha", "alpha"), ("certificate", "certificate"), ("bound", "bound"))
 #: Budgets that papers of the field use; tried to explain radii above the ceiling.
 _USUAL_N = (10_000, 100_000, 1_000_000)
 _USUAL_ALPHA = (0.001, 0.01, 0.05)
@@ -96,7 +95,7 @@ def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
         if len(by_value) > 1:
             listed = "; ".join(f"{_shown(value)} in {', '.join(names)}" for value, names in by_value.items())
             lower = "; ACR of radii stopping is a lower value, compare certified accuracy at its radii"
-            explanation = lower if attribute == "bound" and RADII in by_value else ""
+            explanation = lower if attribute == "bound" and (set(GRIDS) & set(by_value)) else ""
             warnings.append((f"{shown} differs: {listed}{explanation}", frozenset(range(len(sources)))))
     return warnings
 

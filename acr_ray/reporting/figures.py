@@ -110,8 +110,8 @@ def budget_figure(report: Report) -> Figure:
     """ACR as a function of N at each source's alpha; dashed if N exceeds the draws that were made."""
     figure, axes = _axes("N, noise draws an image", "ACR", "ACR depends on the budget")
     for k, source in enumerate(report.sources):
-        if source.sequential:
-            axes.plot([], [], **_line(k, source) | {"label": f"{_label(source)}: stopped early, not derived"})
+        if not source.derivable:
+            axes.plot([], [], **_line(k, source) | {"label": f"{_label(source)}: not derived"})
             continue
         acrs = acr_by_budget(source.distribution, source.sigma, BUDGETS, [source.alpha])[0]
         made = np.array(BUDGETS) <= source.n

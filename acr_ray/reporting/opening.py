@@ -13,7 +13,7 @@ from acr_ray.certification.run_plan import RunPlan, holds_run
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, SUMMARY
 from acr_ray.formats.tables import parquet_bytes
 from acr_ray.reporting.read_ecdf import read_ecdf
-from acr_ray.reporting.read_parquet import read_certificates
+from acr_ray.reporting.read_parquet import has_second_counts, read_certificates
 from acr_ray.reporting.read_tsv import read_tsv
 from acr_ray.reporting.run_facts import MOST_DRAWS, MOST_SIGMA, check_run_facts
 from acr_ray.reporting.sigma_names import is_formality
@@ -154,16 +154,19 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
             raise UserError(f"{location}: there is no such file or folder")
         for name in CERTIFICATE_FILES:
             if folder.is_file(name):
-                return folder.read_bytes(name, MOST_BYTES), f"{location.rstrip('/')}/{name}", _run_summary(folder)
+                content, summary = folder.read_bytes(name, MOST_BYTES), _run_summary(folder)
+                if name == CERTIFICATES and holds_run(folder) and not has_second_counts(content):
+                    content = _from_ledger(folder, location)  # written before certificates kept the runner-up's count
+                return content, f"{location.rstrip('/')}/{name}", summary
         if holds_run(folder):
-            return _unfinished(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
+            return _from_ledger(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
         held = ", ".join(folder.names()[:6]) or "nothing"
     except OSError as error:
         raise UserError(f"{location}: cannot be read ({error})") from error
     raise UserError(f"{location}: holds no {' or '.join(CERTIFICATE_FILES)}, but {held}")
 
 
-def _unfinished(folder: Folder, location: str) -> bytes:
+def _from_ledger(folder: Folder, location: str) -> bytes:
     """Return what a run's ledger holds so far, as the certificates file that it would leave now."""
     plan = RunPlan.load(folder)
     _, store = plan.open(folder)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.intervals import mean_interval
-from acr_ray.reporting.source import SAME_RADIUS, Rows, Source
-from acr_ray.smoothing.rules import RADII
+from acr_ray.reporting.source import GRIDS, SAME_RADIUS, Rows, Source
 
 #: Lower edges of the p_A bins; the last bin ends at 1 and includes it.
 BIN_EDGES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
@@ -197,7 +196,7 @@ def _classes(label: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray
 
 def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
     """Return the radii at which both say whether they certify, ascending; ``None`` if both say it everywhere."""
-    grids = [s.grid for s in (a, b) if s.bound == RADII]
+    grids = [s.grid for s in (a, b) if s.bound in GRIDS]
     if not grids:
         return None
     return tuple(r for r in grids[0] if all(any(abs(r - other) < SAME_RADIUS for other in g) for g in grids[1:]))
@@ -220,7 +219,7 @@ def common_budget(sources: Sequence[Source]) -> tuple[int, float] | None:
 
     ``None`` if all have the same budget. Sources that stopped early count for none: nothing can be derived of them.
     """
-    derivable = [s for s in sources if not s.sequential]
+    derivable = [s for s in sources if s.derivable]
     if len({(s.n, s.alpha) for s in derivable}) < 2:
         return None
     return min(s.n for s in derivable), max(s.alpha for s in derivable)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.run_facts import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, check_run_facts
-from acr_ray.reporting.source import ABSTAINED, Rows, Source
+from acr_ray.reporting.source import ABSTAINED, GRIDS, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
-from acr_ray.smoothing.rules import PLAIN, RADII
+from acr_ray.smoothing.rules import PLAIN, TWO_CLASS
+from acr_ray.smoothing.two_class import two_class_p_lower
 from acr_ray.storage.tables import check_table_version, read_table, table_metadata
 
 MODEL = "model_sha256"  # says whether two sources are the same classifier
@@ -27,6 +29,7 @@ COLUMNS = {
     "alpha": "number",
     "bound": "text",
 }
+SECOND = "count_second"  # what two-class radii need; files older than it lack it
 P_LOWER = "p_lower"  # the stored bound; Clopper-Pearson's can be derived if a file lacks it
 
 
@@ -57,10 +60,14 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     _check_unique(table["image"], columns["idx"], where)
 
     n, count_top, count_label = columns["n"], columns["count_top"], columns["count_label"]
+    count_second = _count_second(table, n, count_top, bound, where)
     if P_LOWER in table.column_names:
         p_lower = table[P_LOWER].to_numpy()
-        check_bounds(p_lower, certified, count_top, n, alpha, bound, where)
-    if bound == PLAIN:
+        check_bounds(p_lower, certified, count_top, n, alpha, bound, where, count_second)
+    if bound == TWO_CLASS and count_second is not None:
+        p_lower = two_class_p_lower(count_top, count_second, n, alpha)
+        radii = np.where(certified, radius(p_lower, sigma), 0.0)
+    elif bound == PLAIN:
         radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
     else:
         radii = radius(p_lower, sigma)
@@ -83,6 +90,8 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         image=table["image"].combine_chunks(),
         selected=columns["predicted"],
         count_top=count_top,
+        count_second=count_second,
+        stopped=wrong if wrong.any() else None,
     )
     return Source(
         name,
@@ -97,9 +106,17 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         partial=bool(summary.get("incomplete")),
         notes=notes(bound, n, wrong, _grid(facts)),
         bound=bound,
-        grid=_reached(_grid(facts), radii) if bound == RADII else (),
+        grid=_reached(_grid(facts), radii) if bound in GRIDS else (),
         model=_model(table),
     )
+
+
+def has_second_counts(content: bytes) -> bool:
+    """Return whether a file holds the runner-up's counts; of a broken one True: its reader will say what is wrong."""
+    try:
+        return SECOND in pq.read_schema(pa.BufferReader(content)).names
+    except (pa.ArrowException, OSError, ValueError):
+        return True
 
 
 def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float) -> np.ndarray:
@@ -108,6 +125,20 @@ def derived_radius(count: np.ndarray, n: np.ndarray, sigma: float, alpha: float)
     base = int(n.max(initial=0)) + 1
     key, back = np.unique(n * base + count, return_inverse=True)
     return radius(lower_bound(key % base, key // base, alpha), sigma)[back]
+
+
+def _count_second(table: pa.Table, n: np.ndarray, count_top: np.ndarray, bound: str, where: str) -> np.ndarray | None:
+    """Return the most draws of each image that another class than the selected got; None if the file lacks it."""
+    if SECOND not in table.column_names:
+        if bound == TWO_CLASS:
+            raise UserError(f"{where}: bound is {bound}, but column {SECOND} is missing")
+        return None
+    second = table[SECOND].to_numpy()
+    fits = (second >= 0) & (second <= n - count_top)
+    if not fits.all():
+        row = int(np.argmin(fits))
+        raise UserError(f"{where} row {row}: {SECOND} is {second[row]}, must lie in [0, n - count_top]")
+    return second
 
 
 def _planned_draws(facts: dict, n: np.ndarray) -> int:
@@ -134,7 +165,7 @@ def _model(table: pa.Table) -> str:
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    optional, repeated = {P_LOWER: "number", MODEL: "text"}, ("outcome", "bound", MODEL)
+    optional, repeated = {P_LOWER: "number", MODEL: "text", SECOND: "whole"}, ("outcome", "bound", MODEL)
     table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
     check_table_version(table, CERTIFICATES_VERSION, where)
     summary = table_metadata(table, SUMMARY, where)

@@ -9,12 +9,14 @@ from acr_ray.reporting import metrics
 from acr_ray.reporting.budget import at_budget
 from acr_ray.reporting.fairness import SETTINGS, Warnings, find_warnings, pair_all, stored_above_ceiling
 from acr_ray.reporting.intervals import mean_interval
+from acr_ray.reporting.kinds import KindNumbers, OrderTurned, both_kinds, order_turns
 from acr_ray.reporting.pairing import Comparison, Pairing, common_budget, compare
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
 from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import round_down
+from acr_ray.smoothing.rules import ONE_CLASS_KIND
 
 CONSTANT = "constant class"
 
@@ -32,6 +34,8 @@ class Row:
             sources that stopped early, of which none can be derived.
         lower_at: whether each certified accuracy is a lower value.
         abstained: share without a certified class; ``None`` if unknown.
+        certificate: the kind of its certificates, ``one-class`` or ``two-class``.
+        kinds: its numbers under each kind that its counts can say; empty if it holds no images.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Row:
     acr_is_lower: bool = False
     lower_at: tuple[bool, ...] = ()
     acr_between: tuple[float, float] | None = None
+    certificate: str = ONE_CLASS_KIND
+    kinds: tuple[KindNumbers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Report:
         common_budget: the ``(n, alpha)`` at which ``common_acr`` holds; ``None`` if all sources agree.
         comparisons: each other source against the baseline of its sigma; what cannot be paired is absent.
         verdicts: plain language, one a comparison.
+        turned: pairs whose order by ACR depends on the kind of certificate.
     """
 
     sources: tuple[Source, ...]
@@ -77,6 +84,7 @@ class Report:
     grouped_warnings: Warnings
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
+    turned: tuple[OrderTurned, ...] = ()
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
@@ -133,6 +141,7 @@ def build_report(
         grouped_warnings=warnings,
         comparisons=comparisons,
         verdicts=tuple(verdict(c, _unfair(sources, c)) for c in comparisons),
+        turned=order_turns(sources, pairings),
     )
 
 
@@ -164,7 +173,7 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
         alpha=source.alpha,
         acr=metrics.acr(source),
         acr_interval=None if held is None else mean_interval(held.counted_radius),
-        common_acr=None if common is None or source.sequential else _derived(source, common),
+        common_acr=None if common is None or not source.derivable else _derived(source, common),
         certified_accuracy=tuple(metrics.certified_accuracy(source, radii)),
         hard_share=metrics.hard_share(source),
         abstained=metrics.abstained_share(source),
@@ -173,6 +182,8 @@ def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | Non
         acr_is_lower=source.acr_is_lower,
         lower_at=tuple(source.is_lower_at(r) for r in radii),
         acr_between=None if source.between is None else _between(source),
+        certificate=source.certificate,
+        kinds=both_kinds(source, radii),
     )
 
 

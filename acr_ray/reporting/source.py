@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.smoothing.bounds import max_radius
-from acr_ray.smoothing.rules import PLAIN, RADII, WIDTH
+from acr_ray.smoothing.rules import ONE_CLASS_KIND, PLAIN, RADII, TWO_CLASS_RADII, WIDTH, certificate_kind
 
 #: Radii closer than this are the same.
 SAME_RADIUS = 1e-9
+#: Bounds of runs that ask for some radii only.
+GRIDS = (RADII, TWO_CLASS_RADII)
 #: ``predicted`` of an image on which the classifier abstained.
 ABSTAINED = -1
 
@@ -33,6 +35,8 @@ class Rows:
         image: stable names of the images, a pyarrow string array; ``None`` if the source has none.
         selected: class that the selection draws chose, int64, certified or not; ``None`` if unknown.
         count_top: how many of ``draws`` gave ``selected``, int64; ``None`` if unknown.
+        count_second: the most of ``draws`` that any other class got, int64; ``None`` if unknown.
+        stopped: whether it ended with its selection draws, so that ``draws`` are those, bool; ``None``: none did.
     """
 
     idx: NDArray[np.int64]
@@ -45,6 +49,8 @@ class Rows:
     image: Any = None
     selected: NDArray[np.int64] | None = None
     count_top: NDArray[np.int64] | None = None
+    count_second: NDArray[np.int64] | None = None
+    stopped: NDArray[np.bool_] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -106,7 +112,17 @@ class Source:
         The share of a class among such draws is a biased estimate of its probability, so nothing may be derived from
         it as if n had been fixed: no ACR at another budget.
         """
-        return self.bound in (RADII, WIDTH)
+        return self.bound in (RADII, WIDTH, TWO_CLASS_RADII)
+
+    @property
+    def certificate(self) -> str:
+        """The kind of its certificates: ``one-class`` or ``two-class``."""
+        return certificate_kind(self.bound)
+
+    @property
+    def derivable(self) -> bool:
+        """Whether one-class numbers at other budgets may be derived from its p_A and stand beside its own."""
+        return not self.sequential and self.certificate == ONE_CLASS_KIND
 
     @property
     def acr_is_lower(self) -> bool:
@@ -115,7 +131,7 @@ class Source:
 
     def is_lower_at(self, radius: float) -> bool:
         """Return whether certified accuracy at ``radius`` is a lower value: off the grid of a run's radii."""
-        return self.bound == RADII and not any(abs(radius - r) < SAME_RADIUS for r in self.grid)
+        return self.bound in GRIDS and not any(abs(radius - r) < SAME_RADIUS for r in self.grid)
 
     @property
     def images(self) -> int | None:

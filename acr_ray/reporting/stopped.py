@@ -10,9 +10,19 @@ from scipy import special
 
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound
-from acr_ray.smoothing.rules import PLAIN, RADII, RANDOMIZED, WIDTH
+from acr_ray.smoothing.rules import (
+    PLAIN,
+    RADII,
+    RANDOMIZED,
+    TWO_CLASS,
+    TWO_CLASS_KIND,
+    TWO_CLASS_RADII,
+    WIDTH,
+    certificate_kind,
+)
+from acr_ray.smoothing.two_class import two_class_p_lower
 
-BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH)
+BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH, TWO_CLASS, TWO_CLASS_RADII)
 #: Chance of its own counts below which a stored bound is taken to belong to other counts.
 _IMPOSSIBLE = 1e-12
 _AGREES = 1e-9
@@ -26,6 +36,7 @@ def check_bounds(
     alpha: float,
     bound: str,
     where: str,
+    count_second: NDArray[np.int64] | None = None,
 ) -> None:
     """Compare stored lower bounds with the counts beside them, as far as the bound allows.
 
@@ -33,10 +44,13 @@ def check_bounds(
     - ``clopper-pearson``: equal to what the counts give, within 1e-9;
     - its randomised form: between the Clopper-Pearson bounds of ``count`` and ``count + 1``;
     - sequential bounds hold from an earlier look on, so they may lie above the final share ``count / n``; refused is
-      only what the counts all but exclude (chance below 1e-12 were p_A the bound).
+      only what the counts all but exclude (chance below 1e-12 were p_A the bound);
+    - ``two-class``: equal to what both counts give, within 1e-9. Its sequential form is a bound on no single share:
+      of it only the first line is checked.
 
     Args:
         p_lower, certified, count, n: one entry an image.
+        count_second: the most draws of another class; needed for ``two-class``.
 
     Raises:
         UserError: names the file, the row and the values.
@@ -52,7 +66,10 @@ def check_bounds(
         most = least if bound == PLAIN else lower_bound(np.minimum(count + 1, n), n, alpha)
         fits = (p_lower >= least - _AGREES) & (p_lower <= most + _AGREES)
         rules.append((~certified | fits, f"but {bound} of its counts is {{least:.9f}}"))
-    else:
+    elif bound == TWO_CLASS and count_second is not None:
+        given = two_class_p_lower(count, count_second, n, alpha)
+        rules.append((~certified | (np.abs(p_lower - given) <= _AGREES), f"which {bound} of its counts does not give"))
+    elif bound != TWO_CLASS_RADII:
         # P[X <= count], X ~ Binomial(n, p_lower), and 1 if all agree.
         chance = np.where(count == n, 1.0, special.betainc(np.maximum(n - count, 1), count + 1, 1 - p_lower))
         rules.append((~certified | (chance >= _IMPOSSIBLE), "which its own counts exclude"))
@@ -76,7 +93,12 @@ def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequ
     sentences = []
     drawn = n[~wrong]
     between = f"{drawn.min()} to {drawn.max()} draws an image" if drawn.size else "no estimation draws"
-    if bound == RADII:
+    if certificate_kind(bound) == TWO_CLASS_KIND:
+        sentences.append(
+            "two-class certificates: radii also use the runner-up's count, so they are larger than the field's"
+            " one-class radii and not comparable with them"
+        )
+    if bound in (RADII, TWO_CLASS_RADII):
         asked = f" ({', '.join(f'{r:g}' for r in grid)})" if grid else ""
         sentences.append(
             f"stopped once the answers at its radii{asked} were known, after {between}: certified accuracy there is"
@@ -90,7 +112,7 @@ def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequ
         )
     elif drawn.size and drawn.min() != drawn.max():
         sentences.append(f"the number of draws differs between images ({drawn.min()} to {drawn.max()})")
-    if bound in (RADII, WIDTH):
+    if bound in (RADII, WIDTH, TWO_CLASS_RADII):
         sentences.append(
             "p_A is estimated from draws that ended by what they showed, which biases it a little: no ACR at another"
             " N or alpha is derived from it"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from acr_ray.formats.metrics import Metric, number_text
+from acr_ray.reporting.kinds import KindNumbers, OrderTurned
 from acr_ray.reporting.pairing import Comparison
 from acr_ray.reporting.report import Report, Row
 
@@ -21,6 +22,7 @@ def summary(report: Report) -> dict[str, Any]:
         "common_budget": _budget_json(report.common_budget),
         "sources": [_as_json(row, report.radii) for row in report.rows],
         "constant": None if report.constant is None else _as_json(report.constant, report.radii),
+        "order_by_certificate": [_turned_json(turned) for turned in report.turned],
         "comparisons": [_comparison_json(c, v) for c, v in zip(report.comparisons, report.verdicts, strict=True)],
     }
 
@@ -29,7 +31,8 @@ def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
     """Return the numbers of a certification's own ``summary.json``, by the names of the contract."""
     everything = _as_json(row, radii)
     wanted = (Metric.ACR, "acr_is_lower", Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.ABSTAINED, "images")
-    return {str(key): everything[key] for key in wanted}
+    kinds = ("certificate", "certificates")
+    return {str(key): everything[key] for key in (*wanted, *kinds)}
 
 
 def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
@@ -49,8 +52,33 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "certified_accuracy_is_lower": [number_text(r) for r, low in zip(radii, row.lower_at, strict=True) if low],
         "hard_share": row.hard_share,
         "abstained": row.abstained,
+        "certificate": row.certificate,
+        "certificates": {kind.kind: _kind_json(kind, radii) for kind in row.kinds},
         "warnings": list(row.warnings),
         "notes": list(row.notes),
+    }
+
+
+def _kind_json(kind: KindNumbers, radii: Sequence[float]) -> dict[str, Any]:
+    shares = zip(radii, kind.certified_accuracy, strict=True)
+    return {
+        "derived": not kind.own,
+        "acr": kind.acr,
+        "acr_interval": list(kind.acr_interval),
+        "certified_accuracy": {number_text(r): share for r, share in shares},
+        "abstained": kind.abstained,
+    }
+
+
+def _turned_json(turned: OrderTurned) -> dict[str, Any]:
+    return {
+        "ahead_one_class": turned.one,
+        "ahead_two_class": turned.other,
+        "images": turned.images,
+        "acr_one_class": list(turned.one_class),
+        "acr_two_class": list(turned.two_class),
+        "shown": list(turned.shown),
+        "verdict": str(turned),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 
 from acr_ray.formats.metrics import Metric, MetricKey, number_text
 from acr_ray.reporting.report import Report, Row
@@ -69,17 +70,52 @@ def cells(row: Row, common_budget: tuple[int, float] | None) -> list[str]:
 
 def comparison_table(report: Report) -> str:
     """Return the table as monospaced plain text, one line a method, warnings below."""
-    lines = [header(report), *(cells(row, report.common_budget) for row in report.all_rows)]
+    text = _aligned([header(report), *(cells(row, report.common_budget) for row in report.all_rows)], 1)
+    text += [certificates_told(report)]
+    text += [f"{LOWER_TOLD}: {', '.join(_one_line(n) for n in lower_names(report))}"] * bool(lower_names(report))
+    if both := kinds_cells(report):
+        text += ["", "The same draws under both kinds of certificates:", *_aligned([kinds_header(report), *both], 2)]
+    text += [str(turned) for turned in report.turned]
+    text += [f"warning: {_one_line(w)}" for w in report.warnings]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def _aligned(lines: Sequence[Sequence[str]], words: int) -> list[str]:
+    """Return a table with its titles underlined; the first columns, ``words`` of them, are set to the left."""
     lines = [[_one_line(cell) for cell in line] for line in lines]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     text = [
-        "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(c.ljust(w) if k < words else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     ]
     text.insert(1, "  ".join("-" * w for w in widths))
-    text += [f"{LOWER_TOLD}: {', '.join(_one_line(n) for n in lower_names(report))}"] * bool(lower_names(report))
-    text += [f"warning: {_one_line(w)}" for w in report.warnings]
-    return "\n".join(line.rstrip() for line in text)
+    return text
+
+
+def kinds_header(report: Report) -> list[str]:
+    """Return the titles of the table of both kinds of certificates."""
+    accuracy = [f"r = {radius_text(r)} (%)" for r in report.radii]
+    return ["method", "certificate", "ACR", "abstained (%)", *accuracy]
+
+
+def kinds_cells(report: Report) -> list[list[str]]:
+    """Return its lines as text: each source whose counts say both kinds under each of them."""
+    return [
+        [row.shown_name, kind.kind, acr_text(kind.acr), percent_text(kind.abstained)]
+        + [percent_text(share) for share in kind.certified_accuracy]
+        for row in report.rows
+        if len(row.kinds) > 1
+        for kind in row.kinds
+    ]
+
+
+def certificates_told(report: Report) -> str:
+    """Return the kind of certificates that the main table shows."""
+    kinds = sorted({row.certificate for row in report.rows})
+    if len(kinds) == 1:
+        return f"Certificates: {kinds[0]}."
+    each = (f"{kind} in {', '.join(row.name for row in report.rows if row.certificate == kind)}" for kind in kinds)
+    return f"Certificates: {'; '.join(each)}: not comparable."
 
 
 def lower_names(report: Report) -> list[str]:
@@ -93,10 +129,16 @@ def markdown_table(report: Report) -> str:
     lines = [[markdown_text(c) for c in line] for line in shown]
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     text = ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
-    text += ["", "Certified accuracy at each radius; ACR rounded down."]
+    text += ["", f"Certified accuracy at each radius; ACR rounded down. {markdown_text(certificates_told(report))}"]
     if lower_names(report):
         text[-1] += f" {LOWER_TOLD}: {', '.join(map(markdown_text, lower_names(report)))}."
-    for title, sentences in (("Verdict", _named_verdicts(report)), ("Warnings", report.warnings)):
+    if both := kinds_cells(report):
+        told = [[markdown_text(c) for c in line] for line in (kinds_header(report), *both)]
+        rule = ["---", "---"] + ["---:"] * (len(told[0]) - 2)
+        text += ["", "The same draws under both kinds of certificates:", ""]
+        text += ["| " + " | ".join(line) + " |" for line in (told[0], rule, *told[1:])]
+    verdicts = [*_named_verdicts(report), *map(str, report.turned)]
+    for title, sentences in (("Verdict", verdicts), ("Warnings", report.warnings)):
         if sentences:
             text += ["", f"**{title}**", "", *(f"- {markdown_text(s)}" for s in sentences)]
     return "\n".join(text) + "\n"
@@ -111,6 +153,7 @@ def latex_table(report: Report) -> str:
     shown = (cells(row, report.common_budget) for row in report.all_rows)
     lines += [" & ".join(latex_text(c) for c in line) + r" \\" for line in shown]
     lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"% {_one_line(certificates_told(report))}"]
     lines += [f"% warning: {_one_line(w)}" for w in report.warnings]
     return "\n".join(lines) + "\n"
 
@@ -121,13 +164,14 @@ def csv_table(report: Report) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     fixed: tuple[str, ...] = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
     fixed += ("acr_low", "acr_high", "hard_share")
-    writer.writerow([*fixed, *(MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)])
+    radii = (MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)
+    writer.writerow([*fixed, *radii, "certificate"])
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
         incomplete = int(row.shown_name != row.name)
         writer.writerow(
             [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
-            + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy]
+            + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy, row.certificate]
         )
     return stream.getvalue()
 

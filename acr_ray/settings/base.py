@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
@@ -12,6 +13,13 @@ from pydantic.fields import FieldInfo
 
 from acr_ray.settings.documents import parse_json
 from acr_ray.settings.errors import UserError
+
+
+@dataclass(frozen=True)
+class Words:
+    """A field's type in a user's words, beside the type in its annotation."""
+
+    text: str
 
 
 class Settings(BaseModel):
@@ -111,7 +119,8 @@ def is_number(info: FieldInfo) -> bool:
 
 def type_text(info: FieldInfo) -> str:
     """Return a field's type in a user's words, e.g. ``number``, ``whole number``, ``l2|linf``."""
-    return _type_text(info.annotation)
+    words = next((entry.text for entry in info.metadata if isinstance(entry, Words)), None)
+    return _type_text(info.annotation) if words is None else words
 
 
 def _type_text(kind: Any) -> str:

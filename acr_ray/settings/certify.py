@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from acr_ray.settings.base import Settings, digest
+from acr_ray.settings.image_options import CROP_TEXT, RESIZE_TEXT, SIZE_TEXT, ImageOptions, Resize, Size
 from acr_ray.settings.recipe import Dataset
 
 MOST_RADIUS, MOST_RADII = 1000.0, 200  # far beyond what sigma 100 certifies; a bound is computed for each
@@ -29,6 +30,9 @@ class CertifySettings(Settings):
     dataset: Dataset = Field(description="images to certify; the checkpoint's data set if not given")
     root: str | None = Field(None, description="folder of the data set")
     class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
+    size: Size | None = Field(None, description=f"{SIZE_TEXT}; the checkpoint's if not given")
+    resize: Resize = Field("default", description=RESIZE_TEXT)
+    crop: bool = Field(True, description=CROP_TEXT)
     split: Literal["train", "test"] = Field("test", description="split to certify; ImageNet's val/ is test")
     max_images: int | None = Field(
         None, ge=1, le=10**9, description="only K images: a random choice, the same in every run"
@@ -64,15 +68,20 @@ class CertifySettings(Settings):
 
     def identity(self) -> dict[str, object]:
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
-        free = ("radii", "root", "class_map", "tolerance", "certificate")
-        deciding = {k: v for k, v in self.flat().items() if k not in free}
-        if self.certificate != "one-class":  # absent where it is the only kind that version 0.1 knew
-            deciding["certificate"] = self.certificate
+        # As runs were before these fields came.
+        usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
+        left_out = {"radii", "root", "class_map", "tolerance", *(k for k, v in usual.items() if getattr(self, k) == v)}
+        deciding = {k: v for k, v in self.flat().items() if k not in left_out}
         stops_by: dict[str, dict[str, object]] = {
             "radii": {"radii": self.radii},
             "width": {"tolerance": self.radius_tolerance},
         }
         return deciding | stops_by.get(self.stopping, {})
+
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images become what the network sees."""
+        return ImageOptions(self.size, self.resize, self.crop)
 
     @property
     def radius_tolerance(self) -> float:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from acr_ray.settings.base import Settings, digest
+from acr_ray.settings.base import Settings, Words, digest, field_of
+from acr_ray.settings.datasets import DATASETS, OWN_DATASET, check_dataset, needs_root, source_of
 from acr_ray.settings.errors import UserError
+from acr_ray.settings.image_options import (
+    CROP_TEXT,
+    RESIZE_TEXT,
+    SIZE_TEXT,
+    Augmentation,
+    ImageOptions,
+    Resize,
+    Size,
+)
 from acr_ray.settings.methods import GaussianSettings, MethodSettings
 
-Dataset = Literal["digits", "cifar10", "imagenet"]
-DATASETS = get_args(Dataset)
+Dataset = Annotated[str, AfterValidator(check_dataset), Words("|".join((*DATASETS, OWN_DATASET)))]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -22,10 +31,27 @@ class DataSettings(Settings):
 
     dataset: Dataset = Field(description="digits is embedded; the others are read from data.root")
     root: str | None = Field(
-        None, description="folder that holds cifar-10-batches-py, or train/ and val/ class folders"
+        None,
+        description="what docs/data.md says: cifar-10-batches-py, train/ and val/ class folders, a Parquet file, …",
     )
     class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
+    size: Size | None = Field(None, description=SIZE_TEXT)
+    resize: Resize = Field("default", description=RESIZE_TEXT)
+    crop: bool = Field(True, description=CROP_TEXT)
+    augmentation: Augmentation = Field(
+        "default",
+        description="of the training view; default: crop_flip for CIFAR, resized_crop for folders, none for others",
+    )
+    mean: tuple[float, ...] = Field(
+        (), description="per channel, inputs in [0, 1]; empty: the data set's own, or what its training split gives"
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="likewise")
+
+    @property
+    def options(self) -> ImageOptions:
+        """How images become what the network sees."""
+        return ImageOptions(self.size, self.resize, self.crop, self.augmentation, self.mean, self.std)
 
 
 class ModelSettings(Settings):
@@ -115,6 +141,8 @@ class AttackSettings(Settings):
 
 # Fields without a say in the trained weights; what the class map says is in the data's hash.
 NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")
+# Fields that came later: at their defaults a run is what it was before there were any.
+LATER = ("data.size", "data.resize", "data.crop", "data.augmentation", "data.mean", "data.std")
 # Fields that are paths or URIs.
 PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file", "method.target")
 
@@ -154,9 +182,12 @@ class Recipe(Settings):
                 user's own method ``{name: {file: "sha256:…"}}``.
         """
         known = contents or {}
-        deciding = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING}
+        deciding = {k: v for k, v in self.flat().items() if k not in NOT_DECIDING and not self._as_before(k, v)}
         deciding |= {k: known[v] for k, v in deciding.items() if k in PATHS and v in known}
         return deciding | {f"method.source {file}": sha for file, sha in known.get(self.method.name, {}).items()}
+
+    def _as_before(self, dotted: str, value: Any) -> bool:
+        return dotted in LATER and bool(value == field_of(self, dotted).default)
 
     def with_absolute_paths(self) -> Self:
         """Return the same, with local paths made absolute: workers have another working directory."""
@@ -195,6 +226,8 @@ class Recipe(Settings):
             yield "method.deferred = True: waits for the first of training.milestones, and there are none"
         if t.warmup_epochs >= t.epochs:
             yield f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
+        if len(self.data.mean) != len(self.data.std):
+            yield f"data.mean = {self.data.mean}, data.std = {self.data.std}: give both, one pair a channel"
         if list(t.milestones) != sorted(set(t.milestones)) or any(e < 1 for e in t.milestones):
             yield f"training.milestones = {t.milestones}: must be increasing epochs >= 1"
 
@@ -227,7 +260,8 @@ class Recipe(Settings):
                 "trained; allowed: the checkpoint of a trained model (--discard.checkpoint DIR), a p_A file "
                 "(--discard.p_a_file FILE), a later training.e_t, or --discard.enabled false"
             )
-        if self.data.dataset != "digits" and self.data.root is None:
+        if needs_root(self.data.dataset) and self.data.root is None:
             raise UserError(
-                f"{self.name}: data.root = none: {self.data.dataset} is read from a folder (--data.root PATH)"
+                f"{self.name}: data.root = none: {self.data.dataset} is read from a folder (--data.root PATH): "
+                f"{source_of(self.data.dataset).root}"
             )

@@ -80,7 +80,7 @@ def _train(config: WorkerConfig, channel: ControlChannel) -> WorkerResult:
     # Rank 0's answer is what reaches the driver, so all learn of the first one's problem; a file might reach nobody.
     if text := shared_text(group, node_problem(channel.out, CONTROL) or ""):
         return WorkerResult(problem=Problem(kind=ProblemKind.USER, text=text))
-    images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    images = open_images(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map, recipe.data.options)
     if images.fingerprint() != config.fingerprint:
         raise UserError(f"data.root {recipe.data.root}: worker {group.rank} sees other data there than the driver")
     check_own_source(recipe, config.contents)

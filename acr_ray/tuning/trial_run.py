@@ -105,7 +105,13 @@ class SearchContext:
 
     def images(self) -> tuple[ImageSet, ImageSet]:
         """(trained on, validated on). Raises UserError if other images lie here than the driver saw."""
-        images = open_images(self.recipe.data.dataset, self.recipe.data.root, "train", self.recipe.data.class_map)
+        images = open_images(
+            self.recipe.data.dataset,
+            self.recipe.data.root,
+            "train",
+            self.recipe.data.class_map,
+            self.recipe.data.options,
+        )
         if images.fingerprint() != self.fingerprint:
             raise UserError(f"data.root {self.recipe.data.root}: a trial sees other data there than the driver")
         return held_out(images, self.validation, self.seed)

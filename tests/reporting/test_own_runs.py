@@ -29,6 +29,7 @@ def table(images: int = 60) -> pa.Table:
             | {"image": f"digits/test/{i}", "idx": 4 * i, "label": label, "predicted": top, "seed": 0, "n": N}
             | {"outcome": "certified" if bound > 0.5 else "abstained", "n0": 100}
             | {"count_top": int(counts[top]), "count_label": int(counts[label]), "counts": counts.tolist()}
+            | {"count_second": int(np.delete(counts, top).max())}
             | {"sigma": SIGMA, "alpha": ALPHA, "bound": "clopper-pearson", "dtype": "float32", "block": 500}
             | {"model_sha256": "m", "settings_sha256": "s", "seconds": 0.25}
             | {"p_lower": bound if bound > 0.5 else 0.0, "stopping": "fixed", "reason": "n"}

@@ -80,7 +80,7 @@ def test_digits_differ_in_the_three_parts_only():
         ("attack.epsilon", "0", ["attack.epsilon", "> 0"]),
         ("attack.norm", "l7", ["attack.norm", "l2|linf"]),
         ("reweigh.alpha", "1", ["reweigh.alpha", "between 0 and 1"]),
-        ("data.dataset", "mnist", ["data.dataset", "digits|cifar10|imagenet"]),
+        ("data.dataset", "mnits", ["data.dataset", "digits|cifar10|imagenet"]),
         ("training.epoch", "3", ["training.epoch", "training.epochs"]),
         ("nothing.at_all", "3", ["nothing.at_all", "training.sigma"]),
     ],

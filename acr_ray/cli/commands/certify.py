@@ -24,6 +24,9 @@ OPTIONS = {
         "dataset": "dataset",
         "root": "data.root",
         "class_map": "data.class_map",
+        "size": "data.size",
+        "resize": "data.resize",
+        "crop": "data.crop",
         "split": "split",
         "max_images": "max-images",
         "every": "every",
@@ -45,6 +48,8 @@ OPTIONS = {
     },
     "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},
 }
+#: Settings whose option takes no value.
+FLAGS = ("stop_when_wrong", "compile")
 
 
 def run(
@@ -110,9 +115,7 @@ def parser() -> Parser:
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
     titles = {field: title for title, fields in OPTIONS.items() for field in fields}
     names = {field: option for fields in OPTIONS.values() for field, option in fields.items()}
-    parser.add_settings(
-        CertifySettings, names, defaults, flags=("stop_when_wrong", "compile"), groups=titles.__getitem__
-    )
+    parser.add_settings(CertifySettings, names, defaults, flags=FLAGS, groups=titles.__getitem__)
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
         "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"

@@ -15,7 +15,7 @@ from acr_ray import __version__
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.options import CLUSTER, RESULTS, add_tracking_options
-from acr_ray.cli.parser import Parser, number, whole
+from acr_ray.cli.parser import Parser, dataset_name, number, whole
 from acr_ray.cli.ray_session import connect
 from acr_ray.cli.results import DoctorResult
 from acr_ray.formats.files import SUMMARY
@@ -23,7 +23,7 @@ from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
-from acr_ray.settings.recipe import DATASETS, absolute_path
+from acr_ray.settings.recipe import absolute_path
 from acr_ray.storage import Folder, check_own, own
 from acr_ray.tracking import default_uri, quieten
 from acr_ray.training.workers import Workers
@@ -115,7 +115,7 @@ def parser() -> Parser:
     parser = Parser(prog=command_line("doctor"), usage=usage, description=__doc__)
     add = parser.add_argument_group("the run to come").add_argument
     add("--storage", metavar="DIR", help="folder for results, to be seen by all nodes (--out of other commands)")
-    add("--dataset", choices=DATASETS, help="look for these images on every node")
+    add("--dataset", type=dataset_name, metavar="NAME", help="look for these images on every node")
     add("--data.root", dest="root", type=absolute_path, metavar="PATH", help="where they are: a path or a URI")
     add("--split", choices=("train", "test"), default="train", help="[default: train]")
     add("--workers", type=whole(1), default=1, metavar="N", help="DDP workers [default: 1]")

@@ -11,12 +11,11 @@ from typing import TypeVar
 
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.options import add_result_options
-from acr_ray.cli.parser import Parser
+from acr_ray.cli.parser import Parser, dataset_name
 from acr_ray.cli.results import ReportResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import SUMMARY
 from acr_ray.settings.errors import UserError
-from acr_ray.settings.recipe import DATASETS
 
 LAYOUTS = ("comparison", "paper", "ablation")  # as acr_ray.reporting.paper has them; that would load matplotlib
 
@@ -133,7 +132,12 @@ def parser() -> Parser:
     )
     add("--layout", choices=LAYOUTS, default="comparison", help="of table.md and table.tex [default: comparison]")
     add("--formats", type=_words, default=("png",), metavar="F,F", help="of figures: png, svg, pdf [default: png]")
-    add("--dataset", choices=DATASETS, help="of thumbnails [default: what a certify folder among the sources says]")
+    add(
+        "--dataset",
+        type=dataset_name,
+        metavar="NAME",
+        help="of thumbnails [default: what a certify folder among the sources says]",
+    )
     add("--data.root", dest="root", metavar="PATH", help="folder of its images; digits need none")
     add_result_options(parser)
     return parser

@@ -41,6 +41,7 @@ class Redrawing:
     checkpoint: str
     root: str | None
     class_map: str | None
+    dataset: str | None
     choices: ImportChoices
 
 
@@ -100,7 +101,8 @@ def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
     """Draw lines of a run again and print how they compare. Returns how many differ."""
     from acr_ray.cli.drivers.redraw import drawer  # loads torch, which an audit alone needs not
 
-    draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map, redrawing.choices)
+    r = redrawing
+    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices)
     compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in compared:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"

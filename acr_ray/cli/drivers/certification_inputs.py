@@ -18,6 +18,8 @@ from acr_ray.models.checkpoint import sources_of
 from acr_ray.models.importing import ImagesInfo
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.base import digest
+from acr_ray.settings.datasets import needs_root
+from acr_ray.settings.own_code import is_own
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
 
 
@@ -47,10 +49,17 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
         UserError: settings, images and model do not fit each other.
     """
     values = {"sigma": card.sigma, "dataset": card.dataset, "device": device, **changes}
-    settings = _settings(values)
+    if is_own(card.dataset) and "dataset" not in changes:
+        # The name that the checkpoint's file holds is shown, never run: somebody else may have written it.
+        raise UserError(
+            f"CHECKPOINT {checkpoint}: was trained on data of the code {card.dataset}; to run that code, name it: "
+            f"--dataset {card.dataset}"
+        )
+    settings = _settings(_as_trained(card, str(values["dataset"])) | values)
     # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
     _check_root(settings, f"; the checkpoint was trained on images in {card.data_root}" if card.data_root else "")
-    whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map)
+    options = settings.image_options
+    whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map, options)
     choice: dict[str, Any] = {
         "max_images": settings.max_images,
         "every": settings.every,
@@ -58,17 +67,22 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
     }
     images = select(whole_split, **choice)
     chosen = describe_choice(images, len(whole_split), **choice)
-    if len(images.class_names) != card.num_classes:
+    if len(images.class_names) != card.num_classes and not images.bare_labels:
         raise UserError(
             f"CHECKPOINT {checkpoint}: has {card.num_classes} classes, {settings.dataset} "
             f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
         )
     class_names = images.class_names
     images = images.in_order_of(card.class_names, f"CHECKPOINT {checkpoint}")
-    if images.class_names != class_names:
+    if images.bare_labels:
+        print(_numbered(card), flush=True)
+    elif images.class_names != class_names:
         print("classes are in another order than the model's; they are taken by name", flush=True)
     if images.shape != tuple(card.shape):
-        raise UserError(f"CHECKPOINT {checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}")
+        size = f"; --data.size {card.shape[1]} makes them so" if images.shape[0] == card.shape[0] else ""
+        raise UserError(
+            f"CHECKPOINT {checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}{size}"
+        )
     return CertificationInputs(settings, images, chosen)
 
 
@@ -78,7 +92,8 @@ def images_info(changes: Mapping[str, Any]) -> ImagesInfo:
         raise UserError("--dataset: missing; a file of weights does not say which images it is for")
     settings = _settings({**changes, "sigma": changes.get("sigma") or 1.0})  # no matter here; the file may say it
     _check_root(settings)
-    return info_of(open_images(settings.dataset, settings.root, settings.split, settings.class_map))
+    options = settings.image_options
+    return info_of(open_images(settings.dataset, settings.root, settings.split, settings.class_map, options))
 
 
 def info_of(images: ImageSet) -> ImagesInfo:
@@ -91,8 +106,24 @@ def _settings(values: Mapping[str, Any]) -> CertifySettings:
 
 
 def _check_root(settings: CertifySettings, hint: str = "") -> None:
-    if settings.root is None and settings.dataset != "digits":
+    if settings.root is None and needs_root(settings.dataset):
         raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+
+
+def _as_trained(card: ModelCard, dataset: str) -> dict[str, Any]:
+    """How images became squares while the model was trained, if it was on this data set; else the model's size alone.
+
+    For data sets of one size nothing is given, unless the training asked for it.
+    """
+    trained = (card.recipe or {}).get("data")
+    if dataset != card.dataset or not isinstance(trained, dict):
+        return {"size": card.shape[1]} if dataset == "folder" else {}
+    return {name: trained[name] for name in ("size", "resize", "crop") if trained.get(name) is not None}
+
+
+def _numbered(card: ModelCard) -> str:
+    first = ", ".join(f"{number} as {name}" for number, name in enumerate(card.class_names[:3]))
+    return f"the data's classes have no names; their numbers are taken as the model's: {first}, …"
 
 
 def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, model: nn.Module) -> RunPlan:

@@ -19,7 +19,7 @@ def print_dry_run(recipe: Recipe, options: RunOptions, workers: Workers, policy:
     Raises:
         UserError: the recipe or its data do not allow the run.
     """
-    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map, recipe.data.options)
     check_recipe(recipe, images)
     t, plan = recipe.training, plan_of(recipe, len(images))
     count = workers.count

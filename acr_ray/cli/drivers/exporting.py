@@ -12,6 +12,7 @@ import yaml
 
 from acr_ray import __version__
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.commands.certify import FLAGS, OPTIONS
 from acr_ray.cli.results import ExportResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import CERTIFICATES, MODEL_CARD, MODEL_WEIGHTS, SUMMARY
@@ -28,12 +29,6 @@ SCHEMA_VERSION = 1
 CONFIG, README = "config.json", "README.md"  # as the hub calls them
 OWNED = (MODEL_WEIGHTS, MODEL_CARD, CONFIG, README, SUMMARY)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: Settings that decide counts or certificates, and the option of each, in the order of the command line.
-SHOWN = {
-    "dataset": "dataset", "split": "split", "every": "every", "max_images": "max-images", "sigma": "sigma", "n0": "n0",
-    "n": "n", "alpha": "alpha", "seed": "seed", "block": "block", "stopping": "stopping", "bound": "bound",
-    "tolerance": "tolerance", "dtype": "dtype",
-}  # fmt: skip
 
 
 def export(source: str, options: RunOptions, certificates: str | None, model_name: str | None) -> ExportResult:
@@ -62,30 +57,28 @@ def _certified(folder: Folder, card: ModelCard) -> dict[str, Any]:
     if summary["model_sha256"] != card.sha256:
         theirs = summary["model_sha256"][:16]
         raise UserError(f"--certificates {folder}: are of another model ({theirs}…, this one is {card.sha256[:16]}…)")
-    p_a = open_source(("model", f"{folder}/{CERTIFICATES}")).p_a
-    known = p_a[~np.isnan(p_a)]
-    # What is no better than so: each quantile is the p_A of an image, the lower one where two share it.
-    values = np.quantile(known, QUANTILES, method="lower") if len(known) else []
-    quantiles = {f"{q:g}": float(v) for q, v in zip(QUANTILES, values, strict=False)}
+    found = open_source(("model", f"{folder}/{CERTIFICATES}")).distribution
+    # Each quantile is the p_A of an image, the lower one where it lies between two.
+    values = np.quantile(np.repeat(found.p, found.weight.astype(np.int64)), QUANTILES, method="lower")
+    quantiles = {f"{q:g}": float(v) for q, v in zip(QUANTILES, values, strict=True)}
     numbers = {k: summary[k] for k in ("acr", "certified_accuracy", "hard_share", "images", "evaluations")}
     return {**numbers, "p_a_quantiles": quantiles, "command": reproducing(plan.settings, card)}
 
 
 def reproducing(settings: CertifySettings, card: ModelCard) -> str:
     """Return the command that certifies again with the same counts, for the folder it stands in."""
-    values = settings.model_dump()
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items()}
     words = ["python", "-m", "jobs.certify", "."]
     if card.sources:
         words += ["--model", card.architecture]
-    for field, option in SHOWN.items():
-        if values[field] is not None and (field in ("dataset", "sigma") or values[field] != defaults[field]):
-            words += [f"--{option}", f"{values[field]}"]
-    words += ["--stop-when-wrong"] * settings.stop_when_wrong + ["--compile"] * settings.compile
-    if settings.image_list:
-        words += ["--image-list", "LIST"]
-    if settings.dataset != "digits":
-        words += ["--data.root", "PATH"]
+    for field, option in (pair for group in OPTIONS.values() for pair in group.items()):
+        value = getattr(settings, field)
+        if field in ("root", "image_list") and value is not None:
+            words += [f"--{option}", "PATH"]  # where it was is nobody's business
+        elif value is True and field in FLAGS:
+            words += [f"--{option}"]
+        elif value is not None and (field in ("dataset", "sigma") or value != defaults[field]):
+            words += [f"--{option}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     words += ["--gpus-per-actor", "1"] * (settings.device == "cuda")
     return " ".join(map(shlex.quote, [*words, "--out", "certified"]))
 

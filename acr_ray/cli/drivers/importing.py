@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from acr_ray import __version__
-from acr_ray.cli.drivers.certification_inputs import info_of
-from acr_ray.cli.drivers.recipe_inputs import open_data
+from acr_ray.cli.drivers.certification_inputs import images_info
 from acr_ray.cli.results import ImportResult
 from acr_ray.cli.session import RunOptions
-from acr_ray.data.cifar10 import CLASSES, MEAN, SHAPE, STD
+from acr_ray.data.cifar10 import CLASSES
 from acr_ray.formats.files import CHECKPOINT, SUMMARY
 from acr_ray.models import save_checkpoint
-from acr_ray.models.importing import ImagesInfo, model_of, read_weights
+from acr_ray.models.importing import FIELD, ImagesInfo, model_of, read_weights
 from acr_ray.settings import UserError
 from acr_ray.settings.documents import read_text
 from acr_ray.settings.imports import ImportChoices
@@ -27,22 +28,24 @@ MOST_BYTES = 64 * 2**20  # of a list of class names
 def import_model(
     checkpoint: str,
     options: RunOptions,
-    dataset: str,
+    settings: Mapping[str, Any],
     choices: ImportChoices,
-    root: str | None,
-    class_map: str | None,
     class_names: str | None,
-    split: str,
 ) -> ImportResult:
     """Write weights as a model folder of ours; see `acr_ray.cli.commands.import_.run`."""
     out = options.folder()
     weights = read_weights(checkpoint, choices)  # before the images: what is refused needs none
-    info = _info(dataset, root, class_map, split)
+    info = _info(settings)
     if class_names is not None:
         info = replace(info, class_names=_read_names(class_names))
     found = model_of(weights, choices, info)
     identity = {"model_sha256": f"sha256:{found.card.sha256}", "architecture": found.card.architecture}
-    identity |= {"dataset": dataset, "sigma": found.card.sigma, "mean": found.card.mean, "std": found.card.std}
+    identity |= {
+        "dataset": found.card.dataset,
+        "sigma": found.card.sigma,
+        "mean": found.card.mean,
+        "std": found.card.std,
+    }
     find_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
     open_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
     card = save_checkpoint(out / CHECKPOINT, found.model, found.card)
@@ -57,10 +60,12 @@ def import_model(
     return ImportResult(out, summary)
 
 
-def _info(dataset: str, root: str | None, class_map: str | None, split: str) -> ImagesInfo:
-    if dataset == "cifar10" and root is None and class_map is None:  # known without its images
-        return ImagesInfo(dataset, SHAPE, CLASSES, MEAN, STD)
-    return info_of(open_data(dataset, root, split, class_map))
+def _info(settings: Mapping[str, Any]) -> ImagesInfo:
+    if {name for name, value in settings.items() if value is not None} == {"dataset"} and (
+        settings["dataset"] == "cifar10"
+    ):  # known without its images
+        return ImagesInfo("cifar10", (3, 32, 32), CLASSES, *FIELD["cifar10"])
+    return images_info(settings)
 
 
 def _read_names(path: str) -> tuple[str, ...]:

@@ -8,13 +8,20 @@ from typing import Any
 from acr_ray.data import ImageSet, open_images
 from acr_ray.models import build_model
 from acr_ray.settings import Recipe
+from acr_ray.settings.image_options import ImageOptions
 from acr_ray.training.methods import build_method
 from acr_ray.training.named_files import check_named, warnings_of
 
 
-def open_data(dataset: str, root: str | None, split: str, class_map: str | None = None) -> ImageSet:
+def open_data(
+    dataset: str,
+    root: str | None,
+    split: str,
+    class_map: str | None = None,
+    options: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+) -> ImageSet:
     """Open the images, and print remarks on them, such as which files were left out."""
-    images = open_images(dataset, root, split, class_map)
+    images = open_images(dataset, root, split, class_map, options)
     for line in images.remarks:
         print(line, flush=True)
     return images

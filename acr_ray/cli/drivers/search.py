@@ -33,7 +33,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     recipe = arguments.recipe.with_absolute_paths()
     recipe.check_complete()
     out = options.folder()
-    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map, recipe.data.options)
     training, validation = held_out(images, arguments.validation, arguments.seed)
     contents = check_recipe(recipe, images, arguments.domains.recipes_naming(recipe))
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.

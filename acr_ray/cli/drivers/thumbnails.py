@@ -9,7 +9,10 @@ import numpy as np
 
 from acr_ray.certification.run_plan import PLAN, RunPlan
 from acr_ray.reporting.opening import split_name
+from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.errors import UserError
+from acr_ray.settings.image_options import ImageOptions
+from acr_ray.settings.own_code import is_own
 from acr_ray.storage import Folder
 
 SIDE = 64  # pixels at most
@@ -20,15 +23,22 @@ class Thumbnails(Mapping[int, bytes]):
 
     Args:
         dataset, root, split: of the images.
+        options: how they become squares.
 
     Raises:
         UserError: the images are not there.
     """
 
-    def __init__(self, dataset: str, root: str | None, split: str) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        root: str | None,
+        split: str,
+        options: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    ) -> None:
         from acr_ray.data import open_images
 
-        self._images = open_images(dataset, root, split)
+        self._images = open_images(dataset, root, split, options=options)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -79,10 +89,13 @@ def thumbnails_for(
             if not folder.is_file(PLAN):
                 continue
             settings = RunPlan.load(folder).settings
-            if root is None and settings.dataset != "digits":
+            if is_own(settings.dataset):  # code that a file names is never run
+                say(f"no pictures of images: the code {settings.dataset} gives them; name it: --dataset")
+                return None
+            if root is None and needs_root(settings.dataset):
                 say(f"no pictures of images: {settings.dataset} is read from a folder; give --data.root PATH")
                 return None
-            return Thumbnails(settings.dataset, root, settings.split)
+            return Thumbnails(settings.dataset, root, settings.split, settings.image_options)
         except (UserError, OSError):
             continue
     return None

@@ -29,7 +29,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     """Train, or resume the run that the results folder holds; see `acr_ray.cli.commands.train.run`."""
     recipe.check_complete()
     out = options.folder()
-    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map)
+    images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map, recipe.data.options)
     contents = check_recipe(recipe, images)
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError

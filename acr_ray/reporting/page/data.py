@@ -84,7 +84,7 @@ def _budgets(source: Source, row: Row, grid: list[float], ns: list[int], alphas:
     """Its own budget, and all others if they can be derived; an interval wherever there are images."""
     mark = {"is_lower": source.acr_is_lower, "is_estimate": source.between is not None}
     budgets = {OWN: _entry(acr(source), certified_accuracy(source, grid), row.acr_interval, **mark)}
-    if source.sequential:
+    if not source.derivable:
         return budgets
     pairs = [(n, alpha) for n in ns for alpha in alphas]
     intervals: list[tuple[float, float] | None] = [None] * len(pairs)

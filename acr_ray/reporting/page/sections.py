@@ -14,7 +14,7 @@ from acr_ray.reporting.budget import acr_by_budget, rank_changes
 from acr_ray.reporting.page.data import ALPHAS, BUDGETS, interval_text
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, images_by_bin
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.tables import NOT_DERIVED, acr_text, lower, percent_text, radius_text
+from acr_ray.reporting.tables import NOT_DERIVED, acr_text, certificates_told, lower, percent_text, radius_text
 
 #: Where the distribution of p_A is given in figures.
 TABLE_P_A = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -28,6 +28,9 @@ def sections(report: Report) -> dict[str, Any]:
         "verdicts": _verdicts(report),
         "warnings": report.warnings,
         "numbers": _numbers(report),
+        "certificates": certificates_told(report),
+        "kinds": _kinds(report),
+        "turned": [str(turned) for turned in report.turned],
         "p_a": _p_a(report),
         "by_bin": _by_bin(report),
         "ranking": ranking(report),
@@ -101,6 +104,26 @@ def _numbers_of(k: int, row: Row, report: Report) -> dict[str, Any]:
     }
 
 
+def _kinds(report: Report) -> dict[str, Any]:
+    """Return the sources whose counts say both kinds of certificates, under each."""
+    rows = []
+    for k, row in enumerate(report.rows):
+        for kind in row.kinds if len(row.kinds) > 1 else ():
+            rows.append(
+                {
+                    "named": _named(row),
+                    "colour": _row_colour(k, row),
+                    "kind": kind.kind,
+                    "first": kind is row.kinds[0],
+                    "acr": acr_text(kind.acr),
+                    "interval": interval_text(kind.acr_interval),
+                    "abstained": percent_text(kind.abstained),
+                    "accuracy": [percent_text(share) for share in kind.certified_accuracy],
+                }
+            )
+    return {"radii": [radius_text(r) for r in report.radii], "rows": rows}
+
+
 def _p_a(report: Report) -> dict[str, Any]:
     """Return the curves at a few points."""
     rows = []
@@ -135,9 +158,14 @@ def ranking(report: Report) -> str:
     """Return which order ACR gives at small and large budgets, and who overtakes whom between."""
     if len(report.rows) < 2:
         return "With more draws the same classifier gets a higher ACR; nothing about it has changed."
-    sources = [s for s in report.sources if not s.sequential]
-    left_out = ", ".join(s.shown_name for s in report.sources if s.sequential)
-    left_out = f" Not derived, for their draws were stopped by what they showed: {left_out}." if left_out else ""
+    sources = [s for s in report.sources if s.derivable]
+    left_out = ""
+    for reason, others in (
+        ("their draws were stopped by what they showed", [s for s in report.sources if s.sequential]),
+        ("they are two-class", [s for s in report.sources if not s.derivable and not s.sequential]),
+    ):
+        if others:
+            left_out += f" Not derived, for {reason}: {', '.join(s.shown_name for s in others)}."
     if len(sources) < 2:
         return f"With more draws the same classifier gets a higher ACR; nothing about it has changed.{left_out}"
     alpha, n = sources[0].alpha, sources[0].n
