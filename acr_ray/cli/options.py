@@ -61,6 +61,8 @@ def add_model_options(group: argparse._ArgumentGroup, sigma: bool = False) -> No
         "says, else the data set's; of module:function: none]",
     )
     group.add_argument("--ema", action="store_true", help="take the averaged weights where the file holds both")
+    names = "file with a class a line, in the order of the logits [default: the data set's]"
+    group.add_argument("--class-names", metavar="FILE", help=names)
     if sigma:
         group.add_argument(
             "--sigma",
@@ -72,7 +74,8 @@ def add_model_options(group: argparse._ArgumentGroup, sigma: bool = False) -> No
 
 def import_choices(options: argparse.Namespace) -> ImportChoices:
     """Take the options that `add_model_options` has read."""
-    return ImportChoices(options.model, options.normalization, getattr(options, "sigma", None), options.ema)
+    sigma = getattr(options, "sigma", None)
+    return ImportChoices(options.model, options.normalization, sigma, options.ema, options.class_names)
 
 
 def add_worker_options(group: argparse._ArgumentGroup) -> None:

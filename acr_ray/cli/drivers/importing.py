@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from acr_ray import __version__
 from acr_ray.cli.drivers.certification_inputs import images_info
+from acr_ray.cli.drivers.models import named
 from acr_ray.cli.results import ImportResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.data.cifar10 import CLASSES
 from acr_ray.formats.files import CHECKPOINT, SUMMARY
 from acr_ray.models import save_checkpoint
 from acr_ray.models.importing import FIELD, ImagesInfo, model_of, read_weights
-from acr_ray.settings import UserError
-from acr_ray.settings.documents import read_text
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.storage import open_run
 from acr_ray.storage.run_record import find_run
 
 SCHEMA_VERSION = 1
 OWNED = (CHECKPOINT, SUMMARY)
-MOST_BYTES = 64 * 2**20  # of a list of class names
 
 
 def import_model(
@@ -30,16 +27,12 @@ def import_model(
     options: RunOptions,
     settings: Mapping[str, Any],
     choices: ImportChoices,
-    class_names: str | None,
 ) -> ImportResult:
     """Write weights as a model folder of ours; see `acr_ray.cli.commands.import_.run`."""
     out = options.folder()
     weights = read_weights(checkpoint, choices)  # before the images: what is refused needs none
-    info = _info(settings)
-    if class_names is not None:
-        info = replace(info, class_names=_read_names(class_names))
-    found = model_of(weights, choices, info)
-    identity = {"model_sha256": f"sha256:{found.card.sha256}", "architecture": found.card.architecture}
+    found = model_of(weights, choices, named(_info(settings), choices))
+    identity: dict[str, Any] = {"model_sha256": f"sha256:{found.card.sha256}", "architecture": found.card.architecture}
     identity |= {
         "dataset": found.card.dataset,
         "sigma": found.card.sigma,
@@ -49,7 +42,7 @@ def import_model(
     find_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
     open_run(out, "import", identity, overwrite=options.overwrite, owned=OWNED)
     card = save_checkpoint(out / CHECKPOINT, found.model, found.card)
-    summary = {"schema_version": SCHEMA_VERSION, "imported": checkpoint, "remarks": list(found.remarks)}
+    summary: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "imported": checkpoint, "remarks": list(found.remarks)}
     summary |= {"architecture": card.architecture, "dataset": card.dataset, "sigma": card.sigma}
     summary |= {"classes": card.num_classes, "mean": list(card.mean), "std": list(card.std)}
     summary |= {"model_sha256": card.sha256, "code_version": __version__}
@@ -66,14 +59,3 @@ def _info(settings: Mapping[str, Any]) -> ImagesInfo:
     ):  # known without its images
         return ImagesInfo("cifar10", (3, 32, 32), CLASSES, *FIELD["cifar10"])
     return images_info(settings)
-
-
-def _read_names(path: str) -> tuple[str, ...]:
-    try:
-        lines = read_text(path, MOST_BYTES).splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--class-names {path}: cannot be read ({error})") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) < 2 or len(set(names)) != len(names):
-        raise UserError(f"--class-names {path}: needs a name a line, at least two, each once")
-    return names
