@@ -41,7 +41,7 @@ RAY = {
     "preflight/reach.py",
     "cli/ray_job.py",
     "cli/ray_session.py",
-    "cli/drivers/block_size.py",
+    "cli/drivers/one_actor.py",
     "cli/drivers/training.py",
 }
 PURE = {

@@ -20,7 +20,8 @@ from acr_ray.certification.work_items import BlockRange
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound
-from acr_ray.smoothing.rules import PLAIN
+from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, TWO_CLASS_KIND
+from acr_ray.smoothing.two_class import two_class_p_lower
 from acr_ray.storage import Folder
 
 
@@ -39,19 +40,20 @@ class Audited:
     store: CountStore
 
 
-def read_run(folder: Folder, alpha: float | None = None, bound: str | None = None) -> Audited:
-    """Return a run from its ledger, judged anew with another alpha or bound if one is given.
+def read_run(
+    folder: Folder, alpha: float | None = None, bound: str | None = None, certificate: str | None = None
+) -> Audited:
+    """Return a run from its ledger, judged anew with another alpha, bound or kind of certificate if one is given.
 
-    The draws of a fixed run do not depend on either, so any alpha chosen *before looking* is as good as one chosen
+    The draws of a fixed run do not depend on them, so any alpha chosen *before looking* is as good as one chosen
     before drawing. A sequential rule stops by its alpha; its runs can only be read with their own.
 
     Raises:
         UserError: no run is there, it is damaged, or it stopped by another alpha.
     """
     plan = RunPlan.load(folder)
-    changes = {
-        k: v for k, v in {"alpha": alpha, "bound": bound}.items() if v is not None and v != getattr(plan.settings, k)
-    }
+    wanted = {"alpha": alpha, "bound": bound, "certificate": certificate}
+    changes = {k: v for k, v in wanted.items() if v is not None and v != getattr(plan.settings, k)}
     if changes and plan.settings.stopping != "fixed":
         raise UserError(
             f"{folder}: its images stopped by {plan.settings.stopping} at alpha {plan.settings.alpha:g}; "
@@ -129,7 +131,12 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     predicted = sources[0][0].store.finished[sources[0][1]].predicted
     counts: Counts = added([verdict.counts for verdict in verdicts])
     n, alpha = sum(verdict.n for verdict in verdicts), sources[0][0].plan.settings.alpha
-    p_lower = float(lower_bound(counts.get(predicted, 0), n, alpha))
+    top = counts.get(predicted, 0)
+    if sources[0][0].plan.settings.certificate == TWO_CLASS_KIND:
+        second = max((count for label, count in counts.items() if label != predicted), default=0)
+        p_lower = float(two_class_p_lower(top, second, n, alpha))
+    else:
+        p_lower = float(lower_bound(top, n, alpha))
     outcome = Outcome.CERTIFIED if p_lower > 0.5 else Outcome.ABSTAINED
     return Verdict(outcome, predicted, p_lower if p_lower > 0.5 else 0.0, counts, n, "merged")
 
@@ -141,11 +148,12 @@ def _check_alike(first: Audited, other: Audited) -> None:
         raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):
         s = run.plan.settings
-        if s.stopping != "fixed" or s.stop_when_wrong or run.store.procedure.rule.name != PLAIN:
+        if s.stopping != "fixed" or s.stop_when_wrong or run.store.procedure.rule.name not in (PLAIN, TWO_CLASS):
             raise UserError(f"{run.where}: only runs with a fixed n and the Clopper-Pearson bound can be merged")
     for what, a, b in [
         ("sigma", first.plan.settings.sigma, other.plan.settings.sigma),
         ("alpha", first.plan.settings.alpha, other.plan.settings.alpha),
+        ("certificate", first.plan.settings.certificate, other.plan.settings.certificate),
         ("model_sha256", first.plan.model_sha256, other.plan.model_sha256),
         ("arithmetic", first.plan.arithmetic, other.plan.arithmetic),
         ("dataset", first.plan.settings.dataset, other.plan.settings.dataset),

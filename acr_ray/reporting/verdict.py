@@ -14,14 +14,22 @@ def verdict(comparison: Comparison, unfair: str = "") -> str:
     """
     c = comparison
     caveat = f"Not a fair comparison: {unfair}." if unfair else ""
-    parts = (caveat, _same_model(c), _grid(c), _movement(c), _at_common_budget(c), _origin(c), _hard(c), _classes(c))
+    by_acr, by_images = (_movement(c), _at_common_budget(c), _origin(c)), (_hard(c), _classes(c))
+    # What is shown comes before what is not: a reader of one sentence should learn something.
+    first, second = (by_images, by_acr) if _within(c.interval) and not _within(c.hard_interval) else (by_acr, by_images)
+    parts = (caveat, _same_model(c), _grid(c), *first, *second)
     return " ".join(part for part in parts if part)
+
+
+def _within(interval: tuple[float, float]) -> bool:
+    """Return whether a difference may be 0 by its interval."""
+    return interval[0] <= 0.0 <= interval[1]
 
 
 def _same_model(c: Comparison) -> str:
     if not c.same_model:
         return ""
-    return "Both are certificates of the same weights: only draws and stopping differ, and no image got worse."
+    return "Both are certificates of the same weights: the classifier is the same, and no image got worse."
 
 
 def _grid(c: Comparison) -> str:
@@ -33,7 +41,7 @@ def _grid(c: Comparison) -> str:
 
 def _movement(c: Comparison) -> str:
     moved = f"({round_down(c.acr_before, 4)} to {round_down(c.acr_after, 4)}; {_interval(c.interval, 4)})"
-    if c.interval[0] <= 0.0 <= c.interval[1]:
+    if _within(c.interval):
         return f"ACR: no difference to {c.baseline} that {c.images} images could show {moved}."
     relative = f" {abs(c.gain) / c.acr_before * 100:.1f} %" if c.acr_before > 0 else ""
     return f"ACR {'rises' if c.gain > 0 else 'falls'}{relative} over {c.baseline} {moved}."
@@ -77,7 +85,7 @@ def _hard(c: Comparison) -> str:
     points = (c.hard_after - c.hard_before) * 100
     moved = f"{_percent(c.hard_before, 1)} before, {_percent(c.hard_after, 1)} now"
     explanation = f"({moved}; {_interval((c.hard_interval[0] * 100, c.hard_interval[1] * 100), 1, ' points')})"
-    if c.hard_interval[0] <= 0.0 <= c.hard_interval[1]:
+    if _within(c.hard_interval):
         return f"Hard images (p_A < 0.5): no difference that {c.images} images could show {explanation}."
     return f"Hard images (p_A < 0.5): {abs(points):.1f} points {'more' if points > 0 else 'fewer'} {explanation}."
 

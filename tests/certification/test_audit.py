@@ -13,6 +13,7 @@ from acr_ray.cli.exits import CommandFailed
 from acr_ray.reporting import open_source
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.bounds import lower_bound
+from acr_ray.smoothing.two_class import two_class_p_lower
 from acr_ray.storage import Folder
 from jobs import audit
 
@@ -72,6 +73,36 @@ def test_a_randomised_bound_is_a_little_higher(tmp_path):
         low, high = plain.store.finished[i].p_lower, randomized.store.finished[i].p_lower
         assert low <= high <= float(lower_bound([900, 700, 600][i] + 1, 1000, 0.001))
     assert any(randomized.store.finished[i].p_lower > plain.store.finished[i].p_lower for i in range(3))
+
+
+def test_another_kind_of_certificate_needs_no_draws(tmp_path):
+    run = write_run(tmp_path / "run", [0, 1, 2], [0.9, 0.6, 0.52])
+    audit.main([run, "--out", str(tmp_path / "audit"), "--certificate", "two-class"])
+    found = rows(tmp_path / "audit")
+    for image, count in (("d/0", 900), ("d/1", 600), ("d/2", 520)):
+        row = found[image]
+        assert (row["bound"], row["certificate"], row["count_second"]) == ("two-class/1", "two-class", 1000 - count)
+        assert row["p_lower"] == float(two_class_p_lower(count, 1000 - count, 1000, 0.001))
+        assert dict(zip(row["classes"], row["class_counts"], strict=True))[row["predicted"]] == count
+    assert json.loads((tmp_path / "audit" / "summary.json").read_text())["certificate"] == "two-class"
+    source = open_source(str(tmp_path / "audit"))
+    assert (source.certificate, source.rows.radius[0] > 0.3) == ("two-class", True)
+
+
+def test_merged_two_class_runs_are_judged_by_all_their_draws(tmp_path):
+    first = write_run(tmp_path / "a", [0, 1], [0.9, 0.6])
+    second = write_run(tmp_path / "b", [1, 2], [0.62, 0.8], seed=7)
+    audit.main([first, second, "--out", str(tmp_path / "audit"), "--certificate", "two-class"])
+    row = rows(tmp_path / "audit")["d/1"]
+    assert (row["n"], row["count_top"], row["count_second"]) == (2000, 1220, 780)
+    assert row["p_lower"] == float(two_class_p_lower(1220, 780, 2000, 0.001))
+
+
+def test_kinds_are_not_merged(tmp_path):
+    first = write_run(tmp_path / "a", [0], [0.9])
+    second = write_run(tmp_path / "b", [1], [0.9], certificate="two-class")
+    with pytest.raises(UserError, match="certificate is two-class, but one-class in"):
+        merge([read_run(Folder(first)), read_run(Folder(second))])
 
 
 def test_merging_adds_draws_of_the_same_image_and_other_images(tmp_path):

@@ -112,7 +112,8 @@ def test_verdict_has_a_sentence_each_for_acr_hard_images_and_classes(tmp_path):
     report, c = compared(tmp_path, before, after, labels=labels)
     low, high = c.interval
     assert low < 0 < high and c.hard_interval[0] > 0.2
-    acr, hard, classes = [s + "." for s in report.verdicts[0].removesuffix(".").split(". ")]
+    # What is shown comes first.
+    hard, classes, acr = [s + "." for s in report.verdicts[0].removesuffix(".").split(". ")]
     assert acr.startswith("ACR: no difference to base that 300 images could show (") and " interval of" in acr
     assert hard.startswith("Hard images (p_A < 0.5): 33.3 points more (0.0 % before, 33.3 % now; 95 % interval of")
     assert classes == (

@@ -1,9 +1,9 @@
 """Audit certifications from their ledgers alone.
 
-RUN is a folder of certify. Radii are derived anew (for another --alpha or --bound: of runs with a fixed n); several
-RUNs of one classifier are merged (other images, or more noise draws of the same). --redraw K draws K lines of the
-ledger again with --checkpoint and compares counts. Leaves certificates.parquet, certificates.tsv and summary.json in
-DIR.
+RUN is a folder of certify. Radii are derived anew (for another --alpha, --bound or --certificate: of runs with a fixed
+n); several RUNs of one classifier are merged (other images, or more noise draws of the same). --redraw K draws K lines
+of the ledger again with --checkpoint and compares counts. Leaves certificates.parquet, certificates.tsv and
+summary.json in DIR.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def run(
     *,
     alpha: float | None = None,
     bound: str | None = None,
+    certificate: str | None = None,
     rho: float = 0.001,
     redraw: int | None = None,
     redraw_seed: int = 0,
@@ -42,6 +43,7 @@ def run(
         options: where results go; nothing is logged to MLflow.
         alpha: another error probability, in (0, 1); None: that of the runs.
         bound: another bound, ``clopper-pearson`` or ``randomized``; None: that of the runs.
+        certificate: another kind, ``one-class`` or ``two-class``; None: that of the runs.
         rho: error probability of the statement on all images, in (0, 1).
         redraw: lines of each ledger that are drawn again; >= 1, needs ``checkpoint``.
         redraw_seed: of the choice of these lines.
@@ -62,7 +64,7 @@ def run(
 
     named = (checkpoint, root, class_map, dataset, choices or ImportChoices()) if checkpoint else None
     redrawing = Redrawing(redraw, redraw_seed, *named) if redraw and named else None
-    return audit(runs, options, alpha, bound, rho, redrawing)
+    return audit(runs, options, {"alpha": alpha, "bound": bound, "certificate": certificate}, rho, redrawing)
 
 
 def main(argv: list[str]) -> None:
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> None:
         RunOptions(out=options.out, tracking=False, overwrite=options.overwrite),
         alpha=options.alpha,
         bound=options.bound,
+        certificate=options.certificate,
         rho=options.rho,
         redraw=options.redraw,
         redraw_seed=options.redraw_seed,
@@ -95,6 +98,7 @@ def parser() -> Parser:
     add = parser.add_argument_group("guarantee").add_argument
     add("--alpha", type=number(1e-300, below=1), metavar="A", help="another error probability [default: the runs']")
     add("--bound", choices=("clopper-pearson", "randomized"), help="another bound [default: the runs']")
+    add("--certificate", choices=("one-class", "two-class"), help="another kind of certificate [default: the runs']")
     add(
         "--rho",
         type=number(1e-300, below=1),

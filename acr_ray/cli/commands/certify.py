@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from acr_ray.certification.planned import CertificationPlan
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.options import CLUSTER, add_model_options, add_run_options, import_choices
 from acr_ray.cli.parser import Parser, given, number, whole
@@ -37,6 +38,7 @@ OPTIONS = {
         "n0": "n0",
         "n": "n",
         "alpha": "alpha",
+        "certificate": "certificate",
         "bound": "bound",
         "radii": "radii",
         "seed": "seed",
@@ -86,12 +88,46 @@ def run(
     )
 
 
+def plan(
+    checkpoint: str,
+    options: RunOptions,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    actors: tuple[int, int] | None = None,
+    gpus_per_actor: float = 0,
+    choices: ImportChoices | None = None,
+) -> CertificationPlan:
+    """Tell what each stopping rule would cost and answer, from a few pilot draws; nothing is written.
+
+    Args: as `run`; ``options.out`` is not needed.
+
+    Returns:
+        The rate measured and a forecast for each rule; it is printed, too.
+
+    Raises:
+        UserError: checkpoint or data do not allow it.
+    """
+    from acr_ray.cli.drivers.certification_plan import plan_certification
+
+    return plan_certification(checkpoint, options, settings or {}, actors, gpus_per_actor, choices or ImportChoices())
+
+
 def main(argv: list[str]) -> None:
     """Read the command line, and certify."""
     options = parser().parse_args(argv)
     measure_block = getattr(options, "settings:block") == "auto"
     if measure_block:
         setattr(options, "settings:block", None)
+    if options.plan:
+        plan(
+            options.checkpoint,
+            RunOptions.of(options),
+            settings=given(CertifySettings, options),
+            actors=options.actors,
+            gpus_per_actor=options.gpus_per_actor,
+            choices=import_choices(options),
+        )
+        return
     run(
         options.checkpoint,
         RunOptions.of(options),
@@ -116,6 +152,11 @@ def parser() -> Parser:
     titles = {field: title for title, fields in OPTIONS.items() for field in fields}
     names = {field: option for fields in OPTIONS.values() for field, option in fields.items()}
     parser.add_settings(CertifySettings, names, defaults, flags=FLAGS, groups=titles.__getitem__)
+    parser.add_argument_group("before anything runs").add_argument(
+        "--plan",
+        action="store_true",
+        help="only tell, from a few pilot draws, what each stopping rule would cost and answer; writes nothing",
+    )
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
         "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,20 +48,24 @@ class Redrawing:
 def audit(
     run_folders: Sequence[str],
     options: RunOptions,
-    alpha: float | None,
-    bound: str | None,
+    changes: Mapping[str, Any],
     rho: float,
     redrawing: Redrawing | None,
 ) -> AuditResult:
-    """Derive certificates anew; see `acr_ray.cli.commands.audit.run`."""
+    """Derive certificates anew; see `acr_ray.cli.commands.audit.run`.
+
+    Args:
+        changes: ``alpha``, ``bound`` and ``certificate``; None: those of the runs.
+    """
     out, folders = options.folder(), [Folder(run, option="RUN") for run in run_folders]
     if str(out) in map(str, folders):
         raise UserError(f"--out {out}: is one of the RUNs; an audit goes to a folder of its own")
-    runs = [read_run(folder, alpha, bound) for folder in folders]
+    runs = [read_run(folder, **changes) for folder in folders]
     whole_run = merge(runs) if len(runs) > 1 else runs[0]
     if not whole_run.store.finished:
         raise UserError(f"RUN {whole_run.where}: not one image is finished")
-    identity = {"runs": [run.plan.identity() for run in runs], "alpha": alpha, "bound": bound}
+    given = {name: value for name, value in changes.items() if name != "certificate" or value is not None}
+    identity = {"runs": [run.plan.identity() for run in runs], **given}
     find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     differing = 0
     if redrawing:
@@ -90,7 +94,7 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     stated = statements(radii, correct, settings.alpha, settings.radii, rho)
     right = [r for r, c in zip(radii, correct, strict=True) if c]
     share = {f"{s.radius:g}": sum(r >= s.radius for r in right) / len(radii) for s in stated}
-    given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping")}
+    given = {k: getattr(settings, k) for k in ("sigma", "alpha", "stopping", "certificate")}
     images = {"images": len(finished), "planned_images": len(radii), "incomplete": len(finished) < len(radii)}
     bound = {"bound": run.store.procedure.rule.name, "evaluations": run.store.noise_draws}
     texts = [str(s) for s in stated]

@@ -10,17 +10,21 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.drivers.models import open_model
 from acr_ray.cli.drivers.recipe_inputs import open_data
 from acr_ray.data import ImageSet, open_images, select
 from acr_ray.data.choosing import describe_choice
 from acr_ray.models import ModelCard
 from acr_ray.models.checkpoint import sources_of
+from acr_ray.models.foreign import is_foreign
 from acr_ray.models.importing import ImagesInfo
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.base import digest
 from acr_ray.settings.datasets import needs_root
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+from acr_ray.tracking.runs import resolve_checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,25 @@ class CertificationInputs:
     settings: CertifySettings
     images: ImageSet
     chosen: str
+
+
+def open_checkpoint(
+    checkpoint: str, mlflow_uri: str, choices: ImportChoices, changes: Mapping[str, Any]
+) -> tuple[nn.Module, ModelCard, str | None]:
+    """Open the model that is certified.
+
+    Args:
+        checkpoint: as the user named it.
+        mlflow_uri: where ``runs:/RUN_ID`` is looked for.
+        choices: what the user says of a file of weights.
+        changes: fields of `CertifySettings` that the user gave; name the images that a file of weights must fit.
+
+    Returns:
+        The model, its card, and the id of the MLflow run that trained it, if that is known.
+    """
+    foreign = is_foreign(checkpoint)
+    location, training_run = (checkpoint, None) if foreign else resolve_checkpoint(checkpoint, mlflow_uri)
+    return *open_model(location, choices, lambda: images_info(changes)), training_run
 
 
 def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], device: str) -> CertificationInputs:

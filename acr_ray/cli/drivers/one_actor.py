@@ -1,0 +1,45 @@
+"""Questions to one sampler actor, before a run: what only a node with its resources can answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from acr_ray.cli.exits import CommandFailed
+from acr_ray.cli.ray_session import connect
+
+PATIENCE = 900  # seconds: on a CPU the largest blocks of a large network take minutes
+
+
+def ask_one_actor(
+    arguments: tuple[Any, ...], questions: list[tuple[str, tuple[Any, ...]]], gpus: float, option: str, verbose: bool
+) -> list[Any]:
+    """Start one sampler, ask it, and end it.
+
+    Args:
+        arguments: of `acr_ray.certification.sampler.Sampler`.
+        questions: methods of it and their arguments, asked in this order.
+        gpus: of the actor.
+        option: that asks for this, for messages.
+
+    Returns:
+        The answers.
+
+    Raises:
+        CommandFailed: no sampler answered.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    from acr_ray.certification.sampler_pool import Actors, sampler_class
+
+    connect(verbose)
+    sampler = sampler_class(Actors.fitting((1, 1), gpus)).remote(*arguments)
+    try:
+        return ray.get([getattr(sampler, name).remote(*given) for name, given in questions], timeout=PATIENCE)
+    except GetTimeoutError as error:
+        raise CommandFailed(
+            f"{option}: no sampler has answered for {PATIENCE // 60} minutes; is a node with the resources of one "
+            "actor free (ray status)? Or leave it out"
+        ) from error
+    finally:
+        ray.kill(sampler)
