@@ -54,10 +54,21 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, value in summary.items():
         if isinstance(value, dict):
-            metrics |= {f"{name}.{inner}": v for inner, v in value.items()}
+            metrics |= {f"{name}.{inner}": v for inner, v in _inner_numbers(value).items()}
         elif isinstance(value, float) or name in ("images", "evaluations"):
             metrics[name] = value
     return metrics
+
+
+def _inner_numbers(values: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers in nested objects by their joined names, such as ``two-class.acr``; no flags, no lists."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{inner}": v for inner, v in _inner_numbers(value).items()}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = value
+    return found
 
 
 def metric_name(text: str) -> str:

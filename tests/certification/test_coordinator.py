@@ -17,6 +17,12 @@ from tests.fakes.sampler_pool import SimulatedSamplerPool
 SETTINGS = CertifySettings(sigma=0.5, dataset="digits", n=3000, block=100, radii=(0.0, 0.25, 0.5))
 
 
+def changed(stopping):
+    """The settings with a stopping rule, of two-class certificates where it says so."""
+    kind = "two-class" if stopping.startswith("two-class") else "one-class"
+    return SETTINGS.change({"stopping": stopping.split()[-1], "certificate": kind})
+
+
 def image_set(count):
     pixels = np.zeros((count, 1, 1, 1), dtype=np.uint8)
     return MemorySet(
@@ -52,8 +58,8 @@ def certify(folder, pool, settings=SETTINGS, images=12, low=3, high=3, patience=
 def alone(tmp_path_factory):
     """Verdicts by stopping rule, drawn by one sampler that never fails."""
     found = {}
-    for stopping in ("fixed", "radii", "width"):
-        settings = SETTINGS.change({"stopping": stopping})
+    for stopping in ("fixed", "radii", "width", "two-class radii"):
+        settings = changed(stopping)
         pool = SimulatedSamplerPool()
         store, coordinator = certify(tmp_path_factory.mktemp(stopping), pool, settings, low=1, high=1)
         assert coordinator.wasted == 0
@@ -156,7 +162,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_what_was_written_is_kept(alone,
     assert pool.blocks < 12 * 31, "what was written is not drawn again"
 
 
-@pytest.mark.parametrize("stopping", ["fixed", "radii"])
+@pytest.mark.parametrize("stopping", ["fixed", "radii", "two-class radii"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_coordinator_cut_off_at_random_goes_on_where_it_was(alone, tmp_path, stopping, seed):
     class CutOff(Exception):
@@ -170,7 +176,7 @@ def test_a_coordinator_cut_off_at_random_goes_on_where_it_was(alone, tmp_path, s
                 raise CutOff
             return super().wait(seconds)
 
-    settings, starts = SETTINGS.change({"stopping": stopping}), 0
+    settings, starts = changed(stopping), 0
     while True:
         starts += 1
         try:

@@ -13,7 +13,7 @@ from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker, quieten
 from acr_ray.tracking.experiment import open_experiment
 from acr_ray.tracking.model import model_name
-from acr_ray.tracking.runs import CHECKPOINT_FILES
+from acr_ray.tracking.runs import CHECKPOINT_FILES, numbers
 from acr_ray.tracking.searches import SearchLog
 from acr_ray.tracking.view import COLUMNS, VIEW
 from tests.fakes.models import write_digits_checkpoint
@@ -112,3 +112,16 @@ def test_a_trial_that_mlflow_took_only_at_the_second_try_is_known_by_its_run(uri
     SearchLog(tracker, out, [])({}, {"trial": "aaaa", "status": "finished", "epoch": 1})
     run_id = out.read_json(TRACKED)["aaaa"]
     assert mlflow.MlflowClient(uri).get_run(run_id).data.tags["acr_ray.trial"] == "aaaa"
+
+
+def test_nested_numbers_of_a_summary_become_metrics_and_nothing_else_does():
+    summary = {
+        "acr": 0.5,
+        "images": 3,
+        "n": 10,
+        "certificate": "one-class",
+        "certified_accuracy": {"0.5": 0.25},
+        "certificates": {"two-class": {"acr": 0.75, "derived": True, "acr_interval": [0.5, 1.0]}},
+    }
+    expected = {"acr": 0.5, "images": 3, "certified_accuracy.0.5": 0.25, "certificates.two-class.acr": 0.75}
+    assert numbers(summary) == expected
