@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from acr_ray.formats.files import MODEL_CARD, MODEL_WEIGHTS
 from acr_ray.settings import UserError
 
 START = "hf://"
@@ -41,3 +42,18 @@ def fetch(location: str) -> str:
         except Exception as error:  # no network, no such file, no rights: each release has its own classes
             reasons.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
     raise UserError(f"CHECKPOINT {location}: cannot be fetched ({'; '.join(reasons)})")
+
+
+def fetch_folder(location: str) -> str | None:
+    """Download a folder that `jobs.export` made. Returns its local path; None if the location names no such folder."""
+    found = NAME.fullmatch(location)
+    if found is None or found[3]:
+        return None
+    try:
+        from huggingface_hub import hf_hub_download
+
+        card = hf_hub_download(found[1], MODEL_CARD, revision=found[2])
+        hf_hub_download(found[1], MODEL_WEIGHTS, revision=found[2])
+    except Exception:  # what is wrong, if anything, is said by `fetch`
+        return None
+    return str(card).rpartition("/")[0]

@@ -16,8 +16,9 @@ from torch import nn
 
 from acr_ray.models import build_model, load_checkpoint, save_checkpoint, state_bytes
 from acr_ray.models.foreign import is_foreign
-from acr_ray.models.importing import ImagesInfo, ImportChoices, import_weights
+from acr_ray.models.importing import ImagesInfo, import_weights
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.storage import Folder
 from tests.models.field import CIFAR10, FieldNet, Normalization, field_model, lived_in
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint, state_bytes
-from acr_ray.models.importing import ImagesInfo, ImportChoices, import_weights
+from acr_ray.models.importing import ImagesInfo, import_weights
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.storage import Folder
 
 OWN = """
