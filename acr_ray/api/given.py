@@ -15,10 +15,9 @@ from typing import Any
 from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
 from acr_ray.data.own import called, images_of
-from acr_ray.models.in_process import PYTHON
 from acr_ray.settings import UserError
 from acr_ray.settings.image_options import ImageOptions
-from acr_ray.settings.own_code import is_own
+from acr_ray.settings.own_code import PYTHON, is_own
 
 
 def run_options(

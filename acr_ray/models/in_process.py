@@ -15,8 +15,8 @@ from acr_ray.models.building import Normalize
 from acr_ray.models.checkpoint import ModelCard, hashed
 from acr_ray.models.importing import ImagesInfo, parse_normalization
 from acr_ray.settings import UserError
+from acr_ray.settings.own_code import PYTHON
 
-PYTHON = "python"  # stands where other networks of the user's have their module
 LIBRARIES = ("torch", "torchvision", "timm", "acr_ray")  # known by version and settings, not by source
 
 

@@ -179,7 +179,7 @@ MISTAKES = [
     (lambda m: (lambda: 3, m.images), {}, "model: its function returns a int"),
     (lambda m: (lambda: sys.exit(3), m.images), {}, "model: its function fails (SystemExit: 3)"),
     (lambda m: (m.Net(), 7), {}, "gives a int"),
-    (lambda m: (m.Net(), "no-such-set"), {}, "dataset = no-such-set"),
+    (lambda m: (m.Net(), "no-such-set"), {}, "unknown data set; allowed: digits"),
     (lambda m: (m.Net(), (m.images("test").images * 255, m.images("test").labels)), {}, "divide by 255"),
     (lambda m: (m.Net(), (m.images("test").images * 2 - 1, m.images("test").labels)), {}, "leave normalisation out"),
     (lambda m: (m.Net(), (m.images("test").images, [9.5] * 24)), {}, "labels are float64"),
@@ -261,7 +261,7 @@ def test_compare_takes_results_and_paths(mine, tmp_path):
         ("a", "sources: a str"),
         ({"a=b": one}, "the name 'a=b'"),
         ({"a": 3}, "sources: a int"),
-        ({}, "no SOURCE"),
+        ({}, "at least one source"),
         ({"a": "nowhere"}, "nowhere"),
     ):
         with pytest.raises(acr_ray.UserError, match=said):
