@@ -51,6 +51,12 @@ def add_recipe_options(parser: Parser, recipe: Recipe) -> None:
         metavar="K",
         help="train K epochs, with E_t, milestones, warm-ups and intervals moved in proportion",
     )
+    group.add_argument(
+        "--init",
+        dest="settings:training.init",
+        metavar="WEIGHTS",
+        help="fine-tune these weights, a checkpoint: short for --training.init",
+    )
     fields = recipe.flat()
     names = {name: name for name in fields if name != "name"}
     parser.add_settings(recipe, names, fields, groups=lambda dotted: f"recipe {recipe.name}: {dotted.split('.')[0]}")

@@ -159,7 +159,7 @@ def resized_crop(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """ImageNet's random crop of images (B, C, H, W), each resized to what it was, mirrored in half of the cases."""
     F, found = image_functions(), np.empty_like(images)
     for place, (image, seed) in enumerate(zip(images, seeds, strict=True)):
-        *box, mirrored = random_resized_crop(*image.shape[1:], int(seed))
+        *box, mirrored = random_resized_crop(image.shape[1], image.shape[2], int(seed))
         part = F.resized_crop(torch.from_numpy(image), *box, list(image.shape[1:])).numpy()
         found[place] = part[:, :, ::-1] if mirrored else part
     return found

@@ -61,7 +61,8 @@ class DecodedSet(ImageSet):
         F, found = image_functions(), np.empty((len(rows), *self.shape), dtype=self.dtype)
         for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             image = self._open(int(row))
-            *box, mirrored = random_resized_crop(*F.get_size(image), int(seed))
+            height, width = F.get_size(image)
+            *box, mirrored = random_resized_crop(height, width, int(seed))
             image = F.resized_crop(image, *box, list(self.shape[1:]))
             found[place] = self._fitting(channels_first(F.horizontal_flip(image) if mirrored else image), int(row))
         return found

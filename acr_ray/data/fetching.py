@@ -171,7 +171,8 @@ def _view(views: Path, parts: dict[str, Path]) -> Path:
 
 
 def _copy(remote: fs.FileSystem, source: str, target: Path) -> None:
-    with remote.open_input_stream(source) as stream, target.open("wb") as file:
+    # As it is: pyarrow would unpack what ends in .gz.
+    with remote.open_input_stream(source, compression=None) as stream, target.open("wb") as file:
         shutil.copyfileobj(stream, file, CHUNK)
 
 

@@ -65,9 +65,11 @@ def _parameters(function: Callable[..., Any]) -> set[str] | None:
 
 def _made(found: Any, name: str, split: str, options: ImageOptions, where: str) -> ImageSet:
     if isinstance(found, tuple) and len(found) in (2, 3) and hasattr(found[0], "shape"):
-        arrays = [np.asarray(part.detach().cpu() if isinstance(part, torch.Tensor) else part) for part in found[:2]]
+        pixels, labels = (
+            np.asarray(part.detach().cpu() if isinstance(part, torch.Tensor) else part) for part in found[:2]
+        )
         names = _class_names(found[2], where) if len(found) == 3 else None
-        return labelled(*arrays, options, dataset=name, split=split, where=where, class_names=names)
+        return labelled(pixels, labels, options, dataset=name, split=split, where=where, class_names=names)
     if hasattr(found, "__len__") and hasattr(found, "__getitem__") and not isinstance(found, (str, bytes, dict)):
         return OwnDataset(found, name, split, options)
     raise UserError(

@@ -31,6 +31,11 @@ def open_folder(root: str, split: str, options: ImageOptions) -> DecodedSet:
         root = here if any(Path(here).iterdir()) else local_root(root)
     if is_pack(root, split):
         return PackedImages(root, split, "folder", options)
+    return own_folders(root, split, options)
+
+
+def own_folders(root: str, split: str, options: ImageOptions = ImageOptions()) -> ImageFolders:  # noqa: B008
+    """The class folders themselves; see `open_folder`."""
     place = Path(root).expanduser()
     tops = [name for name in ("train", *HELD_OUT) if _has_folders(place / name)]
     if not tops:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from acr_ray.settings import UserError
+from acr_ray.settings.image_options import ImageOptions
 from acr_ray.storage import Folder
 from acr_ray.storage.node_checks import SHARED_MEMORY
 
@@ -33,6 +34,7 @@ class Questions:
         storage: folder for results, a path or URI; None: not asked.
         probe: name of a folder in it that the driver has made for this check.
         dataset, root, split: the images; ``dataset`` None: not asked.
+        size: side of the square that images become; None: the data set's own.
     """
 
     storage: str | None = None
@@ -40,6 +42,7 @@ class Questions:
     dataset: str | None = None
     root: str | None = None
     split: str = "train"
+    size: int | None = None
 
 
 def facts(questions: Questions, node: str) -> dict[str, Any]:
@@ -137,7 +140,8 @@ def asked_data(questions: Questions) -> dict[str, Any] | None:
     from acr_ray.data import open_images
 
     try:
-        images = open_images(questions.dataset, questions.root, questions.split)
+        options = ImageOptions(size=questions.size)
+        images = open_images(questions.dataset, questions.root, questions.split, options=options)
         # Decoded, not only listed: a file that was cut short on its way looks whole until then.
         some = np.unique(np.linspace(0, len(images) - 1, DECODED).astype(int))
         for item in some:

@@ -97,6 +97,20 @@ class TrainingSettings(Settings):
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
     )
+    init: str | None = Field(
+        None,
+        description="weights to begin with: a checkpoint of this architecture; for other classes the last layer is new",
+    )
+    init_learning_rate: float | None = Field(
+        None, gt=0, le=1000, description="with init, in place of learning_rate; none: a tenth of it"
+    )
+
+    @property
+    def first_learning_rate(self) -> float:
+        """The learning rate before warm-up, milestones and scaling; trained weights get a lower one."""
+        if self.init is None:
+            return self.learning_rate
+        return self.learning_rate / 10 if self.init_learning_rate is None else self.init_learning_rate
 
 
 class DiscardSettings(Settings):
@@ -142,9 +156,18 @@ class AttackSettings(Settings):
 # Fields without a say in the trained weights; what the class map says is in the data's hash.
 NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")
 # Fields that came later: at their defaults a run is what it was before there were any.
-LATER = ("data.size", "data.resize", "data.crop", "data.augmentation", "data.mean", "data.std")
+LATER = (
+    "data.size",
+    "data.resize",
+    "data.crop",
+    "data.augmentation",
+    "data.mean",
+    "data.std",
+    "training.init",
+    "training.init_learning_rate",
+)
 # Fields that are paths or URIs.
-PATHS = ("data.root", "data.class_map", "discard.checkpoint", "discard.p_a_file", "method.target")
+PATHS = ("data.root", "data.class_map", "training.init", "discard.checkpoint", "discard.p_a_file", "method.target")
 
 
 def absolute_path(location: str) -> str:
@@ -224,6 +247,8 @@ class Recipe(Settings):
             yield f"training.m = {t.m}: must divide training.batch_size = {t.batch_size}"
         if getattr(self.method, "deferred", False) and not t.milestones:
             yield "method.deferred = True: waits for the first of training.milestones, and there are none"
+        if t.init is None and t.init_learning_rate is not None:
+            yield f"training.init_learning_rate = {t.init_learning_rate}: belongs to training.init, which is none"
         if t.warmup_epochs >= t.epochs:
             yield f"training.warmup_epochs = {t.warmup_epochs}: as long as the run; allowed: 0 to {t.epochs - 1}"
         if len(self.data.mean) != len(self.data.std):

@@ -101,7 +101,7 @@ class Trainer:
     ) -> None:
         check_workers(recipe, len(images), group.world)
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
-        self.networks = build_networks(recipe, images, seed, group, device)
+        self.networks = build_networks(recipe, images, seed, group, device, contents or {})
         self.module, self.passes = self.networks.module, self.networks.passes
         self.optimizer = build_optimizer(self.module, recipe.training, device)
         self.scaler = gradient_scaler(recipe.training.precision, device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from acr_ray.data import ImageSet
@@ -20,9 +20,8 @@ from acr_ray.settings.own_code import is_own, module_of
 from acr_ray.settings.own_source import source_hashes
 from acr_ray.settings.recipes import unusual_values
 from acr_ray.storage import Folder
+from acr_ray.training.initial import Contents, check_content, initial_model
 from acr_ray.training.p_a_file import read_counts
-
-Contents = Mapping[str, Any]  # path → "sha256:…"; name of an own method → the hashes of its sources
 
 
 def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
@@ -48,6 +47,8 @@ def check_named(recipes: Iterable[Recipe], images: ImageSet) -> dict[str, Any]:
             contents[discard.checkpoint] = f"sha256:{discarding_model(recipe, images)[1].sha256}"
         if target is not None and target not in contents:
             contents[target] = f"sha256:{_target(target, images).sha256}"
+        if (init := recipe.training.init) is not None and init not in contents:
+            contents[init] = f"sha256:{initial_model(recipe, images)[1].sha256}"
         if is_own(recipe.method.name) and recipe.method.name not in contents:
             contents[recipe.method.name] = source_hashes(module_of(recipe.method.name))
         if sources := sources_of(recipe.model.architecture):
@@ -90,12 +91,7 @@ def discarding_model(recipe: Recipe, images: ImageSet, contents: Contents = {}) 
             f"{option}: was trained at sigma {card.sigma}, training.sigma is {sigma}; allowed: a model of the same "
             "sigma, or --discard.any_sigma true"
         )
-    expected = contents.get(path, f"sha256:{card.sha256}")
-    if expected != f"sha256:{card.sha256}":
-        raise UserError(
-            f"{option}: another model lies there than when the run began ({card.sha256[:12]}, was "
-            f"{expected.removeprefix('sha256:')[:12]}); put the first one back, or start anew with --overwrite"
-        )
+    check_content(path, card, contents, option)
     return model, card
 
 

@@ -15,6 +15,7 @@ from acr_ray.models.checkpoint import sources_of
 from acr_ray.settings import Recipe, derive_seed
 from acr_ray.smoothing.arithmetic import use_float32
 from acr_ray.training.group import Group
+from acr_ray.training.initial import Contents, load_initial
 from acr_ray.training.passes import PassCounter
 from acr_ray.training.precision import in_precision
 
@@ -47,8 +48,19 @@ class Networks:
     uses_torch_rng: bool
 
 
-def build_networks(recipe: Recipe, images: ImageSet, seed: int, group: Group, device: str) -> Networks:
-    """A freshly initialised network of the recipe; the same on every worker."""
+def build_networks(
+    recipe: Recipe,
+    images: ImageSet,
+    seed: int,
+    group: Group,
+    device: str,
+    contents: Contents = {},  # noqa: B006 - never written to
+) -> Networks:
+    """A network of the recipe, freshly initialised or with the weights of ``training.init``; the same on every worker.
+
+    Raises:
+        UserError: ``training.init`` does not fit, or is not the checkpoint of ``contents``.
+    """
     t = recipe.training
     memory_format = torch.channels_last if t.channels_last else torch.contiguous_format
     use_float32("tf32" if t.precision == "tf32" else "ieee")
@@ -60,6 +72,7 @@ def build_networks(recipe: Recipe, images: ImageSet, seed: int, group: Group, de
         images.std,
         derive_seed(seed, "init"),
     )
+    load_initial(bare, recipe, images, contents)
     # torch's stubs lack the signature with both.
     module = bare.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     passes = PassCounter(module)

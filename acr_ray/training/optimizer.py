@@ -18,7 +18,7 @@ def build_optimizer(module: nn.Module, training: TrainingSettings, device: str) 
     fused = torch.device(device).type == "cuda"
     optimizer = torch.optim.SGD(
         module.parameters(),
-        lr=training.learning_rate,
+        lr=training.first_learning_rate,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         fused=fused or None,
@@ -42,7 +42,8 @@ def begin_momentum(optimizer: torch.optim.SGD) -> None:
 def learning_rate(training: TrainingSettings, epoch: int, step: int | None = None, steps: int = 1) -> float:
     """The learning rate of a step; without a step, the epoch's own, after its warm-up.
 
-    ``learning_rate · lr_decay^(milestones passed)``, the paper's; with ``scale_learning_rate`` times
+    ``learning_rate · lr_decay^(milestones passed)``, the paper's; of weights that were trained before, see
+    `TrainingSettings.first_learning_rate`; with ``scale_learning_rate`` times
     ``batch_size/256``; in the first ``warmup_epochs`` rising linearly by steps, from one step's share to all of it
     (Goyal et al. 2017).
 
@@ -51,7 +52,7 @@ def learning_rate(training: TrainingSettings, epoch: int, step: int | None = Non
         steps: steps of an epoch.
     """
     passed = sum(epoch >= milestone for milestone in training.milestones)
-    rate = training.learning_rate * training.lr_decay**passed
+    rate = training.first_learning_rate * training.lr_decay**passed
     if training.scale_learning_rate:
         rate *= training.batch_size / REFERENCE_BATCH
     if step is None or epoch >= training.warmup_epochs:

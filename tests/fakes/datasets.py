@@ -122,7 +122,7 @@ def images(split):
 
 def arrays(split, root):
     images, labels = pixels(split)
-    return images / 200, labels
+    return images / 300, labels
 """
 
 

@@ -166,3 +166,20 @@ def test_seeds_are_told_apart_and_frozen():
 
 
 FROZEN = 7643470333793757063
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["", "gaussian-"])
+def test_cifar100_has_cifar10s_values(kind, sigma):
+    here, there = (load_recipe(f"{dataset}-{kind}{sigma}").flat() for dataset in ("cifar100", "cifar10"))
+    assert {name for name in here if here[name] != there[name]} == {"name", "data.dataset"}
+
+
+def test_data_of_the_users_own_code_are_a_data_set():
+    assert load_recipe("cifar10-0.5").change({"data.dataset": "my_data:images"}).data.dataset == "my_data:images"
+    with pytest.raises(UserError, match="data.mean .* give both"):
+        load_recipe("digits").change({"data.mean": (0.5,)})
+    with pytest.raises(UserError, match="data.resize = 'much': must be default, none or a whole number"):
+        load_recipe("digits").change({"data.resize": "much"})
+    settings = CertifySettings.build({"sigma": 0.5, "dataset": "folder"})
+    assert "size" not in settings.identity() and settings.change({"size": 32}).identity()["size"] == 32

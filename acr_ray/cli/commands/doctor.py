@@ -23,6 +23,7 @@ from acr_ray.preflight import findings
 from acr_ray.preflight.facts import DRIVER, Questions, versions
 from acr_ray.preflight.findings import FAILED, OK, Finding
 from acr_ray.settings import UserError
+from acr_ray.settings.image_options import MOST_SIDE
 from acr_ray.settings.recipe import absolute_path
 from acr_ray.storage import Folder, check_own, own
 from acr_ray.tracking import default_uri, quieten
@@ -41,6 +42,7 @@ class PlannedRun:
         root: where the images are, a path or a URI.
         split: ``train`` or ``test``.
         workers: DDP workers and their hardware.
+        size: side of the square that images become; None: the data set's own.
     """
 
     storage: str | None = None
@@ -48,6 +50,7 @@ class PlannedRun:
     root: str | None = None
     split: str = "train"
     workers: Workers = Workers()
+    size: int | None = None
 
 
 def run(
@@ -95,7 +98,7 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     workers = Workers(options.workers, options.gpus_per_worker, options.cpus_per_worker)
     result = run(
-        PlannedRun(options.storage, options.dataset, options.root, options.split, workers),
+        PlannedRun(options.storage, options.dataset, options.root, options.split, workers, options.size),
         out=options.out,
         tracking=not options.no_tracking,
         tracking_uri=options.tracking_uri,
@@ -117,6 +120,7 @@ def parser() -> Parser:
     add("--storage", metavar="DIR", help="folder for results, to be seen by all nodes (--out of other commands)")
     add("--dataset", type=dataset_name, metavar="NAME", help="look for these images on every node")
     add("--data.root", dest="root", type=absolute_path, metavar="PATH", help="where they are: a path or a URI")
+    add("--data.size", dest="size", type=whole(1, MOST_SIDE), metavar="P", help="side of the square that they become")
     add("--split", choices=("train", "test"), default="train", help="[default: train]")
     add("--workers", type=whole(1), default=1, metavar="N", help="DDP workers [default: 1]")
     add("--cpus-per-worker", type=whole(1), default=1, metavar="C", help="[default: 1]")
@@ -151,7 +155,9 @@ def _look(
 def _look_at_nodes(planned: PlannedRun, storage: Folder | None, probe: str, seconds: float) -> Iterator[Finding]:
     from acr_ray.preflight.nodes import ask, exchange, living_nodes, total_resources
 
-    questions = Questions(storage.uri if storage else None, probe, planned.dataset, planned.root, planned.split)
+    questions = Questions(
+        storage.uri if storage else None, probe, planned.dataset, planned.root, planned.split, planned.size
+    )
     nodes, workers = living_nodes(), planned.workers
     answers = ask(nodes, questions, seconds)
     yield findings.answered(answers)

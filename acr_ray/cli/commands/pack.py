@@ -1,4 +1,4 @@
-"""Pack ImageNet's class folders into a few large files.
+"""Pack class folders, ImageNet's or your own, into a few large files.
 
 Training and certification take DIR as their --data.root. Without --side the images are the same byte for byte, and so
 are all results; with it they are smaller and quicker to decode, and are another data set.
@@ -24,17 +24,19 @@ def run(
     root: str | None,
     out: str | None,
     *,
+    dataset: str = "imagenet",
     splits: Sequence[str] = ("train", "test"),
     side: int | None = None,
     quality: int = 90,
     processes: int = 1,
     overwrite: bool = False,
 ) -> PackResult:
-    """Pack splits of ImageNet.
+    """Pack splits of ImageNet, or of class folders of your own.
 
     Args:
         root: folder with ``train/`` and ``val/``.
         out: where the pack goes, a local path.
+        dataset: ``imagenet`` or ``folder``.
         splits: ``train``, ``test`` (which is ``val/``) or both.
         side: shorten longer images to this shorter side in pixels, >= 224, re-encoded; None: as they are.
         quality: of JPEG with ``side``; 1 to 95.
@@ -51,12 +53,13 @@ def run(
     if "://" in out:
         raise UserError(f"--out {out}: packs are memory mapped; give a local path and copy it from there")
     # Here, so that --help and a mistake need not wait for torch.
-    from acr_ray.data.imagenet import open_imagenet
+    from acr_ray.data.imagenet import imagenet_folders
+    from acr_ray.data.own_folder import own_folders
     from acr_ray.data.pack import check_own_split, is_pack, write_pack
 
     folder = Path(out).expanduser()
     # All are opened first: what is wrong with the second is said before the first has taken hours.
-    opened = [open_imagenet(root, split) for split in splits]
+    opened = [imagenet_folders(root, s) if dataset == "imagenet" else own_folders(root, s) for s in splits]
     for line in (line for images in opened for line in images.remarks):
         print(line, flush=True)
     for split in splits:
@@ -78,6 +81,7 @@ def main(argv: list[str]) -> None:
     run(
         options.root,
         options.out,
+        dataset=options.dataset,
         splits=("train", "test") if options.split == "both" else (options.split,),
         side=options.side,
         quality=options.quality,
@@ -92,6 +96,7 @@ def parser() -> Parser:
     parser = Parser(prog=command_line("pack"), usage=usage, description=__doc__)
     add = parser.add_argument_group("what to pack").add_argument
     add("--data.root", dest="root", metavar="PATH", help="folder with train/ and val/ [required]")
+    add("--dataset", choices=("imagenet", "folder"), default="imagenet", help="[default: imagenet]")
     add("--split", choices=("both", "train", "test"), default="both", help="test is val/ [default: both]")
     side = f"shorten longer images to this shorter side, re-encoded [>= {SIZE}; default: as they are]"
     add("--side", type=whole(SIZE, 4096), metavar="P", help=side)

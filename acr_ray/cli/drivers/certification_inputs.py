@@ -95,12 +95,13 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
             f"CHECKPOINT {checkpoint}: has {card.num_classes} classes, {settings.dataset} "
             f"{len(images.class_names)}; give the --dataset and --data.root it was trained on"
         )
-    class_names = images.class_names
+    class_names, bare = images.class_names, images.bare_labels
     images = images.in_order_of(card.class_names, f"CHECKPOINT {checkpoint}")
-    if images.bare_labels:
-        print(_numbered(card), flush=True)
-    elif images.class_names != class_names:
-        print("classes are in another order than the model's; they are taken by name", flush=True)
+    if images.class_names != class_names:
+        print(
+            _numbered(card) if bare else "classes are in another order than the model's; they are taken by name",
+            flush=True,
+        )
     if images.shape != tuple(card.shape):
         size = f"; --data.size {card.shape[1]} makes them so" if images.shape[0] == card.shape[0] else ""
         raise UserError(

@@ -9,6 +9,7 @@ from acr_ray.data import ImageSet, open_images
 from acr_ray.models import build_model
 from acr_ray.settings import Recipe
 from acr_ray.settings.image_options import ImageOptions
+from acr_ray.training.initial import load_initial
 from acr_ray.training.methods import build_method
 from acr_ray.training.named_files import check_named, warnings_of
 
@@ -39,8 +40,12 @@ def check_recipe(recipe: Recipe, images: ImageSet, others: Sequence[Recipe] = ()
     Raises:
         UserError: something is missing or doesn't fit.
     """
-    build_model(recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0)
+    model = build_model(
+        recipe.model.architecture, len(images.class_names), images.shape, images.mean, images.std, seed=0
+    )
     build_method(recipe)
+    for line in load_initial(model, recipe, images, {}):
+        print(line, flush=True)
     contents = check_named([recipe, *others], images)
     for warning in warnings_of(recipe):
         print(f"warning: {warning}", flush=True)

@@ -16,6 +16,7 @@ from acr_ray.cli.results import TrainResult
 from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.formats.files import CHECKPOINT, METRICS, MODEL_CARD, SUMMARY
 from acr_ray.settings import Recipe
+from acr_ray.settings.own_code import is_own
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import EpochMeters
@@ -120,5 +121,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
 
 def _print_end(recipe: Recipe, out: Folder) -> None:
     data = "" if recipe.data.root is None else f" --data.root {recipe.data.root}"
+    if is_own(recipe.data.dataset):  # else it would not be run, for a file alone names it
+        data = f" --dataset {recipe.data.dataset}{data}"
     certify = f"{command_line('certify')} {out}{data} --out {out}-certified"
     print(f"trained: {out}/{CHECKPOINT}\nnext: {certify}", flush=True)
