@@ -133,6 +133,7 @@ def without_prefixes(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> 
     """
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
     constants: Tensors = {}
+    nearest: tuple[int, Tensors, Tensors] = (-1, {}, {})  # names in common, and what would be shown
     while True:
         for rename in RENAMES:
             renamed = {rename(name): tensor for name, tensor in tensors.items()}
@@ -140,11 +141,14 @@ def without_prefixes(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> 
                 return renamed, constants
         found = {name: tensor for name, tensor in tensors.items() if _is_constant(name, tensor)}
         rest = {name: tensor for name, tensor in tensors.items() if name not in found and name != "n_averaged"}
+        # Neither name for name nor by a prefix: shown as they are, in the words that are nearest to the network's.
+        for rename in RENAMES:
+            named = {rename(name): tensor for name, tensor in rest.items()}
+            if (common := len(set(named) & set(expected))) > nearest[0]:
+                nearest = (common, named, constants | found)
         prefix = next((p for p in PREFIXES if rest and all(name.startswith(p) for name in rest)), None)
         if prefix is None:
-            # Neither name for name nor by a prefix: shown as they are, in the words that are nearer to the network's.
-            near = max(RENAMES, key=lambda rename: len({rename(name) for name in rest} & set(expected)))
-            return {near(name): tensor for name, tensor in rest.items()}, constants | found
+            return nearest[1], nearest[2]
         tensors, constants = {name.removeprefix(prefix): t for name, t in rest.items()}, constants | found
 
 

@@ -28,5 +28,5 @@ def test_a_denoiser_certifies_more(tmp_path, head):
         found[name] = json.loads((tmp_path / name / "summary.json").read_text())
     print({name: (summary["acr"], summary["certified_accuracy"]) for name, summary in found.items()})
     without, with_denoiser = (found[name]["certified_accuracy"] for name in ("classifier", "denoised"))
-    assert with_denoiser["0.0"] > without["0.0"] + 0.05
+    assert with_denoiser["0"] > without["0"] + 0.05
     assert with_denoiser["0.5"] > without["0.5"]
