@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,16 +22,27 @@ from acr_ray.telemetry.logs import logger
 def drawing_here() -> Iterator[None]:
     """Let samplers work in this process for a while, then give it its threads and its log back.
 
-    A `Sampler` computes with one torch thread, so that its counts are those of any actor.
+    A `Sampler` computes with one torch thread and `acr_ray.smoothing.arithmetic.use_float32`, so that its counts are
+    those of any actor.
     """
-    threads, log = torch.get_num_threads(), logger().logger
+    threads, log, backends = torch.get_num_threads(), logger().logger, torch.backends
     level = log.level
+    before = [(where, name, getattr(where, name)) for where, name in _choices(backends)]
     try:
         log.setLevel(logging.WARNING)  # this process is the user's terminal, no worker's log
         yield
     finally:
         torch.set_num_threads(threads)
         log.setLevel(level)
+        for where, name, value in before:
+            setattr(where, name, value)
+
+
+def _choices(backends: Any) -> list[tuple[Any, str]]:
+    """What `acr_ray.smoothing.arithmetic.use_float32` sets."""
+    cudnn = backends.cudnn
+    precisions = [(backends.cuda.matmul, "fp32_precision"), (cudnn.conv, "fp32_precision")]
+    return [*precisions, (cudnn, "benchmark"), (cudnn, "deterministic")]
 
 
 class LocalSamplerPool:

@@ -117,8 +117,11 @@ def test_a_run_resumes_and_another_in_its_folder_is_refused(mine, monkeypatch):
 def test_the_users_model_threads_and_random_numbers_are_left_alone(mine):
     net, threads = mine.Net().double().train(), torch.get_num_threads()
     torch.manual_seed(5)
-    state = torch.get_rng_state()
+    state, conv = torch.get_rng_state(), torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.benchmark = True
     acr_ray.certify(net, mine.images, out="a", **BUDGET)
+    assert torch.backends.cudnn.benchmark and torch.backends.cudnn.conv.fp32_precision == conv
+    torch.backends.cudnn.benchmark = False
     assert net.training and net.linear.weight.dtype == torch.float64 and net.linear.weight.requires_grad
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
 
@@ -141,6 +144,17 @@ def test_what_a_result_says(mine):
         result.plot("x")
 
 
+def test_the_images_are_not_read_for_constants_that_nobody_needs(mine, monkeypatch):
+    from acr_ray.data import image_set
+
+    def read(*_):
+        raise AssertionError("all images are read")
+
+    monkeypatch.setattr(image_set, "mean_and_std", read)
+    acr_ray.certify(mine.Net(), mine.images, out="a", **BUDGET)
+    acr_ray.certify(mine.network, mine.images("test"), out="b", **BUDGET)
+
+
 def test_a_normalization_that_is_missing_is_named_and_mends_it(mine, capsys):
     class Behind(mine.Net):
         """Trained behind a normalization to [-1, 1]."""
@@ -153,7 +167,7 @@ def test_a_normalization_that_is_missing_is_named_and_mends_it(mine, capsys):
     wrong = acr_ray.certify(Behind(), mine.images, out="a", **BUDGET | {"sigma": 0.05})
     (warning,) = wrong.summary["checks"]["warnings"]
     assert "with normalization 0.5,0.5,0.5/0.5,0.5,0.5 it is right on 100 %" in warning
-    assert warning in capsys.readouterr().out and "&gt;" not in wrong._repr_html_()
+    assert warning in capsys.readouterr().out and "is it the right normalisation" in wrong._repr_html_()
     right = acr_ray.certify(
         Behind(), mine.images, normalization="0.5,0.5,0.5/0.5,0.5,0.5", out="b", **BUDGET | {"sigma": 0.05}
     )

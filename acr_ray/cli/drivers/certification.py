@@ -15,7 +15,7 @@ from acr_ray.cli.drivers.block_size import with_measured_block
 from acr_ray.cli.drivers.certification_inputs import (
     CertificationInputs,
     Subject,
-    info_of,
+    info_but_constants,
     make_plan,
     open_checkpoint,
     open_inputs,
@@ -77,7 +77,8 @@ def certify(
         subject = Subject(*checkpoint, checkpoint[1].architecture)
     else:
         images = open_split(changes) if images is None else images
-        info = info_of(images) if class_names is None else replace(info_of(images), class_names=class_names)
+        info = info_but_constants(images)
+        info = info if class_names is None else replace(info, class_names=class_names)
         subject = Subject(*described(checkpoint, info, choices.normalization), type(checkpoint).__name__)
     inputs = open_inputs(subject.card, subject.named, changes, device, images)
     if measure_block:

@@ -73,7 +73,12 @@ def open_checkpoint(
     """
     named_alone = is_foreign(checkpoint) or is_own_model(checkpoint)
     location, training_run = (checkpoint, None) if named_alone else resolve_checkpoint(checkpoint, mlflow_uri)
-    info = (lambda: images_info(changes)) if images is None else (lambda: info_of(images))
+
+    def info() -> ImagesInfo:
+        if is_own_model(checkpoint):  # normalises itself, or as the user says
+            return info_but_constants(open_split(changes) if images is None else images)
+        return images_info(changes) if images is None else info_of(images)
+
     return Subject(*open_model(location, choices, info), checkpoint, training_run)
 
 
@@ -142,6 +147,8 @@ def images_info(changes: Mapping[str, Any]) -> ImagesInfo:
 
 def open_split(changes: Mapping[str, Any]) -> ImageSet:
     """Open the split that the user chose, before any model is known. Raises UserError if none is chosen."""
+    if not changes.get("dataset"):
+        raise UserError("--dataset: missing; the model does not say which images it is for")
     return _open_split(_settings({**changes, "sigma": changes.get("sigma") or 1.0}))
 
 
@@ -153,6 +160,12 @@ def _open_split(settings: CertifySettings, hint: str = "") -> ImageSet:
 def info_of(images: ImageSet) -> ImagesInfo:
     """Return what a model must know of its images."""
     return ImagesInfo(images.dataset, images.shape, images.class_names, images.mean, images.std)
+
+
+def info_but_constants(images: ImageSet) -> ImagesInfo:
+    """The same without mean and standard deviation, for which all images would be read."""
+    channels = images.shape[0]
+    return ImagesInfo(images.dataset, images.shape, images.class_names, (0.0,) * channels, (1.0,) * channels)
 
 
 def _settings(values: Mapping[str, Any]) -> CertifySettings:

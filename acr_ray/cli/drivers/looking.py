@@ -12,6 +12,10 @@ from acr_ray.models.in_process import is_in_process
 from acr_ray.smoothing.engine import BrokenModelError
 
 OF_FILES = "try --normalization (none, imagenet, MEAN/STD), --class-names FILE, or --data.class_map FILE"
+OF_OBJECTS = (
+    'try normalization= ("imagenet", or "MEAN/STD" by channel), or class_names= in the order of the logits; images are '
+    "given in [0, 1], not normalised"
+)
 OF_FOLDERS = (
     "try --data.class_map FILE, or other data (--dataset, --data.root, --split); the normalization of a folder is in "
     "its model.json: import the weights again with jobs.import --normalization"
@@ -21,8 +25,8 @@ OF_FOLDERS = (
 def look(subject: Subject, inputs: CertificationInputs) -> dict[str, Any]:
     """Check some images; see `acr_ray.certification.input_checks`. Prints what was seen, and returns it."""
     card = subject.card
-    alone = is_in_process(card) or is_own_model(subject.named) or is_foreign(subject.named)
-    advice = OF_FILES if alone else OF_FOLDERS
+    from_files = is_own_model(subject.named) or is_foreign(subject.named)
+    advice = OF_OBJECTS if is_in_process(card) else OF_FILES if from_files else OF_FOLDERS
     try:
         seen = check_inputs(subject.model, inputs.images, inputs.settings.sigma, card.num_classes, advice)
     except BrokenModelError as error:  # the samplers will say at which image
