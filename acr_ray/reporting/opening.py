@@ -10,7 +10,7 @@ from typing import Any
 
 from acr_ray.certification.certificates import certificate_table
 from acr_ray.certification.run_plan import RunPlan, holds_run
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, SUMMARY
 from acr_ray.formats.tables import parquet_bytes
 from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import has_second_counts, read_certificates
@@ -176,6 +176,12 @@ def _from_ledger(folder: Folder, location: str) -> bytes:
 
 
 def _run_summary(folder: Folder) -> dict | None:
+    """Return a run's summary; with the class names of its plan, which certificates of before 0.3 do not hold."""
     if not folder.is_file(SUMMARY):
         return None
-    return check_run_facts(folder.read_json(SUMMARY), f"{folder}/{SUMMARY}")
+    facts = check_run_facts(folder.read_json(SUMMARY), f"{folder}/{SUMMARY}")
+    if "class_names" in facts or not folder.is_file(PLAN):
+        return facts
+    plan = folder.read_json(PLAN)
+    named = {"class_names": plan.get("class_names") if isinstance(plan, dict) else None}
+    return facts | check_run_facts(named, f"{folder}/{PLAN}")
