@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -156,7 +157,9 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
             if folder.is_file(name):
                 content, summary = folder.read_bytes(name, MOST_BYTES), _run_summary(folder)
                 if name == CERTIFICATES and holds_run(folder) and not has_second_counts(content):
-                    content = _from_ledger(folder, location)  # written before certificates kept the runner-up's count
+                    # Written before certificates kept the runner-up's count, which the ledger has; they do without.
+                    with suppress(UserError):
+                        content = _from_ledger(folder, location)
                 return content, f"{location.rstrip('/')}/{name}", summary
         if holds_run(folder):
             return _from_ledger(folder, location), f"{location.rstrip('/')}/{LEDGER}", None

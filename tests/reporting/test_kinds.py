@@ -144,6 +144,14 @@ def test_a_two_class_file_without_the_runner_up_is_refused_and_a_one_class_one_s
     assert [kind.kind for kind in old.rows[0].kinds] == ["one-class"]
 
 
+def test_certificates_are_read_even_if_the_plan_beside_them_is_of_another_release(tmp_path) -> None:
+    """They were complete without the ledger; it only adds the runner-up's counts."""
+    (tmp_path / "certificates.parquet").write_bytes(parquet_bytes(table([CERTAIN]).drop_columns(["count_second"])))
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "plan.json").write_text('{"schema_version": 1}')
+    assert open_source(str(tmp_path)).images == 1
+
+
 def test_settings_name_the_kind() -> None:
     given = {"sigma": 0.5, "dataset": "digits", "certificate": "both"}
     with pytest.raises(UserError, match="one-class\\|two-class"):
