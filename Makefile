@@ -45,7 +45,8 @@ test: $(READY) ## the tests, and one whole path through real jobs on Ray
 test-ray: $(READY) ## tests that start Ray clusters, kill what runs on them, and wait
 	$(PYTEST) -m "ray and not smoke and not slow and not endurance and not browser and not gpu $(ELSEWHERE)"
 
-test-slow: $(READY) ## longer faults and statistics (about 22 minutes)
+test-slow: $(READY) ## longer faults and statistics, a real network on real images (about 25 minutes)
+	$(call extra,real)
 	$(PYTEST) -n 2 -m "slow and not ray and not gpu"
 	$(PYTEST) -m "slow and ray and not gpu"
 

@@ -24,7 +24,7 @@ def command_names() -> dict[str, str]:
     """
     jobs = jobs_folder()
     files = {path.stem: path for path in (jobs.glob("[!_]*.py") if jobs else ())}
-    files |= {path.stem: path for path in COMMANDS.glob("[!_]*.py")}
+    files |= {path.stem.rstrip("_"): path for path in COMMANDS.glob("[!_]*.py")}
     return {name: _first_line(files[name]) for name in sorted(files)}
 
 
@@ -41,14 +41,15 @@ def main(argv: list[str] | None = None) -> int:
     if name not in command_names():
         print(f"error: {unknown(name, 'command')} (see acr-ray --help)", file=sys.stderr)
         return 2
-    if not (COMMANDS / f"{name}.py").is_file():
+    module = next((stem for stem in (name, f"{name}_") if (COMMANDS / f"{stem}.py").is_file()), None)
+    if module is None:
         # A file of jobs/ alone, which reads the process's words and ends it.
         jobs = jobs_folder()
         assert jobs is not None  # the name is one of its files
         sys.path.insert(0, str(jobs.parent))
         sys.argv = ["acr-ray", *argv[1:]]
         runpy.run_module(f"jobs.{name}", run_name="__main__", alter_sys=True)
-    run_command(importlib.import_module(f"acr_ray.cli.commands.{name}").main, argv[1:])
+    run_command(importlib.import_module(f"acr_ray.cli.commands.{module}").main, argv[1:])
 
 
 def list_jobs(argv: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from acr_ray.cli.parser import Parser, number, whole
+from acr_ray.settings.imports import ImportChoices
 
 RESULTS = "results and tracking"
 CLUSTER = "cluster"
@@ -39,6 +40,42 @@ def add_run_options(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another run")
     group.add_argument("--verbose", action="store_true", help="show what Ray and its workers log")
     return group
+
+
+def add_model_options(group: argparse._ArgumentGroup, sigma: bool = False) -> None:
+    """Add what a file of weights does not say, for `import_choices`.
+
+    Args:
+        sigma: also the noise that it was trained on.
+    """
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="network of a file of weights: ours, torchvision's, timm:NAME or module:function [default: as the file "
+        "says]",
+    )
+    group.add_argument(
+        "--normalization",
+        metavar="WHAT",
+        help="first layer: none (or inside), cifar10, cifar100, imagenet, or MEAN/STD by channel [default: as the file "
+        "says, else the data set's; of module:function: none]",
+    )
+    group.add_argument("--ema", action="store_true", help="take the averaged weights where the file holds both")
+    names = "file with a class a line, in the order of the logits [default: the data set's]"
+    group.add_argument("--class-names", metavar="FILE", help=names)
+    if sigma:
+        group.add_argument(
+            "--sigma",
+            type=number(1e-9, 100),
+            metavar="S",
+            help="noise that it was trained on [default: as the file says]",
+        )
+
+
+def import_choices(options: argparse.Namespace) -> ImportChoices:
+    """Take the options that `add_model_options` has read."""
+    sigma = getattr(options, "sigma", None)
+    return ImportChoices(options.model, options.normalization, sigma, options.ema, options.class_names)
 
 
 def add_worker_options(group: argparse._ArgumentGroup) -> None:

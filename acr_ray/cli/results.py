@@ -39,6 +39,21 @@ class TrainResult(Result):
 
 
 @dataclass(frozen=True)
+class ImportResult(Result):
+    """Weights of other code as a model of ours."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The path or URI of the model, as ``certify`` takes it."""
+        return f"{self.folder}/checkpoint"
+
+
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """A folder ready to upload; ``README.md`` in it is the model card."""
+
+
+@dataclass(frozen=True)
 class CertifyResult(Result):
     """Certificates, in ``certificates.parquet`` and ``certificates.tsv``.
 

@@ -123,7 +123,11 @@ def _unpickled(content: bytes, source: str) -> Any:
 
 def _refusal(text: str) -> str:
     name = re.search(r"GLOBAL ([\w.]+)", text)
-    what = f"holds {name[1]}" if name else "holds more than tensors and plain values, or is damaged"
+    what = (
+        f"is a pickle that holds {name[1]}"
+        if name
+        else "is a pickle that holds more than tensors and plain values, or is damaged"
+    )
     return f"{what}; refused, not run (allowed: tensors and plain values); {ADVICE}"
 
 

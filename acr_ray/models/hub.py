@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
+from acr_ray.formats.files import MODEL_CARD, MODEL_WEIGHTS
 from acr_ray.settings import UserError
 
 START = "hf://"
@@ -33,11 +35,48 @@ def fetch(location: str) -> str:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise UserError(f"CHECKPOINT {location}: needs huggingface_hub: pip install 'acr-ray[hub]'") from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are told by the line that we end with
     repository, revision, file = found.groups()
-    reasons = []
-    for name in [file] if file else FILES:
+    names = (file,) if file else FILES
+    for name in names:
         try:
             return str(hf_hub_download(repository, name, revision=revision))
         except Exception as error:  # no network, no such file, no rights: each release has its own classes
-            reasons.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:120]}")
-    raise UserError(f"CHECKPOINT {location}: cannot be fetched ({'; '.join(reasons)})")
+            if not _no_such_file(error):
+                raise UserError(_told(location, error)) from None
+    raise UserError(f"CHECKPOINT {location}: there is no {' and no '.join(names)}")
+
+
+def _no_such_file(error: Exception) -> bool:
+    """Return whether the hub answered that this file is not there: another one may be."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "EntryNotFoundError" in kinds and "LocalEntryNotFoundError" not in kinds
+
+
+def _told(location: str, error: Exception) -> str:
+    if type(error).__name__ == "LocalEntryNotFoundError":
+        return f"CHECKPOINT {location}: the hub cannot be reached, and its cache on this machine does not hold it"
+    return f"CHECKPOINT {location}: cannot be fetched ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def fetch_folder(location: str) -> str | None:
+    """Download a folder that `jobs.export` made. Returns its local path; None if the location names no such folder.
+
+    Raises:
+        UserError: the hub cannot be reached.
+    """
+    found = NAME.fullmatch(location)
+    if found is None or found[3]:
+        return None
+    try:
+        from huggingface_hub import hf_hub_download
+
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        card = hf_hub_download(found[1], MODEL_CARD, revision=found[2])
+        hf_hub_download(found[1], MODEL_WEIGHTS, revision=found[2])
+    except Exception as error:
+        # An outage is said at once, not after waiting for it again; what else is wrong, if anything, says `fetch`.
+        if type(error).__name__ == "LocalEntryNotFoundError":
+            raise UserError(_told(location, error)) from None
+        return None
+    return str(card).rpartition("/")[0]

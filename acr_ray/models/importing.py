@@ -14,6 +14,7 @@ from acr_ray.models.foreign import read_foreign
 from acr_ray.models.others import is_own_network
 from acr_ray.models.unwrapping import Weights, constants_in, fitted, weights_of, without_prefixes
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -25,26 +26,6 @@ FIELD: dict[str, Constants] = {
 }
 #: The field's names of networks (`arch` in its files) that are not ours.
 FIELD_NETWORKS = {"cifar100_resnet110": "cifar_resnet110"}
-
-
-@dataclass(frozen=True)
-class ImportChoices:
-    """What a user says of a file of weights.
-
-    Attributes:
-        model: the network: a name of ours or torchvision's, ``timm:NAME`` or ``module:function``; None: the file's
-            ``arch``.
-        normalization: ``none`` (also ``inside``: the network does it itself), ``cifar10``, ``cifar100``, ``imagenet``
-            or ``MEAN/STD`` with a number a channel, such as ``0.5,0.5,0.5/0.5,0.5,0.5``; None: as the file or the
-            data set has it.
-        sigma: standard deviation of the training noise, > 0; None: as the file says, else unknown.
-        ema: take averaged weights where the file holds both.
-    """
-
-    model: str | None = None
-    normalization: str | None = None
-    sigma: float | None = None
-    ema: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,17 +62,25 @@ class Imported:
 
 
 def import_weights(location: str, choices: ImportChoices, images: ImagesInfo) -> Imported:
-    """Read a file of weights as a model for these images.
+    """Read a file of weights as a model for these images; see `read_weights` and `model_of`."""
+    return model_of(read_weights(location, choices), choices, images)
+
+
+def read_weights(location: str, choices: ImportChoices) -> Weights:
+    """Read a file of weights, see `acr_ray.models.foreign.read_foreign`. Raises UserError if it is refused."""
+    return weights_of(read_foreign(location), choices.ema)
+
+
+def model_of(weights: Weights, choices: ImportChoices, images: ImagesInfo) -> Imported:
+    """Make a model for these images of weights.
 
     Args:
-        location: see `acr_ray.models.foreign.read_foreign`.
-        choices: what the user says of it.
+        choices: what the user says of them.
         images: of the data set.
 
     Raises:
-        UserError: the file is refused, or is not this network's for these images; one line that names what differs.
+        UserError: the weights are not this network's for these images; one line that names what differs.
     """
-    weights = weights_of(read_foreign(location), choices.ema)
     remarks = [f"weights under {'.'.join(weights.taken)}"] if weights.taken else []
     architecture = choices.model or _field_architecture(weights)
     num_classes = len(images.class_names)

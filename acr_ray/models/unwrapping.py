@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,10 @@ class Weights:
         options = self.beside.get("args")
         options = options.values if isinstance(options, Ignored) else options
         for values in (self.beside, options):
-            for name in SIGMAS if isinstance(values, Mapping) else ():
-                value = values.get(name)
-                if type(value) in (int, float) and 0 < value <= 100:
-                    return float(value)
+            if isinstance(values, Mapping):
+                found = [values[name] for name in SIGMAS if type(values.get(name)) in (int, float)]
+                if inside := [float(value) for value in found if 0 < value <= 100]:
+                    return inside[0]
         return None
 
 
@@ -68,7 +68,8 @@ def weights_of(file: ForeignFile, ema: bool = False) -> Weights:
     Raises:
         UserError: there are none, or only averaged ones and these are not asked for.
     """
-    content, taken = file.content, []
+    content: Any = file.content
+    taken: list[str] = []
     beside = content if isinstance(content, dict) and not _is_state(content) else {}
     want_ema = ema
     while not _is_state(content) or (want_ema and any(isinstance(content.get(key), dict) for key in EMA_KEYS)):
@@ -113,6 +114,13 @@ def cifar_names(name: str) -> str:
     return name.replace(".downsample.", ".shortcut.")
 
 
+def _as_it_is(name: str) -> str:
+    return name
+
+
+RENAMES: tuple[Callable[[str], str], ...] = (_as_it_is, cifar_names)
+
+
 def without_prefixes(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> tuple[Tensors, Tensors]:
     """Take off prefixes until the names are those of the network, or none is left.
 
@@ -125,18 +133,22 @@ def without_prefixes(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> 
     """
     tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
     constants: Tensors = {}
+    nearest: tuple[int, Tensors, Tensors] = (-1, {}, {})  # names in common, and what would be shown
     while True:
-        for rename in (str, cifar_names):
+        for rename in RENAMES:
             renamed = {rename(name): tensor for name, tensor in tensors.items()}
             if len(renamed) == len(tensors) and _same(renamed, expected):
                 return renamed, constants
         found = {name: tensor for name, tensor in tensors.items() if _is_constant(name, tensor)}
         rest = {name: tensor for name, tensor in tensors.items() if name not in found and name != "n_averaged"}
+        # Neither name for name nor by a prefix: shown as they are, in the words that are nearest to the network's.
+        for rename in RENAMES:
+            named = {rename(name): tensor for name, tensor in rest.items()}
+            if (common := len(set(named) & set(expected))) > nearest[0]:
+                nearest = (common, named, constants | found)
         prefix = next((p for p in PREFIXES if rest and all(name.startswith(p) for name in rest)), None)
         if prefix is None:
-            # Neither name for name nor by a prefix: shown as they are, in the words that are nearer to the network's.
-            near = max((str, cifar_names), key=lambda rename: len({rename(name) for name in rest} & set(expected)))
-            return {near(name): tensor for name, tensor in rest.items()}, constants | found
+            return nearest[1], nearest[2]
         tensors, constants = {name.removeprefix(prefix): t for name, t in rest.items()}, constants | found
 
 

@@ -13,6 +13,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def source_hashes(module: str) -> dict[str, str]:
@@ -59,6 +60,8 @@ def _own_file(spec: ModuleSpec | None) -> Path | None:
         return None
     path = Path(spec.origin).resolve()
     if path.suffix != ".py" or path.is_relative_to(PACKAGE):
+        return None
+    if INSTALLED & set(path.parts):  # of another environment, which this one also looks into
         return None
     paths = sysconfig.get_paths()
     installed: list[str | Path] = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]

@@ -103,7 +103,7 @@ class TwoClassRadiiRule(Rule):
         n = np.array(self.looks[: others.shape[-1]])
         gap = self.lower_z(top) + self.lower_z(n - others).min(axis=-2)
         # The grid of thresholds is symmetric about 0; what rounding leaves of a sum must not decide.
-        return np.searchsorted(self._gaps, gap + 1e-9, side="right")
+        return np.searchsorted(self._gaps, gap + 1e-12, side="right")
 
     def judge_draws(self, draws: Draws) -> Judgement:
         labels = {label for counts in (*draws.looks, draws.select) for label in counts} - {draws.selected}

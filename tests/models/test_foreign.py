@@ -16,8 +16,10 @@ from torch import nn
 
 from acr_ray.models import build_model, load_checkpoint, save_checkpoint, state_bytes
 from acr_ray.models.foreign import is_foreign
-from acr_ray.models.importing import ImagesInfo, ImportChoices, import_weights
+from acr_ray.models.importing import ImagesInfo, import_weights
+from acr_ray.models.unwrapping import fitted, without_prefixes
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.storage import Folder
 from tests.models.field import CIFAR10, FieldNet, Normalization, field_model, lived_in
 
@@ -327,3 +329,11 @@ def test_a_folder_with_an_ending_is_a_folder(tmp_path):
     (tmp_path / "mine.pt").mkdir()
     (tmp_path / "mine.pt" / "model.json").write_text("{}")
     assert not is_foreign(str(tmp_path / "mine.pt")) and not is_foreign("runs:/abc") and is_foreign("hf://a/b")
+
+
+def test_a_prefix_that_belongs_to_the_network_is_not_taken_off_in_the_message(tmp_path):
+    """All names of a torch.nn.Sequential may begin with 1., which is also the prefix of the field's wrapping."""
+    expected = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).state_dict()
+    tensors, _ = without_prefixes({"1.weight": expected["1.weight"]}, expected)
+    with pytest.raises(UserError, match=r"lacks 1.bias \("):
+        fitted(tensors, expected, "CHECKPOINT x.pth", "my net")

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint, state_bytes
-from acr_ray.models.importing import ImagesInfo, ImportChoices, import_weights
+from acr_ray.models.checkpoint import sources_of
+from acr_ray.models.importing import ImagesInfo, import_weights
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.storage import Folder
 
 OWN = """
@@ -111,6 +113,15 @@ def test_the_card_knows_the_files_that_the_network_is_made_of(folder):
     found = import_weights("w.pth", ImportChoices("outsiders_net:net"), DIGITS)
     assert sorted(found.card.sources) == ["outsiders_layers.py", "outsiders_net.py"]
     assert found.card.mean == (0.0,) and any("module:function normalises itself" in text for text in found.remarks)
+
+
+def test_what_another_environment_has_installed_is_no_source_of_the_users(folder, monkeypatch):
+    """Hashing all of PyTorch, say, took minutes."""
+    installed = folder / "env" / "site-packages"
+    installed.mkdir(parents=True)
+    (folder / "outsiders_layers.py").rename(installed / "outsiders_layers.py")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(installed)])
+    assert sorted(sources_of("outsiders_net:net")) == ["outsiders_net.py"]
 
 
 def test_cards_of_other_networks_are_written_as_before(tmp_path):

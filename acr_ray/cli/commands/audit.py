@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.exits import CommandFailed
-from acr_ray.cli.options import RESULTS, add_out_option
+from acr_ray.cli.options import RESULTS, add_model_options, add_out_option, import_choices
 from acr_ray.cli.parser import Parser, dataset_name, number, whole
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings.errors import UserError
+from acr_ray.settings.imports import ImportChoices
 
 
 def run(
@@ -33,6 +34,7 @@ def run(
     root: str | None = None,
     class_map: str | None = None,
     dataset: str | None = None,
+    choices: ImportChoices | None = None,
 ) -> AuditResult:
     """Derive certificates anew from the ledgers of runs, and print what they say together.
 
@@ -48,6 +50,7 @@ def run(
         checkpoint, root, class_map: the model, the folder of its images (digits need none) and the names of class
             folders, for ``redraw``.
         dataset: the user's own ``module:function`` that gives the images, if the runs name it, for ``redraw``.
+        choices: which network it is, if ``checkpoint`` is a file of weights or a model of your own code.
 
     Returns:
         The result; ``differing`` lines are no error here, but the command's exit code is 1 if there are any.
@@ -59,7 +62,8 @@ def run(
         raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
     from acr_ray.cli.drivers.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
 
-    redrawing = Redrawing(redraw, redraw_seed, checkpoint, root, class_map, dataset) if redraw and checkpoint else None
+    named = (checkpoint, root, class_map, dataset, choices or ImportChoices()) if checkpoint else None
+    redrawing = Redrawing(redraw, redraw_seed, *named) if redraw and named else None
     return audit(runs, options, {"alpha": alpha, "bound": bound, "certificate": certificate}, rho, redrawing)
 
 
@@ -79,6 +83,7 @@ def main(argv: list[str]) -> None:
         root=options.root,
         class_map=options.class_map,
         dataset=options.dataset,
+        choices=import_choices(options),
     )
     if result.differing:
         raise CommandFailed(f"{result.differing} lines of the ledgers are not what the model draws: see above")
@@ -104,11 +109,12 @@ def parser() -> Parser:
     add = parser.add_argument_group("drawing again").add_argument
     add("--redraw", type=whole(1), metavar="K", help="draw K lines of each ledger again")
     add("--redraw-seed", type=whole(0), default=0, metavar="S", help="of the choice of lines [default: 0]")
-    add("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw")
+    add("--checkpoint", metavar="CHECKPOINT", help="the model, for --redraw; as certify takes it")
     add("--data.root", dest="root", metavar="PATH", help="the images, for --redraw; digits need none")
     add("--data.class_map", dest="class_map", metavar="FILE", help="names of class folders, for --redraw")
     own = "your own module:function, if the images come from one, for --redraw"
     add("--dataset", type=dataset_name, metavar="NAME", help=own)
+    add_model_options(parser.add_argument_group("a file of weights as --checkpoint"))
     group = parser.add_argument_group(RESULTS)
     add_out_option(group)
     group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another audit")

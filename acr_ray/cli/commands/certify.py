@@ -1,7 +1,8 @@
 """Certify a classifier.
 
-CHECKPOINT is a folder of train, its checkpoint/, or runs:/RUN_ID. Leaves certificates.parquet, certificates.tsv and
-summary.json in DIR. The same command again resumes the run.
+CHECKPOINT is a folder of train, its checkpoint/, or runs:/RUN_ID; or a file of weights that other code wrote
+(.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), or hf://owner/name: nothing in such a file is run. Leaves
+certificates.parquet, certificates.tsv and summary.json in DIR. The same command again resumes the run.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 from acr_ray.certification.planned import CertificationPlan
 from acr_ray.cli.command_line import command_line
-from acr_ray.cli.options import CLUSTER, add_run_options
+from acr_ray.cli.options import CLUSTER, add_model_options, add_run_options, import_choices
 from acr_ray.cli.parser import Parser, given, number, whole
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings import CertifySettings
+from acr_ray.settings.imports import ImportChoices
 
 #: The option of each settings field, under its title in the help.
 OPTIONS = {
@@ -48,6 +50,8 @@ OPTIONS = {
     },
     "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},
 }
+#: Settings whose option takes no value.
+FLAGS = ("stop_when_wrong", "compile")
 
 
 def run(
@@ -58,17 +62,20 @@ def run(
     actors: tuple[int, int] | None = None,
     gpus_per_actor: float = 0,
     measure_block: bool = False,
+    choices: ImportChoices | None = None,
 ) -> CertifyResult:
     """Certify a classifier over sampler actors on Ray, or resume the run that the results folder holds.
 
     Args:
-        checkpoint: a folder of ``train``, its ``checkpoint/``, or ``runs:/RUN_ID``.
+        checkpoint: a folder of ``train``, its ``checkpoint/``, or ``runs:/RUN_ID``; or a file of weights, or
+            ``hf://owner/name``, which ``settings`` name the data set of.
         options: where results go, and how they are tracked.
         settings: fields of `acr_ray.settings.CertifySettings` that differ from its defaults and from what the
             checkpoint says (sigma, data set), e.g. ``{"n": 10_000, "root": "/data"}``.
         actors: the fewest and the most sampler actors; None: all that fit.
         gpus_per_actor: 0: CPU; a fraction shares a GPU.
         measure_block: choose the block by measurement, if the folder does not hold a run already.
+        choices: which network it is, for a file of weights, and for a folder whose network is ``module:function``.
 
     Raises:
         UserError: checkpoint, data, cluster or folder do not allow it; nothing was made.
@@ -76,7 +83,9 @@ def run(
     """
     from acr_ray.cli.drivers.certification import certify  # loads torch, which --help and a mistake need not wait for
 
-    return certify(checkpoint, options, settings or {}, actors, gpus_per_actor, measure_block)
+    return certify(
+        checkpoint, options, settings or {}, actors, gpus_per_actor, measure_block, choices or ImportChoices()
+    )
 
 
 def plan(
@@ -86,6 +95,7 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     actors: tuple[int, int] | None = None,
     gpus_per_actor: float = 0,
+    choices: ImportChoices | None = None,
 ) -> CertificationPlan:
     """Tell what each stopping rule would cost and answer, from a few pilot draws; nothing is written.
 
@@ -99,7 +109,7 @@ def plan(
     """
     from acr_ray.cli.drivers.certification_plan import plan_certification
 
-    return plan_certification(checkpoint, options, settings or {}, actors, gpus_per_actor)
+    return plan_certification(checkpoint, options, settings or {}, actors, gpus_per_actor, choices or ImportChoices())
 
 
 def main(argv: list[str]) -> None:
@@ -115,6 +125,7 @@ def main(argv: list[str]) -> None:
             settings=given(CertifySettings, options),
             actors=options.actors,
             gpus_per_actor=options.gpus_per_actor,
+            choices=import_choices(options),
         )
         return
     run(
@@ -124,6 +135,7 @@ def main(argv: list[str]) -> None:
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
         measure_block=measure_block,
+        choices=import_choices(options),
     )
 
 
@@ -133,14 +145,13 @@ def parser() -> Parser:
     parser = Parser(prog=command_line("certify"), usage=usage, description=__doc__)
     first, *_ = OPTIONS
     parser.add_argument_group(first).add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, or runs:/RUN_ID"
+        "checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, runs:/RUN_ID, or a file of weights"
     )
+    add_model_options(parser.add_argument_group("a file of weights"))
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
     titles = {field: title for title, fields in OPTIONS.items() for field in fields}
     names = {field: option for fields in OPTIONS.values() for field, option in fields.items()}
-    parser.add_settings(
-        CertifySettings, names, defaults, flags=("stop_when_wrong", "compile"), groups=titles.__getitem__
-    )
+    parser.add_settings(CertifySettings, names, defaults, flags=FLAGS, groups=titles.__getitem__)
     parser.add_argument_group("before anything runs").add_argument(
         "--plan",
         action="store_true",

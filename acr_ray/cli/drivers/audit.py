@@ -14,6 +14,7 @@ from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import radius
 from acr_ray.storage import Folder, open_run
 from acr_ray.storage.run_record import find_run
@@ -32,6 +33,7 @@ class Redrawing:
         checkpoint: the model.
         root: folder of the images; None: they come with the package.
         class_map: file with the names of class folders.
+        choices: which network it is, if the checkpoint does not say.
     """
 
     lines: int
@@ -39,7 +41,8 @@ class Redrawing:
     checkpoint: str
     root: str | None
     class_map: str | None
-    dataset: str | None = None
+    dataset: str | None
+    choices: ImportChoices
 
 
 def audit(
@@ -102,7 +105,8 @@ def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
     """Draw lines of a run again and print how they compare. Returns how many differ."""
     from acr_ray.cli.drivers.redraw import drawer  # loads torch, which an audit alone needs not
 
-    draw = drawer(run, redrawing.checkpoint, redrawing.root, redrawing.class_map, redrawing.dataset)
+    r = redrawing
+    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices)
     compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in compared:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"

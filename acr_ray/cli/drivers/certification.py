@@ -11,7 +11,7 @@ from torch import nn
 from acr_ray.certification import certificates
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.block_size import with_measured_block
-from acr_ray.cli.drivers.certification_inputs import CertificationInputs, make_plan, open_inputs
+from acr_ray.cli.drivers.certification_inputs import CertificationInputs, make_plan, open_checkpoint, open_inputs
 from acr_ray.cli.drivers.mlflow_reports import log_page
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import CertifyLines, Waiting, count
@@ -19,15 +19,16 @@ from acr_ray.cli.ray_session import check_actors_fit
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
-from acr_ray.models import ModelCard, load_checkpoint, state_bytes
+from acr_ray.models import ModelCard, state_bytes
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.settings import CertifySettings
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import CertificationMeters
-from acr_ray.tracking.runs import numbers, resolve_checkpoint, with_run
+from acr_ray.tracking.runs import numbers, with_run
 
 SCHEMA_VERSION = 1
 OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
@@ -40,12 +41,14 @@ def certify(
     actors: tuple[int, int] | None,
     gpus_per_actor: float,
     measure_block: bool,
+    choices: ImportChoices,
 ) -> CertifyResult:
     """Certify, or resume the run that the results folder holds; see `acr_ray.cli.commands.certify.run`."""
     out = options.folder()
-    location, training_run = resolve_checkpoint(checkpoint, options.mlflow_uri(out))
-    model, card = load_checkpoint(location)
-    inputs = open_inputs(card, checkpoint, changes, "cuda" if gpus_per_actor else "cpu")
+    device = "cuda" if gpus_per_actor else "cpu"
+    uri = options.mlflow_uri(out)
+    model, card, training_run = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
+    inputs = open_inputs(card, checkpoint, changes, device)
     settings, images = inputs.settings, inputs.images
     if measure_block:
         settings = with_measured_block(settings, options, out, card, model, gpus_per_actor)
@@ -145,7 +148,8 @@ def _sample(
 
 def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before: int, out: str) -> None:
     if settings.sigma != card.sigma:
-        print(f"warning: certified at sigma {settings.sigma}, but trained at {card.sigma}")
+        trained = "the sigma of its training is unknown" if card.sigma is None else f"but trained at {card.sigma}"
+        print(f"warning: certified at sigma {settings.sigma}, {trained}")
     rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
     kind = "" if settings.certificate == "one-class" else f", {settings.certificate} certificates"
     print(

@@ -10,14 +10,21 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
+from acr_ray.cli.drivers.models import open_model
 from acr_ray.cli.drivers.recipe_inputs import open_data
-from acr_ray.data import ImageSet, select
+from acr_ray.data import ImageSet, open_images, select
 from acr_ray.data.choosing import describe_choice
 from acr_ray.models import ModelCard
+from acr_ray.models.checkpoint import sources_of
+from acr_ray.models.foreign import is_foreign
+from acr_ray.models.importing import ImagesInfo
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.settings.base import digest
 from acr_ray.settings.datasets import needs_root
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
 from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+from acr_ray.tracking.runs import resolve_checkpoint
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,25 @@ class CertificationInputs:
     settings: CertifySettings
     images: ImageSet
     chosen: str
+
+
+def open_checkpoint(
+    checkpoint: str, mlflow_uri: str, choices: ImportChoices, changes: Mapping[str, Any]
+) -> tuple[nn.Module, ModelCard, str | None]:
+    """Open the model that is certified.
+
+    Args:
+        checkpoint: as the user named it.
+        mlflow_uri: where ``runs:/RUN_ID`` is looked for.
+        choices: what the user says of a file of weights.
+        changes: fields of `CertifySettings` that the user gave; name the images that a file of weights must fit.
+
+    Returns:
+        The model, its card, and the id of the MLflow run that trained it, if that is known.
+    """
+    foreign = is_foreign(checkpoint)
+    location, training_run = (checkpoint, None) if foreign else resolve_checkpoint(checkpoint, mlflow_uri)
+    return *open_model(location, choices, lambda: images_info(changes)), training_run
 
 
 def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], device: str) -> CertificationInputs:
@@ -52,13 +78,9 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
             f"CHECKPOINT {checkpoint}: was trained on data of the code {card.dataset}; to run that code, name it: "
             f"--dataset {card.dataset}"
         )
-    values = _as_trained(card, str(values["dataset"])) | values
-    settings = CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
-    if settings.root is None and needs_root(settings.dataset):
-        # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
-        trained_on = card.data_root
-        hint = f"; the checkpoint was trained on images in {trained_on}" if trained_on else ""
-        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+    settings = _settings(_as_trained(card, str(values["dataset"])) | values)
+    # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
+    _check_root(settings, f"; the checkpoint was trained on images in {card.data_root}" if card.data_root else "")
     options = settings.image_options
     whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map, options)
     choice: dict[str, Any] = {
@@ -88,6 +110,30 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
     return CertificationInputs(settings, images, chosen)
 
 
+def images_info(changes: Mapping[str, Any]) -> ImagesInfo:
+    """Return what a file of weights must fit: the images that the user chose. Raises UserError if none are chosen."""
+    if not changes.get("dataset"):
+        raise UserError("--dataset: missing; a file of weights does not say which images it is for")
+    settings = _settings({**changes, "sigma": changes.get("sigma") or 1.0})  # no matter here; the file may say it
+    _check_root(settings)
+    options = settings.image_options
+    return info_of(open_images(settings.dataset, settings.root, settings.split, settings.class_map, options))
+
+
+def info_of(images: ImageSet) -> ImagesInfo:
+    """Return what a model must know of its images."""
+    return ImagesInfo(images.dataset, images.shape, images.class_names, images.mean, images.std)
+
+
+def _settings(values: Mapping[str, Any]) -> CertifySettings:
+    return CertifySettings.build({k: v for k, v in values.items() if v is not None}, "certify")
+
+
+def _check_root(settings: CertifySettings, hint: str = "") -> None:
+    if settings.root is None and needs_root(settings.dataset):
+        raise UserError(f"data.root = none: {settings.dataset} is read from a folder (--data.root PATH){hint}")
+
+
 def _as_trained(card: ModelCard, dataset: str) -> dict[str, Any]:
     """How images became squares while the model was trained, if it was on this data set; else the model's size alone.
 
@@ -108,6 +154,8 @@ def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, mode
     """Make the plan of a run, with its arithmetic in words."""
     norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
     arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
+    if card.sources:  # the user's own code is as much of the classifier as its weights are
+        arithmetic += f", {card.architecture} of sources {digest(sources_of(card.architecture))[:16]}"
     return RunPlan(
         settings=settings,
         names=images.names,

@@ -13,19 +13,19 @@ from acr_ray.certification.forecast import choose_pilot, forecasts
 from acr_ray.certification.planned import CertificationPlan
 from acr_ray.certification.pool import SampleRequest
 from acr_ray.certification.sampler import Arithmetic, Sampler
-from acr_ray.cli.drivers.certification_inputs import CertificationInputs, open_inputs
+from acr_ray.cli.drivers.certification_inputs import CertificationInputs, open_checkpoint, open_inputs
 from acr_ray.cli.drivers.one_actor import ask_one_actor
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import clock
 from acr_ray.cli.session import RunOptions
-from acr_ray.models import ModelCard, load_checkpoint, state_bytes
+from acr_ray.models import ModelCard, state_bytes
 from acr_ray.settings import CertifySettings
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
 from acr_ray.telemetry.logs import logger
 from acr_ray.tracking import default_uri
-from acr_ray.tracking.runs import resolve_checkpoint
 
 PILOT_IMAGES, PILOT_DRAWS = 100, 200
 
@@ -36,12 +36,13 @@ def plan_certification(
     changes: Mapping[str, Any],
     actors: tuple[int, int] | None,
     gpus_per_actor: float,
+    choices: ImportChoices,
 ) -> CertificationPlan:
     """Draw the pilot, measure the rate, and print the table; see `acr_ray.cli.commands.certify.plan`."""
     uri = options.tracking_uri or default_uri(Folder("."))
-    location, _ = resolve_checkpoint(checkpoint, uri)
-    model, card = load_checkpoint(location)
-    inputs = open_inputs(card, checkpoint, changes, "cuda" if gpus_per_actor else "cpu")
+    device = "cuda" if gpus_per_actor else "cpu"
+    model, card, _ = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
+    inputs = open_inputs(card, checkpoint, changes, device)
     made = _made(inputs, card, model, actors, gpus_per_actor, options.verbose)
     print(_table(inputs.settings, made), flush=True)
     return made

@@ -10,32 +10,44 @@ from numpy.typing import NDArray
 from acr_ray.certification.audit import Audited
 from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
 from acr_ray.certification.work_items import group_of
-from acr_ray.data import open_images
-from acr_ray.models import load_checkpoint, state_bytes
+from acr_ray.cli.drivers.certification_inputs import info_of
+from acr_ray.cli.drivers.models import open_model
+from acr_ray.data import ImageSet, open_images
+from acr_ray.models import state_bytes
 from acr_ray.settings import UserError
 from acr_ray.settings.datasets import needs_root
+from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
 from acr_ray.smoothing.plan import SELECT, Phase
 
 
 def drawer(
-    run: Audited, checkpoint: str, root: str | None, class_map: str | None = None, dataset: str | None = None
+    run: Audited,
+    checkpoint: str,
+    root: str | None,
+    class_map: str | None = None,
+    dataset: str | None = None,
+    choices: ImportChoices | None = None,
 ) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
     """Make what draws blocks as the run's samplers did. Raises UserError if model or images are not the run's."""
-    model, card = load_checkpoint(checkpoint)
+    s = run.plan.settings
+
+    def images_of_run() -> ImageSet:
+        if is_own(s.dataset) and dataset != s.dataset:
+            raise UserError(
+                f"--redraw: the images of {run.where} come from the code {s.dataset}; to run it, name it: --dataset"
+            )
+        if root is None and needs_root(s.dataset):
+            # The run's file names a place; it is shown, never opened: somebody else may have written it.
+            raise UserError(
+                f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root"
+            )
+        return open_images(s.dataset, root, s.split, class_map, s.image_options)
+
+    model, card = open_model(checkpoint, choices or ImportChoices(), lambda: info_of(images_of_run()))
     if card.sha256 != run.plan.model_sha256:
         raise UserError(f"--checkpoint {checkpoint}: not the model of {run.where} (its SHA-256 is another)")
-    s = run.plan.settings
-    if is_own(s.dataset) and dataset != s.dataset:
-        raise UserError(
-            f"--redraw: the images of {run.where} come from the code {s.dataset}; to run it, name it: --dataset"
-        )
-    if root is None and needs_root(s.dataset):
-        # The run's file names a place; it is shown, never opened: somebody else may have written it.
-        raise UserError(f"--redraw: needs the images of {run.where} ({s.dataset}, were in {s.root}); give --data.root")
-    images = open_images(s.dataset, root, s.split, class_map, s.image_options).in_order_of(
-        card.class_names, f"--checkpoint {checkpoint}"
-    )
+    images = images_of_run().in_order_of(card.class_names, f"--checkpoint {checkpoint}")
     place = {name: i for i, name in enumerate(images.names)}
     absent = [name for name in run.plan.names if name not in place]
     if absent:
