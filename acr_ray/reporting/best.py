@@ -153,7 +153,9 @@ def halves(keys: Sequence[str], seed: int = SEED) -> NDArray[np.int64]:
     return found
 
 
-def counts_by_half(counted: NDArray[np.float64], half: NDArray[np.int64], radii: Sequence[float]) -> NDArray[np.int64]:
+def counts_by_half(
+    counted: NDArray[np.float64], half: NDArray[np.int64], radii: Sequence[float] | NDArray[np.float64]
+) -> NDArray[np.int64]:
     """Return how many images of each half are right with a certified radius of at least each of ``radii``.
 
     Args:

@@ -161,17 +161,17 @@ def class_changes(
     """
     classes, at, images = np.unique(label, return_inverse=True, return_counts=True)
 
-    def count(of: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(at, weights=of, minlength=classes.size)
+    def count(of: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(at[of], minlength=classes.size)
 
     before, after = count(hard[0]), count(hard[1])
-    growth = np.maximum(after - before, 0.0)
+    growth = np.maximum(after - before, 0)
     newly, no_longer = count(~hard[0] & hard[1]), count(hard[0] & ~hard[1])
     # Sign test on the images that changed sides (McNemar, exact), shared out over the classes.
     chance = stats.binom.sf(newly - 1, newly + no_longer, 0.5)
     given_up = (after > images / 2) & (before <= images / 2) & (chance <= BY_ACCIDENT / classes.size)
     right = [count(one) / images for one in correct]
-    share = growth / max(growth.sum(), 1.0)
+    share = growth / max(int(growth.sum()), 1)
     return tuple(
         ClassChange(
             label=int(classes[k]),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from acr_ray.reporting import build_report, comparison_table, open_source, open_sources, write_report
+from acr_ray.reporting.cell_text import latex_text
 from acr_ray.reporting.class_tables import classes_csv, worst_told
 from acr_ray.reporting.classes import QUANTILES, by_class, class_changes, worst_class
 from acr_ray.reporting.page import render_page
@@ -130,7 +131,7 @@ def test_every_table_has_the_worst_class(tmp_path):
     told = worst_told(report)
     assert told == ("Worst class: plain: 0 (100.0 % at r = 0, 0.0 % hard); recipe: 2 (10.0 % at r = 0, 90.0 % hard).")
     assert told in comparison_table(report) and told in markdown_table(report)
-    assert f"% {told}" in latex_table(report)
+    assert f"% {latex_text(told)}" in latex_table(report)
     rows = list(csv.DictReader(io.StringIO(csv_table(report))))
     assert (rows[1]["worst_class"], float(rows[1]["worst_class_hard_share"])) == ("2", 0.9)
     assert (

@@ -40,10 +40,9 @@ def best_data(report: Report) -> dict[str, Any] | None:
     if best is None:
         return None
     place = {source.name: k for k, source in enumerate(report.sources)}
-    curves = [
-        {"k": place[name] if name in best.winners else -1, "y": [tenths(v) for v in accuracy]}
-        for name, accuracy in zip(best.names, best.accuracy, strict=True)
-    ]
-    curves.sort(key=lambda curve: curve["k"] >= 0)  # those in colour are drawn last, above the others
+    # Those in colour are drawn last, above the others.
+    order = sorted(range(len(best.names)), key=lambda s: best.names[s] in best.winners)
+    places = [place[best.names[s]] if best.names[s] in best.winners else -1 for s in order]
+    curves = [{"k": k, "y": [tenths(v) for v in best.accuracy[s]]} for k, s in zip(places, order, strict=True)]
     x = [round(float(r), 6) for r in best.curve_radii]
     return {"x": x, "name": NAME, "best": [tenths(v) for v in best.curve], "curves": curves}
