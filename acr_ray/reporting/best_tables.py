@@ -8,7 +8,7 @@ from typing import Any
 
 from acr_ray.formats.metrics import number_text
 from acr_ray.reporting.best import BestAt, BestPerRadius
-from acr_ray.reporting.cell_text import latex_text, lower, percent_text, radius_text
+from acr_ray.reporting.cell_text import latex_text, lower, markdown_lines, percent_text, radius_text
 from acr_ray.reporting.report import Report
 
 NAME = "best per radius, cross-fitted"
@@ -65,6 +65,11 @@ def interval_text(at: BestAt) -> str:
 def optimism_text(at: BestAt) -> str:
     """Return the optimism in points, with its sign and two decimals: it is often below a tenth."""
     return f"{round(at.optimism * 100, 2) + 0.0:+.2f}"
+
+
+def best_markdown(best: BestPerRadius) -> str:
+    """Return the choices as GitHub Markdown, the title above them."""
+    return "\n".join([best_title(best), "", *markdown_lines(best_lines(best))])
 
 
 def best_latex(best: BestPerRadius) -> str:

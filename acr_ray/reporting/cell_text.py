@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from acr_ray.formats.metrics import number_text
 from acr_ray.smoothing.bounds import round_down
@@ -50,6 +51,13 @@ def markdown_text(text: str) -> str:
     """Any text as one line of Markdown, nothing in it taken as markup."""
     text = re.sub(r"([\\|`*_\[\]#])", r"\\\1", one_line(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_lines(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table whose first line has the titles and whose first column is set to the left."""
+    told = [[markdown_text(c) for c in line] for line in lines]
+    rule = ["---"] + ["---:"] * (len(told[0]) - 1)
+    return ["| " + " | ".join(line) + " |" for line in (told[0], rule, *told[1:])]
 
 
 def latex_text(text: str) -> str:

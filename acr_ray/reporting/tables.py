@@ -7,8 +7,17 @@ import io
 from collections.abc import Sequence
 
 from acr_ray.formats.metrics import Metric, MetricKey
-from acr_ray.reporting.best_tables import best_cells, best_latex, best_lines, best_title
-from acr_ray.reporting.cell_text import acr_text, latex_text, lower, markdown_text, one_line, percent_text, radius_text
+from acr_ray.reporting.best_tables import best_cells, best_latex, best_lines, best_markdown, best_title
+from acr_ray.reporting.cell_text import (
+    acr_text,
+    latex_text,
+    lower,
+    markdown_lines,
+    markdown_text,
+    one_line,
+    percent_text,
+    radius_text,
+)
 from acr_ray.reporting.class_tables import class_lines, class_title, worst_told
 from acr_ray.reporting.report import Report, Row
 
@@ -118,21 +127,14 @@ def markdown_table(report: Report) -> str:
         text += ["", "The same draws under both kinds of certificates:", ""]
         text += ["| " + " | ".join(line) + " |" for line in (told[0], rule, *told[1:])]
     if report.best is not None:
-        text += ["", best_title(report.best), "", *_markdown(best_lines(report.best))]
+        text += ["", best_markdown(report.best)]
     if by_class := class_lines(report):
-        text += ["", class_title(report), "", *_markdown(by_class)]
+        text += ["", class_title(report), "", *markdown_lines(by_class)]
     verdicts = [*_named_verdicts(report), *map(str, report.turned)]
     for title, sentences in (("Verdict", verdicts), ("Warnings", report.warnings)):
         if sentences:
             text += ["", f"**{title}**", "", *(f"- {markdown_text(s)}" for s in sentences)]
     return "\n".join(text) + "\n"
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table whose first line has the titles and whose first column is set to the left."""
-    told = [[markdown_text(c) for c in line] for line in lines]
-    rule = ["---"] + ["---:"] * (len(told[0]) - 1)
-    return ["| " + " | ".join(line) + " |" for line in (told[0], rule, *told[1:])]
 
 
 def latex_table(report: Report) -> str:

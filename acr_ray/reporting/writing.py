@@ -14,7 +14,7 @@ from acr_ray.formats.files import (
     TABLE_MARKDOWN,
     TABLE_TEXT,
 )
-from acr_ray.reporting.best_tables import best_csv
+from acr_ray.reporting.best_tables import best_csv, best_latex, best_markdown
 from acr_ray.reporting.class_tables import classes_csv
 from acr_ray.reporting.opening import Assumptions, open_sources
 from acr_ray.reporting.page import render_page
@@ -102,4 +102,7 @@ def _tables(report: Report, layout: str) -> dict[str, str]:
     if layout == "comparison":
         return {TABLE_MARKDOWN: markdown_table(report), TABLE_LATEX: latex_table(report)}
     chosen = paper_layout(report) if layout == "paper" else ablation_layout(report)
-    return {TABLE_MARKDOWN: layout_markdown(chosen), TABLE_LATEX: layout_latex(chosen)}
+    text, latex = layout_markdown(chosen), layout_latex(chosen)
+    if report.best is not None:
+        text, latex = f"{text}\n{best_markdown(report.best)}\n", f"{latex}\n{best_latex(report.best)}"
+    return {TABLE_MARKDOWN: text, TABLE_LATEX: latex}
