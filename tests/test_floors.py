@@ -55,6 +55,8 @@ PURE = {
 # The commands, and what runs them, stand above all rooms of the product.
 BELOW["cli"] = set(BELOW)
 BELOW["__main__.py"] = {"cli"}
+# What Python programs call stands on the commands' bodies.
+BELOW["api"] = set(BELOW) - {"__main__.py"}
 FILES = sorted((ROOT / "acr_ray").rglob("*.py"))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from acr_ray.certification.pool import SampleRequest, SampleResult
 from acr_ray.models import ModelCard, load_state
@@ -48,7 +49,8 @@ class Sampler:
 
     Args:
         card: the model's card.
-        state: its weights, as safetensors bytes.
+        state: its weights, as safetensors bytes; or the model itself, where no name can build it (the user's own
+            process has made it).
         sigma: noise.
         seed: of the run.
         arithmetic: device, precision.
@@ -56,12 +58,21 @@ class Sampler:
     """
 
     def __init__(
-        self, card: ModelCard, state: bytes, sigma: float, seed: int, arithmetic: Arithmetic, run: str = ""
+        self,
+        card: ModelCard,
+        state: bytes | nn.Module,
+        sigma: float,
+        seed: int,
+        arithmetic: Arithmetic,
+        run: str = "",
     ) -> None:
         # One thread: with another number the last bits of a logit could differ between actors.
         torch.set_num_threads(1)
-        model = card.build()
-        load_state(model, state, "the model of this run")
+        if isinstance(state, bytes):
+            model = card.build()
+            load_state(model, state, "the model of this run")
+        else:
+            model = state
         self._model, self._classes, self._arithmetic, self._sigma = model, card.num_classes, arithmetic, sigma
         self._seed, self._shape, self._run = seed, tuple(card.shape), run
 

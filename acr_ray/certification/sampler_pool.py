@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from torch import nn
 
 from acr_ray.certification.pool import PoolEvent, SampleRequest, SamplerHandle, SamplerLost, SamplerReady, TaskDone
 from acr_ray.certification.sampler import Arithmetic, Sampler
@@ -68,14 +69,14 @@ class RaySamplerPool:
     def __init__(
         self,
         card: ModelCard,
-        state: bytes,
+        state: bytes | nn.Module,
         sigma: float,
         seed: int,
         arithmetic: Arithmetic,
         actors: Actors,
         run: str = "",
     ) -> None:
-        # The weights travel once into the object store; actors on other nodes need no access to the checkpoint.
+        # Weights, or a model of this very process, travel once into the object store; actors need no checkpoint.
         self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
         self._class = sampler_class(actors)
         # What is waited for, and the sampler and task id it belongs to; no task id: the sampler's start.

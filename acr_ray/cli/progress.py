@@ -62,13 +62,19 @@ class EpochLines:
 
     def __call__(self, record: dict[str, Any]) -> None:
         epoch, epochs, now = record["epoch"] + 1, self._recipe.training.epochs, time.monotonic()
-        self._first = first = self._first or (epoch, now)
+        self._first = self._first or (epoch, now)
         begins = self._recipe.changes_at_e_t and record["epoch"] == self._recipe.training.e_t
         if begins:
             print(self._what_begins(record), flush=True)
         if now - self._printed < SECONDS and epoch < epochs and not begins:
             return
         self._printed = now
+        print(self.text(record), flush=True)
+
+    def text(self, record: dict[str, Any]) -> str:
+        """Write an epoch's numbers as a line."""
+        epoch, epochs, now = record["epoch"] + 1, self._recipe.training.epochs, time.monotonic()
+        self._first = first = self._first or (epoch, now)
         attacked = " on attacked noise" if "attack_active" in record else ""
         line = f"epoch {epoch}/{epochs}  loss {record['loss']:.4f}  accuracy {100 * record['accuracy']:.1f} %{attacked}"
         if record["remaining"] != record["inputs"]:
@@ -79,7 +85,7 @@ class EpochLines:
         done = epoch - first[0]
         if done and epoch < epochs:
             line += f"  {clock((now - first[1]) / done * (epochs - epoch))} left"
-        print(line, flush=True)
+        return line
 
     def _what_begins(self, record: dict[str, Any]) -> str:
         """At E_t the numbers change their meaning."""
@@ -106,13 +112,17 @@ class CertifyLines:
         if not (progress.rate or finished) or (time.monotonic() - self._printed < SECONDS and not finished):
             return
         self._printed = time.monotonic()
-        planned = f" of {progress.noise_draws_planned:,}" if progress.noise_draws_planned else ""
-        speed = f"  {progress.rate:,.0f}/s  {clock(progress.seconds_left)} left" if progress.rate else ""
-        print(
-            f"{progress.images_done}/{progress.images} images  {count(progress.actors, 'actor')}  "
-            f"{progress.noise_draws:,}{planned} noise draws{speed}",
-            flush=True,
-        )
+        print(certify_text(progress), flush=True)
+
+
+def certify_text(progress: Any) -> str:
+    """Write how far a certification is as a line; see `acr_ray.telemetry.progress.CertificationProgress`."""
+    planned = f" of {progress.noise_draws_planned:,}" if progress.noise_draws_planned else ""
+    speed = f"  {progress.rate:,.0f}/s  {clock(progress.seconds_left)} left" if progress.rate else ""
+    return (
+        f"{progress.images_done}/{progress.images} images  {count(progress.actors, 'actor')}  "
+        f"{progress.noise_draws:,}{planned} noise draws{speed}"
+    )
 
 
 def count(number: int | str, thing: str) -> str:

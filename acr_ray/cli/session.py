@@ -86,6 +86,10 @@ class TrackedRun:
     tracker: Tracker
     computed: bool
 
+    def remember(self, **more: Any) -> None:
+        """Add to what ``run.json`` says, for the calls that resume this run."""
+        self.record.update(amend(self.out, self.record, **more))
+
     def close(self) -> None:
         """Finish the MLflow run; the folder remembers whether MLflow has everything."""
         self.tracker.finish()

@@ -39,7 +39,17 @@ def open_own(name: str, root: str | None, split: str, options: ImageOptions) -> 
         UserError: the function cannot be loaded, fails, or gives something else.
     """
     where = f"--dataset {name}"
-    function = load_named(name, where)
+    return called(load_named(name, where), name, root, split, options)
+
+
+def called(function: Callable[..., Any], name: str, root: str | None, split: str, options: ImageOptions) -> ImageSet:
+    """What a user's function gives; see `open_own`.
+
+    Args:
+        function: of the user's.
+        name: ``module:function``, by which its images are known.
+    """
+    where = f"--dataset {name}"
     takes = _parameters(function)
     given = {key: value for key, value in {"split": split, "root": root}.items() if takes is None or key in takes}
     try:
@@ -48,7 +58,7 @@ def open_own(name: str, root: str | None, split: str, options: ImageOptions) -> 
         raise
     except (Exception, SystemExit) as error:  # a user's code may fail in any way
         raise UserError(f"{where}: {type(error).__name__}: {error}") from error
-    images = _made(found, name, split, options, where)
+    images = images_of(found, name, split, options)
     if "split" not in given:
         images.remarks += (f"{where}: takes no split=; train and test are both all of it",)
     return images
@@ -63,7 +73,19 @@ def _parameters(function: Callable[..., Any]) -> set[str] | None:
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else set(parameters)
 
 
-def _made(found: Any, name: str, split: str, options: ImageOptions, where: str) -> ImageSet:
+def images_of(found: Any, name: str, split: str, options: ImageOptions) -> ImageSet:
+    """The images that a user's object holds.
+
+    Args:
+        found: (images, labels), (images, labels, class names) or a Dataset; see `open_own`.
+        name: ``module:function``, by which its images are known; a part of their names.
+        split: ``train`` or ``test``.
+        options: the user's.
+
+    Raises:
+        UserError: it is something else.
+    """
+    where = f"--dataset {name}"
     if isinstance(found, tuple) and len(found) in (2, 3) and hasattr(found[0], "shape"):
         pixels, labels = (
             np.asarray(part.detach().cpu() if isinstance(part, torch.Tensor) else part) for part in found[:2]

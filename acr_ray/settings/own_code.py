@@ -13,6 +13,8 @@ from acr_ray.settings.errors import UserError
 
 #: What such a name looks like: an importable module, a colon, and a name in it.
 OWN_NAME = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+#: Stands for the module of what only the user's own process holds, such as a notebook's class: ``python:Name``.
+PYTHON = "python"
 
 
 def is_own(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
-from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_sigma, checked_whole
+from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_images, checked_sigma, checked_whole
 from acr_ray.smoothing.plan import Phase, phases
 from acr_ray.smoothing.rules import ONE_CLASS_KIND
+
+Image = Tensor | NDArray
+Answer = TypeVar("Answer")
 
 
 class SmoothedClassifier:
@@ -33,6 +37,7 @@ class SmoothedClassifier:
 
     Images are tensors or arrays ``(C, H, W)`` of floating-point numbers in [0, 1], not normalised: that is the model's
     first layer. All else is refused (`pixels.checked_image`): another range would be certified as something else.
+    Several at once are a batch ``(N, C, H, W)`` with N names.
 
     Raises:
         ValueError: here and in every method: a value out of its range; says which, and what is allowed.
@@ -64,34 +69,100 @@ class SmoothedClassifier:
         image = checked_image(image, self.shape)
         return self.engine.count(image, name, self.seed, phase, 0, phase.blocks)
 
+    @overload
     def certify(
         self,
-        image: Tensor | NDArray,
+        image: Image,
+        *,
+        n0: int = ...,
+        n: int = ...,
+        alpha: float = ...,
+        name: str = ...,
+        certificate: str = ...,
+        names: None = None,
+    ) -> Certificate: ...
+
+    @overload
+    def certify(
+        self,
+        image: Image,
+        *,
+        n0: int = ...,
+        n: int = ...,
+        alpha: float = ...,
+        name: str = ...,
+        certificate: str = ...,
+        names: Sequence[str],
+    ) -> list[Certificate]: ...
+
+    def certify(
+        self,
+        image: Image,
         *,
         n0: int = 100,
         n: int = 100_000,
         alpha: float = 0.001,
         name: str = "image",
         certificate: str = ONE_CLASS_KIND,
-    ) -> Certificate:
-        """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha.
+        names: Sequence[str] | None = None,
+    ) -> Certificate | list[Certificate]:
+        """A certificate for one image ``(C, H, W)``, wrong with probability at most alpha; or one for each of a batch.
 
         Args:
+            image: ``(C, H, W)``; with ``names`` a batch ``(N, C, H, W)``.
             certificate: ``one-class``, the field's, or ``two-class``, whose radius is larger; see `decide.certify`.
+            names: N different names, for a batch; each image's certificate is what it would get alone.
         """
         n0, n, alpha = checked_whole("n0", n0), checked_whole("n", n), checked_alpha(alpha)
         select, estimate = phases(n0, n, self.block)
-        counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
-        return certify(counts0, counts, self.engine.sigma, alpha, certificate)
 
-    def predict(self, image: Tensor | NDArray, *, n: int = 1000, alpha: float = 0.001, name: str = "image") -> int:
-        """The smoothed classifier's class, or -1 (abstain); another class with probability at most alpha."""
+        def one(image: Image, name: str) -> Certificate:
+            counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
+            return certify(counts0, counts, self.engine.sigma, alpha, certificate)
+
+        return one(image, name) if names is None else self._each(one, image, names)
+
+    @overload
+    def predict(
+        self, image: Image, *, n: int = ..., alpha: float = ..., name: str = ..., names: None = None
+    ) -> int: ...
+
+    @overload
+    def predict(
+        self, image: Image, *, n: int = ..., alpha: float = ..., name: str = ..., names: Sequence[str]
+    ) -> list[int]: ...
+
+    def predict(
+        self,
+        image: Image,
+        *,
+        n: int = 1000,
+        alpha: float = 0.001,
+        name: str = "image",
+        names: Sequence[str] | None = None,
+    ) -> int | list[int]:
+        """The smoothed classifier's class, or -1 (abstain); another class with probability at most alpha.
+
+        Args:
+            image, names: as in `certify`.
+        """
         n, alpha = checked_whole("n", n), checked_alpha(alpha)
-        return predict(self.counts(image, Phase("predict", n, min(n, self.block)), name), alpha)
+        phase = Phase("predict", n, min(n, self.block))
 
-    def p_a(self, image: Tensor | NDArray, label: int, *, n: int = 1000, name: str = "image") -> float:
+        def one(image: Image, name: str) -> int:
+            return predict(self.counts(image, phase, name), alpha)
+
+        return one(image, name) if names is None else self._each(one, image, names)
+
+    def p_a(self, image: Image, label: int, *, n: int = 1000, name: str = "image") -> float:
         """The estimate of ``P[f(x + δ) = label]`` from n draws, in [0, 1]."""
         n, label = checked_whole("n", n), checked_whole("label", label, 0)
         if label >= self.engine.num_classes:
             raise ValueError(f"label: {label}; the model has classes 0 to {self.engine.num_classes - 1}")
         return int(self.counts(image, Phase("p_a", n, min(n, self.block)), name)[label]) / n
+
+    def _each(self, one: Callable[[Tensor, str], Answer], images: Image, names: Sequence[str]) -> list[Answer]:
+        """One answer an image. All are looked at before the first draw."""
+        batch = checked_images(images, names, self.shape)
+        # One by one: in a forward pass shared with others the last bits of a logit could differ.
+        return [one(image, name) for image, name in zip(batch, names, strict=True)]

@@ -35,7 +35,7 @@ def checked_image(image: Tensor | NDArray, shape: Sequence[int] | None = None, n
         raise ValueError(f"{name}: a {type(image).__name__}; give a tensor or an array (C, H, W)")
     given = tuple(image.shape)
     if image.ndim != 3 or 0 in given:
-        several = "; certify the images of a batch one by one, each under a name of its own" if image.ndim == 4 else ""
+        several = "; for a batch give names, a different one for each image" if image.ndim == 4 else ""
         raise ValueError(f"{name}: has shape {given}; give one image (C, H, W){several}")
     if shape is not None and given != tuple(shape):
         raise ValueError(f"{name}: has shape {given}, the model takes (C, H, W) = {tuple(shape)}{_axes(given, shape)}")
@@ -50,6 +50,29 @@ def checked_image(image: Tensor | NDArray, shape: Sequence[int] | None = None, n
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ValueError(f"{name}: has values from {low:g} to {high:g}, must lie in [0, 1]{_remedy(low, high)}")
     return image.clamp(0.0, 1.0)
+
+
+def checked_images(images: Tensor | NDArray, names: Sequence[str], shape: Sequence[int] | None = None) -> list[Tensor]:
+    """The images of a batch, each as `checked_image` gives it.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        names: N different names.
+        shape: as `checked_image`.
+
+    Raises:
+        ValueError: it is no batch, there is not one name an image, two have the same, or an image is refused; names
+            the image.
+    """
+    if not isinstance(images, (np.ndarray, Tensor)) or images.ndim != 4:
+        given = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
+        raise ValueError(f"images: {given}; with names give a batch (N, C, H, W), a tensor or an array")
+    if isinstance(names, str) or len(names) != len(images):
+        count = "one text" if isinstance(names, str) else f"{len(names)} names"
+        raise ValueError(f"names: {count} for {len(images)} images; give one for each")
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise ValueError(f"names: {twice!r} twice; images of one name share their noise, give each its own")
+    return [checked_image(image, shape, f"image {name}") for image, name in zip(images, names, strict=True)]
 
 
 _BYTES = "; of 8-bit images: image / 255"

@@ -46,7 +46,7 @@ def test_images_in_the_unit_range_are_all_the_same_image(smoothed, right):
         (IMAGE * 255, "values from 0 to 255, must lie in [0, 1]; of 8-bit images: image / 255"),
         (IMAGE * 2 - 1, "values from -1 to 1, must lie in [0, 1]; scale -1 to 1 by (image + 1) / 2"),
         ((IMAGE - 0.45) / 0.25, "leave the normalisation out: it is the model's first layer"),
-        (IMAGE[None], "has shape (1, 3, 4, 5); give one image (C, H, W); certify the images of a batch one by one"),
+        (IMAGE[None], "has shape (1, 3, 4, 5); give one image (C, H, W); for a batch give names"),
         (IMAGE[0], "has shape (4, 5); give one image"),
         (IMAGE.permute(1, 2, 0), "the model takes (C, H, W) = (3, 4, 5); move its last axis to the front"),
         (IMAGE[:1], "has shape (1, 4, 5), the model takes"),

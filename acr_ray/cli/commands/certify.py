@@ -1,8 +1,9 @@
 """Certify a classifier.
 
 CHECKPOINT is a folder of train, its checkpoint/, or runs:/RUN_ID; or a file of weights that other code wrote
-(.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), or hf://owner/name: nothing in such a file is run. Leaves
-certificates.parquet, certificates.tsv and summary.json in DIR. The same command again resumes the run.
+(.safetensors, .pt, .pth, .pth.tar, .ckpt, .bin), or hf://owner/name: nothing in such a file is run; or module:function
+of your own that returns the trained network. Leaves certificates.parquet, certificates.tsv and summary.json in DIR. The
+same command again resumes the run.
 """
 
 from __future__ import annotations
@@ -63,12 +64,15 @@ def run(
     gpus_per_actor: float = 0,
     measure_block: bool = False,
     choices: ImportChoices | None = None,
+    checks: bool = True,
+    on_ray: bool = True,
 ) -> CertifyResult:
     """Certify a classifier over sampler actors on Ray, or resume the run that the results folder holds.
 
     Args:
         checkpoint: a folder of ``train``, its ``checkpoint/``, or ``runs:/RUN_ID``; or a file of weights, or
-            ``hf://owner/name``, which ``settings`` name the data set of.
+            ``hf://owner/name``, which ``settings`` name the data set of; or ``module:function`` of the user's that
+            returns the trained network.
         options: where results go, and how they are tracked.
         settings: fields of `acr_ray.settings.CertifySettings` that differ from its defaults and from what the
             checkpoint says (sigma, data set), e.g. ``{"n": 10_000, "root": "/data"}``.
@@ -76,15 +80,26 @@ def run(
         gpus_per_actor: 0: CPU; a fraction shares a GPU.
         measure_block: choose the block by measurement, if the folder does not hold a run already.
         choices: which network it is, for a file of weights, and for a folder whose network is ``module:function``.
+        checks: look at some images and the answers to them first, and warn.
+        on_ray: False: draw in this process, without Ray; the same counts.
 
     Raises:
         UserError: checkpoint, data, cluster or folder do not allow it; nothing was made.
         CommandFailed: samplers or storage were lost; the same call resumes the run.
     """
-    from acr_ray.cli.drivers.certification import certify  # loads torch, which --help and a mistake need not wait for
+    # These load torch, which --help and a mistake need not wait for.
+    from acr_ray.cli.drivers.certification import certify
+    from acr_ray.cli.drivers.samplers import Samplers
 
+    samplers = Samplers(actors, gpus_per_actor, on_ray)
     return certify(
-        checkpoint, options, settings or {}, actors, gpus_per_actor, measure_block, choices or ImportChoices()
+        checkpoint,
+        options,
+        settings or {},
+        samplers,
+        choices or ImportChoices(),
+        measure_block=measure_block,
+        checks=checks,
     )
 
 
@@ -136,6 +151,7 @@ def main(argv: list[str]) -> None:
         gpus_per_actor=options.gpus_per_actor,
         measure_block=measure_block,
         choices=import_choices(options),
+        checks=not options.no_checks,
     )
 
 
@@ -145,14 +161,22 @@ def parser() -> Parser:
     parser = Parser(prog=command_line("certify"), usage=usage, description=__doc__)
     first, *_ = OPTIONS
     parser.add_argument_group(first).add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="train folder, its checkpoint/, runs:/RUN_ID, or a file of weights"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="train folder, its checkpoint/, runs:/RUN_ID, a file of weights, or module:function",
     )
     add_model_options(parser.add_argument_group("a file of weights"))
     defaults = {name: info.default for name, info in CertifySettings.model_fields.items() if not info.is_required()}
     titles = {field: title for title, fields in OPTIONS.items() for field in fields}
     names = {field: option for fields in OPTIONS.values() for field, option in fields.items()}
     parser.add_settings(CertifySettings, names, defaults, flags=FLAGS, groups=titles.__getitem__)
-    parser.add_argument_group("before anything runs").add_argument(
+    group = parser.add_argument_group("before anything runs")
+    group.add_argument(
+        "--no-checks",
+        action="store_true",
+        help="do not look at 64 images and the answers to them before the first draw",
+    )
+    group.add_argument(
         "--plan",
         action="store_true",
         help="only tell, from a few pilot draws, what each stopping rule would cost and answer; writes nothing",

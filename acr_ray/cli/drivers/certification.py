@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -11,21 +12,34 @@ from torch import nn
 from acr_ray.certification import certificates
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.block_size import with_measured_block
-from acr_ray.cli.drivers.certification_inputs import CertificationInputs, make_plan, open_checkpoint, open_inputs
+from acr_ray.cli.drivers.certification_inputs import (
+    CertificationInputs,
+    Subject,
+    info_of,
+    make_plan,
+    open_checkpoint,
+    open_inputs,
+    open_split,
+)
+from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page
+from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
-from acr_ray.cli.progress import CertifyLines, Waiting, count
-from acr_ray.cli.ray_session import check_actors_fit
+from acr_ray.cli.notebook import certify_progress
+from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
+from acr_ray.data import ImageSet
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, state_bytes
+from acr_ray.models.in_process import described, is_in_process
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.settings import CertifySettings
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, with_run
@@ -35,24 +49,48 @@ OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
 
 
 def certify(
-    checkpoint: str,
+    checkpoint: str | nn.Module | tuple[nn.Module, ModelCard],
     options: RunOptions,
     changes: Mapping[str, Any],
-    actors: tuple[int, int] | None,
-    gpus_per_actor: float,
-    measure_block: bool,
+    samplers: Samplers,
     choices: ImportChoices,
+    *,
+    measure_block: bool = False,
+    checks: bool = True,
+    images: ImageSet | None = None,
+    class_names: tuple[str, ...] | None = None,
 ) -> CertifyResult:
-    """Certify, or resume the run that the results folder holds; see `acr_ray.cli.commands.certify.run`."""
+    """Certify, or resume the run that the results folder holds; see `acr_ray.cli.commands.certify.run`.
+
+    Args:
+        checkpoint: as the user names it; or the module itself, with its card if there is one.
+        samplers: where the drawing is done.
+        images: the split to certify, where the user has it at hand; None: as ``changes`` name it.
+        class_names: of a module's logits; None: the data's.
+    """
     out = options.folder()
-    device = "cuda" if gpus_per_actor else "cpu"
-    uri = options.mlflow_uri(out)
-    model, card, training_run = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
-    inputs = open_inputs(card, checkpoint, changes, device)
-    settings, images = inputs.settings, inputs.images
+    device = samplers.device
+    if isinstance(checkpoint, str):
+        uri = options.mlflow_uri(out)
+        subject = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes}, images)
+    elif isinstance(checkpoint, tuple):
+        subject = Subject(*checkpoint, checkpoint[1].architecture)
+    else:
+        images = open_split(changes) if images is None else images
+        info = info_of(images) if class_names is None else replace(info_of(images), class_names=class_names)
+        subject = Subject(*described(checkpoint, info, choices.normalization), type(checkpoint).__name__)
+    inputs = open_inputs(subject.card, subject.named, changes, device, images)
     if measure_block:
-        settings = with_measured_block(settings, options, out, card, model, gpus_per_actor)
-    plan = make_plan(settings, images, card, model)
+        block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus)
+        inputs = replace(inputs, settings=block)
+    return _certify(subject, inputs, options, out, samplers, checks)
+
+
+def _certify(
+    subject: Subject, inputs: CertificationInputs, options: RunOptions, out: Folder, samplers: Samplers, checks: bool
+) -> CertifyResult:
+    card, settings, images, training_run = subject.card, inputs.settings, inputs.images, subject.training_run
+    plan = make_plan(settings, images, card, subject.model)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
     opened = open_tracked_run(
@@ -63,21 +101,21 @@ def certify(
         OWNED,
         name,
         tags,
-        check_room=lambda: check_actors_fit(actors, gpus_per_actor, options.verbose),
+        check_room=lambda: samplers.check_room(options.verbose),
     )
     if opened is None:
         print(f"done before: {out}/{CERTIFICATES}")
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
     tracker = opened.tracker
     tracker.params(
-        {**plan.identity(), "radii": settings.radii, "checkpoint": checkpoint, "training_run_id": training_run}
+        {**plan.identity(), "radii": settings.radii, "checkpoint": subject.named, "training_run_id": training_run}
     )
     tracker.uses_model_of(training_run)
     tracker.dataset(f"{images.dataset}-{settings.split}", plan.data, str(settings.root), "certification")
 
     def work() -> None:
         if not opened.computed:
-            summary = _sample(plan, inputs, card, model, opened, name, actors, gpus_per_actor)
+            summary = _sample(plan, inputs, subject, opened, name, samplers, checks)
             out.write_json(SUMMARY, {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)
@@ -98,31 +136,28 @@ def certify(
 def _sample(
     plan: RunPlan,
     inputs: CertificationInputs,
-    card: ModelCard,
-    model: nn.Module,
+    subject: Subject,
     opened: TrackedRun,
     name: str,
-    wanted: tuple[int, int] | None,
-    gpus_per_actor: float,
+    samplers: Samplers,
+    checks: bool,
 ) -> dict[str, Any]:
     """Draw what the ledger lacks, and write the certificates. Returns the summary, but for the ids of runs."""
     from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
-    from acr_ray.certification.sampler import Arithmetic
-    from acr_ray.certification.sampler_pool import Actors, RaySamplerPool
 
-    out, settings = opened.out, plan.settings
+    out, settings, card = opened.out, plan.settings, subject.card
     plan.save(out)
     ledger, store = plan.open(out)
     started, before = time.monotonic(), store.noise_draws
     _print_begin(settings, inputs.chosen, card, before, str(out))
+    if checks and not before:  # a run that goes on has been looked at
+        opened.remember(checks=look(subject, inputs))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
-    actors = Actors.fitting(wanted, gpus_per_actor)
-    arithmetic = Arithmetic.of(settings)
-    pool = RaySamplerPool(card, state_bytes(model), settings.sigma, settings.seed, arithmetic, actors, label)
-    lines, meters = CertifyLines(), CertificationMeters(label, before)
-    coordinator = Coordinator(ledger, store, inputs.images, pool, actors.low, actors.high, settings.block)
-    with Waiting() as waiting:
-        waiting.begin(f"starting {count(actors.high, 'actor')}")
+    state = subject.model if is_in_process(card) else state_bytes(subject.model)
+    lines, meters = certify_progress(), CertificationMeters(label, before)
+    with samplers.pool(card, state, settings, label) as (pool, low, high), Waiting() as waiting:
+        coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
+        waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
         def on_progress(progress: CertificationProgress) -> None:
             if progress.rate:
@@ -143,7 +178,8 @@ def _sample(
     summary |= {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
     summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
     summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
-    return summary | {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
+    summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
+    return summary | {"checks": opened.record.get("checks")}
 
 
 def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before: int, out: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.drivers.models import open_model
+from acr_ray.cli.drivers.models import is_own_model, open_model
 from acr_ray.cli.drivers.recipe_inputs import open_data
 from acr_ray.data import ImageSet, open_images, select
 from acr_ray.data.choosing import describe_choice
@@ -40,9 +40,28 @@ class CertificationInputs:
     chosen: str
 
 
+@dataclass(frozen=True)
+class Subject:
+    """The model that is certified.
+
+    Attributes:
+        named: as the user named it, for messages.
+        training_run: the id of the MLflow run that trained it, if that is known.
+    """
+
+    model: nn.Module
+    card: ModelCard
+    named: str
+    training_run: str | None = None
+
+
 def open_checkpoint(
-    checkpoint: str, mlflow_uri: str, choices: ImportChoices, changes: Mapping[str, Any]
-) -> tuple[nn.Module, ModelCard, str | None]:
+    checkpoint: str,
+    mlflow_uri: str,
+    choices: ImportChoices,
+    changes: Mapping[str, Any],
+    images: ImageSet | None = None,
+) -> Subject:
     """Open the model that is certified.
 
     Args:
@@ -50,16 +69,17 @@ def open_checkpoint(
         mlflow_uri: where ``runs:/RUN_ID`` is looked for.
         choices: what the user says of a file of weights.
         changes: fields of `CertifySettings` that the user gave; name the images that a file of weights must fit.
-
-    Returns:
-        The model, its card, and the id of the MLflow run that trained it, if that is known.
+        images: these images, where they are open already.
     """
-    foreign = is_foreign(checkpoint)
-    location, training_run = (checkpoint, None) if foreign else resolve_checkpoint(checkpoint, mlflow_uri)
-    return *open_model(location, choices, lambda: images_info(changes)), training_run
+    named_alone = is_foreign(checkpoint) or is_own_model(checkpoint)
+    location, training_run = (checkpoint, None) if named_alone else resolve_checkpoint(checkpoint, mlflow_uri)
+    info = (lambda: images_info(changes)) if images is None else (lambda: info_of(images))
+    return Subject(*open_model(location, choices, info), checkpoint, training_run)
 
 
-def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], device: str) -> CertificationInputs:
+def open_inputs(
+    card: ModelCard, checkpoint: str, changes: Mapping[str, Any], device: str, given: ImageSet | None = None
+) -> CertificationInputs:
     """Make the settings and open the images of a run.
 
     Args:
@@ -67,6 +87,7 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
         checkpoint: as the user named it, for messages.
         changes: fields of `CertifySettings` that the user gave.
         device: ``cpu`` or ``cuda``.
+        given: the split that these settings name, where it is open already.
 
     Raises:
         UserError: settings, images and model do not fit each other.
@@ -80,9 +101,8 @@ def open_inputs(card: ModelCard, checkpoint: str, changes: Mapping[str, Any], de
         )
     settings = _settings(_as_trained(card, str(values["dataset"])) | values)
     # The place that the checkpoint's file names is shown, never opened: somebody else may have written it.
-    _check_root(settings, f"; the checkpoint was trained on images in {card.data_root}" if card.data_root else "")
-    options = settings.image_options
-    whole_split = open_data(settings.dataset, settings.root, settings.split, settings.class_map, options)
+    hint = f"; the checkpoint was trained on images in {card.data_root}" if card.data_root else ""
+    whole_split = _open_split(settings, hint) if given is None else given
     choice: dict[str, Any] = {
         "max_images": settings.max_images,
         "every": settings.every,
@@ -120,6 +140,16 @@ def images_info(changes: Mapping[str, Any]) -> ImagesInfo:
     return info_of(open_images(settings.dataset, settings.root, settings.split, settings.class_map, options))
 
 
+def open_split(changes: Mapping[str, Any]) -> ImageSet:
+    """Open the split that the user chose, before any model is known. Raises UserError if none is chosen."""
+    return _open_split(_settings({**changes, "sigma": changes.get("sigma") or 1.0}))
+
+
+def _open_split(settings: CertifySettings, hint: str = "") -> ImageSet:
+    _check_root(settings, hint)
+    return open_data(settings.dataset, settings.root, settings.split, settings.class_map, settings.image_options)
+
+
 def info_of(images: ImageSet) -> ImagesInfo:
     """Return what a model must know of its images."""
     return ImagesInfo(images.dataset, images.shape, images.class_names, images.mean, images.std)
@@ -155,7 +185,8 @@ def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, mode
     norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
     arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
     if card.sources:  # the user's own code is as much of the classifier as its weights are
-        arithmetic += f", {card.architecture} of sources {digest(sources_of(card.architecture))[:16]}"
+        sources = sources_of(card.architecture) or card.sources
+        arithmetic += f", {card.architecture} of sources {digest(sources)[:16]}"
     return RunPlan(
         settings=settings,
         names=images.names,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from acr_ray.certification.forecast import choose_pilot, forecasts
+from acr_ray.certification.local_pool import drawing_here
 from acr_ray.certification.planned import CertificationPlan
 from acr_ray.certification.pool import SampleRequest
 from acr_ray.certification.sampler import Arithmetic, Sampler
@@ -24,7 +24,6 @@ from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
-from acr_ray.telemetry.logs import logger
 from acr_ray.tracking import default_uri
 
 PILOT_IMAGES, PILOT_DRAWS = 100, 200
@@ -41,9 +40,9 @@ def plan_certification(
     """Draw the pilot, measure the rate, and print the table; see `acr_ray.cli.commands.certify.plan`."""
     uri = options.tracking_uri or default_uri(Folder("."))
     device = "cuda" if gpus_per_actor else "cpu"
-    model, card, _ = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
-    inputs = open_inputs(card, checkpoint, changes, device)
-    made = _made(inputs, card, model, actors, gpus_per_actor, options.verbose)
+    subject = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
+    inputs = open_inputs(subject.card, checkpoint, changes, device)
+    made = _made(inputs, subject.card, subject.model, actors, gpus_per_actor, options.verbose)
     print(_table(inputs.settings, made), flush=True)
     return made
 
@@ -68,14 +67,9 @@ def _made(
         asked = [("draw", (requests,)), ("rates", ([settings.block],))]
         results, (rate,) = ask_one_actor(arguments, asked, gpus_per_actor, "--plan", verbose)
     else:
-        threads = torch.get_num_threads()
-        try:
-            logger().logger.setLevel(logging.WARNING)  # this process is the user's terminal, no worker's log
+        with drawing_here():
             sampler = Sampler(*arguments)
             results, rate = sampler.draw(requests), sampler.rates([settings.block])[0]
-        finally:
-            torch.set_num_threads(threads)
-            logger().logger.setLevel(logging.INFO)
     if not rate:
         raise CommandFailed(f"--block {settings.block}: does not fit into the GPU's memory; give a smaller --block")
     counts = torch.tensor([result.counts[0].tolist() for result in results]).numpy()

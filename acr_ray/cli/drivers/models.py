@@ -1,17 +1,20 @@
-"""A model as the user names it: a folder of ours, or weights that other code wrote."""
+"""A model as the user names it: a folder of ours, weights that other code wrote, or code of the user's."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
 
+from acr_ray import __version__
 from acr_ray.models import ModelCard, load_checkpoint
-from acr_ray.models.checkpoint import sources_of
+from acr_ray.models.checkpoint import hashed, sources_of
 from acr_ray.models.foreign import is_foreign
 from acr_ray.models.hub import fetch_folder
-from acr_ray.models.importing import ImagesInfo, model_of, read_weights
+from acr_ray.models.importing import ImagesInfo, model_of, parse_normalization, read_weights
+from acr_ray.models.others import is_own_network
 from acr_ray.settings import UserError
 from acr_ray.settings.documents import read_text
 from acr_ray.settings.imports import ImportChoices
@@ -25,9 +28,10 @@ def open_model(location: str, choices: ImportChoices, images: Callable[[], Image
     """Open a model, and print what was taken for what.
 
     Args:
-        location: a folder of ours, a file of weights, or ``hf://owner/name[/file]``.
+        location: a folder of ours, a file of weights, ``hf://owner/name[/file]``, or ``module:function`` that returns
+            the trained network.
         choices: what the user says of it.
-        images: gives the images that a file of weights must fit; not called for a folder.
+        images: gives the images that the model must fit; not called for a folder.
 
     Returns:
         The model, on the CPU in float32, eval mode, without gradients; and its card.
@@ -35,6 +39,8 @@ def open_model(location: str, choices: ImportChoices, images: Callable[[], Image
     Raises:
         UserError: it is not there, damaged, refused, or not what the user says.
     """
+    if is_own_model(location):
+        return _call_own(location, choices, named(images(), choices))
     if not is_foreign(location):
         return _open_folder(location, location, choices)
     if folder := fetch_folder(location):
@@ -43,6 +49,32 @@ def open_model(location: str, choices: ImportChoices, images: Callable[[], Image
     found = model_of(weights, choices, named(images(), choices))
     print(f"imported {location}: {'; '.join(found.remarks)}", flush=True)
     return found.model, found.card
+
+
+def is_own_model(location: str) -> bool:
+    """Return whether a CHECKPOINT is ``module:function``, code of the user's, and not a path."""
+    return is_own_network(location) and not os.path.exists(location)
+
+
+def _call_own(name: str, choices: ImportChoices, images: ImagesInfo) -> tuple[nn.Module, ModelCard]:
+    for option, said in {"--model": choices.model, "--ema": choices.ema}.items():
+        if said:
+            raise UserError(f"{option}: is of a file of weights; {name} gives the network and its weights")
+    mean, std = parse_normalization(choices.normalization or "none", images.shape[0])
+    card = ModelCard(
+        architecture=name,
+        num_classes=len(images.class_names),
+        shape=images.shape,
+        mean=mean,
+        std=std,
+        class_names=images.class_names,
+        sigma=choices.sigma,
+        dataset=images.dataset,
+        code_version=__version__,
+        sources=sources_of(name),
+    )
+    model = card.build().eval().requires_grad_(False)
+    return model, hashed(model, card)
 
 
 def named(images: ImagesInfo, choices: ImportChoices) -> ImagesInfo:

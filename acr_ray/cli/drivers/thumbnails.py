@@ -12,7 +12,7 @@ from acr_ray.reporting.opening import split_name
 from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.image_options import ImageOptions
-from acr_ray.settings.own_code import is_own
+from acr_ray.settings.own_code import PYTHON, is_own
 from acr_ray.storage import Folder
 
 SIDE = 64  # pixels at most
@@ -89,6 +89,9 @@ def thumbnails_for(
             if not folder.is_file(PLAN):
                 continue
             settings = RunPlan.load(folder).settings
+            if settings.dataset.startswith(f"{PYTHON}:"):
+                say(f"no pictures of images: they were an object of a Python program ({settings.dataset})")
+                return None
             if is_own(settings.dataset):  # code that a file names is never run
                 say(f"no pictures of images: the code {settings.dataset} gives them; name it: --dataset")
                 return None

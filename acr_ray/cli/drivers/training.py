@@ -10,7 +10,8 @@ from acr_ray.cli.command_line import command_line
 from acr_ray.cli.drivers.mlflow_reports import log_sample_p_a
 from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
 from acr_ray.cli.exits import CommandFailed
-from acr_ray.cli.progress import EpochLines, Waiting, count
+from acr_ray.cli.notebook import epoch_progress
+from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TrainResult
 from acr_ray.cli.session import RunOptions, open_tracked_run
@@ -58,7 +59,7 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
     tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
-    log, lines = EpochLog(tracker), EpochLines(recipe)
+    log, lines = EpochLog(tracker), epoch_progress(recipe)
     waiting = Waiting()
     meters = EpochMeters(f"{recipe.name}:{out.uri.rsplit('/', 1)[-1]}", recipe.training.epochs)
 
