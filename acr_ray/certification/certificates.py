@@ -22,7 +22,7 @@ KEEP_COUNTS_UP_TO = 100  # classes in the dense column; the sparse ones have all
 def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     """One row for each finished image, by position: counts, and the bound if the rule is not a function of them.
 
-    The table's metadata say how many images there should be, and whether some are missing.
+    The table's metadata say how many images there should be, whether some are missing, and how the classes are called.
     """
     settings, rows = run.settings, []
     for position in sorted(store.finished):
@@ -65,6 +65,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
         "planned_images": planned,
         "n": settings.n,
         "arithmetic": run.arithmetic,
+        "class_names": list(run.class_names),
     }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})

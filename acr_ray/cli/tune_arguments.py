@@ -20,7 +20,8 @@ class TuneArguments:
     Attributes:
         recipe: of the trials, but for the fields of the space.
         trials: how many; >= 1. With ``grid`` at most the grid's points.
-        metric: objectives with commas between; ASHA and the best trial go by the first.
+        metric: objectives with commas between; ASHA and the best trial go by the first. ``best@R,R,…`` is certified
+            accuracy at each radius, and leaves the best recipe for each.
         search: how points are chosen.
         scheduler: whether poor trials end early.
         space: ``FIELD=…`` texts; none: m, E_t, p_t, T and ε around the recipe's values.
@@ -62,6 +63,13 @@ class TuneArguments:
 
         v = self.validation
         return parse_objectives(self.metric, self.recipe.training.sigma, v.n, v.alpha)
+
+    @cached_property
+    def best(self) -> tuple[Any, ...]:
+        """The objectives that the search leaves a recipe each for: those of ``best@R,R,…``."""
+        from acr_ray.tuning.objectives import best_objectives
+
+        return best_objectives(self.metric) if self.asked else ()
 
     @cached_property
     def objectives(self) -> tuple[Any, ...]:

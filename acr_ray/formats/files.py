@@ -44,3 +44,4 @@ TUNE_TRAIN = "train"  # Ray Train's own, of trials with several workers
 # Report.
 PAGE = "report.html"
 TABLE_MARKDOWN, TABLE_LATEX, TABLE_CSV, TABLE_TEXT = "table.md", "table.tex", "table.csv", "table.txt"
+CLASSES_CSV, BEST_CSV = "classes.csv", "best_per_radius.csv"

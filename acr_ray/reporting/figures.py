@@ -48,7 +48,7 @@ def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, byte
     """Return all figures of a report, by file name.
 
     ``p_a``, ``certified_accuracy``, ``budget``, ``sensitivity``, ``acr_by_p_a``, and ``gain_by_p_a`` if
-    sources could be paired.
+    sources could be paired; ``best_per_radius`` if that was asked for.
     """
     drawers: dict[str, Callable[[Report], Figure]] = {
         "p_a": p_a_figure,
@@ -59,6 +59,8 @@ def figures(report: Report, formats: Sequence[str] = ("png",)) -> dict[str, byte
     }
     if report.comparisons:
         drawers["gain_by_p_a"] = gain_by_p_a_figure
+    if report.best is not None:
+        drawers["best_per_radius"] = best_figure
     drawn = {}
     with matplotlib.rc_context(_STYLE):
         for name, draw in drawers.items():
@@ -174,6 +176,24 @@ def gain_by_p_a_figure(report: Report) -> Figure:
     axes.set_xticks(range(len(BIN_NAMES)), [n.replace(" to ", "–") for n in BIN_NAMES], fontsize=8)
     axes.grid(axis="x", visible=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+def best_figure(report: Report) -> Figure:
+    """Draw the cross-fitted certified accuracy of the best source for each radius, all sources behind it."""
+    figure, axes = _axes(r"$\ell_2$ radius", "certified accuracy", "Best source for each radius")
+    best = report.best
+    assert best is not None  # drawn only if asked for
+    shown = {source.name: k for k, source in enumerate(report.sources)}
+    for name, accuracy in zip(best.names, best.accuracy, strict=True):
+        if name in best.winners:
+            axes.plot(best.curve_radii, accuracy, **_line(shown[name], report.sources[shown[name]]) | {"linewidth": 1})
+        else:
+            axes.plot(best.curve_radii, accuracy, color="#c9c9c9", linewidth=0.6, zorder=1)
+    axes.plot(best.curve_radii, best.curve, color="#111111", linewidth=2.2, label="best per radius, cross-fitted")
+    axes.set_xlim(0)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper right", fontsize=8)
     return figure
 
 

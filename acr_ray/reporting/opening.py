@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from acr_ray.certification.certificates import certificate_table
 from acr_ray.certification.run_plan import RunPlan, holds_run
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, SUMMARY
 from acr_ray.formats.tables import parquet_bytes
 from acr_ray.reporting.read_ecdf import read_ecdf
 from acr_ray.reporting.read_parquet import has_second_counts, read_certificates
@@ -156,7 +157,9 @@ def _read(location: str) -> tuple[bytes, str, dict | None]:
             if folder.is_file(name):
                 content, summary = folder.read_bytes(name, MOST_BYTES), _run_summary(folder)
                 if name == CERTIFICATES and holds_run(folder) and not has_second_counts(content):
-                    content = _from_ledger(folder, location)  # written before certificates kept the runner-up's count
+                    # Written before certificates kept the runner-up's count, which the ledger has; they do without.
+                    with suppress(UserError):
+                        content = _from_ledger(folder, location)
                 return content, f"{location.rstrip('/')}/{name}", summary
         if holds_run(folder):
             return _from_ledger(folder, location), f"{location.rstrip('/')}/{LEDGER}", None
@@ -176,6 +179,12 @@ def _from_ledger(folder: Folder, location: str) -> bytes:
 
 
 def _run_summary(folder: Folder) -> dict | None:
+    """Return a run's summary; with the class names of its plan, which certificates of before 0.3 do not hold."""
     if not folder.is_file(SUMMARY):
         return None
-    return check_run_facts(folder.read_json(SUMMARY), f"{folder}/{SUMMARY}")
+    facts = check_run_facts(folder.read_json(SUMMARY), f"{folder}/{SUMMARY}")
+    if "class_names" in facts or not folder.is_file(PLAN):
+        return facts
+    plan = folder.read_json(PLAN)
+    named = {"class_names": plan.get("class_names") if isinstance(plan, dict) else None}
+    return facts | check_run_facts(named, f"{folder}/{PLAN}")

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.classes import ClassChange, class_changes, is_hard
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.intervals import mean_interval
 from acr_ray.reporting.source import GRIDS, SAME_RADIUS, Rows, Source
@@ -56,16 +57,6 @@ class Bin:
     gain: float
     gained: int
     lost: int
-
-
-@dataclass(frozen=True)
-class ClassChange:
-    """The shared images of one class: how many, and which shares of them are hard under either source."""
-
-    label: int
-    images: int
-    hard_before: float
-    hard_after: float
 
 
 @dataclass(frozen=True)
@@ -182,16 +173,14 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
         common_acr=None if budget is None else (_acr_at(baseline, p_a, budget), _acr_at(other, p_after, budget)),
         grid=grid,
         same_model=same,
-        hard_interval=mean_interval(_is_hard(p_after) * 1.0 - _is_hard(p_a)),
-        classes=_classes(baseline.rows.label[pairing.a], _is_hard(p_a), _is_hard(p_after)),
+        hard_interval=mean_interval(is_hard(p_after) * 1.0 - is_hard(p_a)),
+        classes=class_changes(
+            baseline.rows.label[pairing.a],
+            (is_hard(p_a), is_hard(p_after)),
+            (baseline.rows.correct[pairing.a], other.rows.correct[pairing.b]),
+            baseline.class_names or other.class_names,
+        ),
     )
-
-
-def _classes(label: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[ClassChange, ...]:
-    classes, at, images = np.unique(label, return_inverse=True, return_counts=True)
-    shares = [np.bincount(at, weights=hard) / images for hard in (before, after)]
-    order = np.argsort(shares[0] - shares[1], kind="stable")
-    return tuple(ClassChange(int(classes[k]), int(images[k]), *(float(s[k]) for s in shares)) for k in order)
 
 
 def common_grid(a: Source, b: Source) -> tuple[float, ...] | None:
@@ -250,8 +239,4 @@ def images_by_bin(source: Source) -> list[float]:
 
 
 def _hard(p_a: NDArray[np.float64]) -> float:
-    return float(_is_hard(p_a).mean())
-
-
-def _is_hard(p_a: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.nan_to_num(p_a, nan=0.0) < 0.5
+    return float(is_hard(p_a).mean())

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from acr_ray.reporting.cell_text import latex_text, lower, markdown_text, percent_text, radius_text
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.tables import latex_text, lower, markdown_text, percent_text, radius_text
 
 #: Below every table.
 TOLD = (

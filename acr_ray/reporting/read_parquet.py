@@ -108,6 +108,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         bound=bound,
         grid=_reached(_grid(facts), radii) if bound in GRIDS else (),
         model=_model(table),
+        class_names=tuple(facts.get("class_names") or ()),
     )
 
 

@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from acr_ray.reporting import metrics
-from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.best import BestPerRadius, best_per_radius
 from acr_ray.reporting.fairness import SETTINGS, Warnings, find_warnings, pair_all, stored_above_ceiling
-from acr_ray.reporting.intervals import mean_interval
-from acr_ray.reporting.kinds import KindNumbers, OrderTurned, both_kinds, order_turns
+from acr_ray.reporting.kinds import OrderTurned, order_turns
 from acr_ray.reporting.pairing import Comparison, Pairing, common_budget, compare
+from acr_ray.reporting.rows import Row, constant_row, row_of
 from acr_ray.reporting.source import Source
 from acr_ray.reporting.verdict import verdict
 from acr_ray.settings.certify import MOST_RADII
 from acr_ray.settings.errors import UserError
-from acr_ray.smoothing.bounds import round_down
-from acr_ray.smoothing.rules import ONE_CLASS_KIND
-
-CONSTANT = "constant class"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison table; shares in [0, 1], radii in input units, nothing rounded.
-
-    Attributes:
-        name: the method; ``shown_name`` also says if a run is incomplete.
-        acr_interval: 95 % bootstrap interval over images; ``None`` if the source has none.
-        acr_is_lower: the ACR is a lower value: of a run that stopped early.
-        acr_between: of a curve, whose ACR is an estimate, the least and the most that its points allow.
-        common_acr: ACR at the report's common budget, derived from p_A; ``None`` if all budgets agree, and of
-            sources that stopped early, of which none can be derived.
-        lower_at: whether each certified accuracy is a lower value.
-        abstained: share without a certified class; ``None`` if unknown.
-        certificate: the kind of its certificates, ``one-class`` or ``two-class``.
-        kinds: its numbers under each kind that its counts can say; empty if it holds no images.
-    """
-
-    name: str
-    shown_name: str
-    kind: str
-    images: int | None
-    sigma: float
-    n: int
-    alpha: float
-    acr: float
-    acr_interval: tuple[float, float] | None
-    common_acr: float | None
-    certified_accuracy: tuple[float, ...]
-    hard_share: float
-    abstained: float | None
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    acr_is_lower: bool = False
-    lower_at: tuple[bool, ...] = ()
-    acr_between: tuple[float, float] | None = None
-    certificate: str = ONE_CLASS_KIND
-    kinds: tuple[KindNumbers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +29,8 @@ class Report:
         comparisons: each other source against the baseline of its sigma; what cannot be paired is absent.
         verdicts: plain language, one a comparison.
         turned: pairs whose order by ACR depends on the kind of certificate.
+        best: the best source for each radius, if that was asked for; of many sources only those that it chooses are
+            ``sources``.
     """
 
     sources: tuple[Source, ...]
@@ -85,6 +44,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     verdicts: tuple[str, ...]
     turned: tuple[OrderTurned, ...] = ()
+    best: BestPerRadius | None = None
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
@@ -99,10 +59,15 @@ class Report:
 
 
 MOST_COLUMNS = 24  # of radii that nobody asked for
+MOST_SHOWN = 24  # sources of a choice for each radius that the rest of a report shows, too
 
 
 def build_report(
-    sources: Sequence[Source], radii: Sequence[float] | None = None, constant: bool = True, baseline: str | None = None
+    sources: Sequence[Source],
+    radii: Sequence[float] | None = None,
+    constant: bool = True,
+    baseline: str | None = None,
+    best: bool = False,
 ) -> Report:
     """Compute everything.
 
@@ -111,9 +76,12 @@ def build_report(
         radii: where to report certified accuracy, >= 0; ``None`` for `default_radii`.
         constant: whether to add the constant classifier, on the images and settings of the fullest source.
         baseline: the source that others are compared with; the first by default.
+        best: whether to choose the best source for each radius. If there are more than `MOST_SHOWN` sources, all else
+            is reported of those that it chooses, and of the baseline.
 
     Raises:
-        UserError: no source, a negative radius, an unknown baseline.
+        UserError: no source, a negative radius, an unknown baseline, or, for ``best``, sources that do not share their
+            images, alpha and kind of certificate.
     """
     if not sources:
         raise UserError("a report needs at least one source")
@@ -123,25 +91,32 @@ def build_report(
     if not radii or not all(0 <= r < float("inf") for r in radii):
         given = ", ".join(f"{r:g}" for r in radii)
         raise UserError(f"--radii {given}: at least one radius, each finite and at least 0")
+    chosen = best_per_radius(sources, radii) if best else None
+    if chosen is not None and len(sources) > MOST_SHOWN:
+        kept = [s for s in sources if s.name in chosen.winners or s.name == names[base]]
+        chosen = replace(chosen, left_out=len(sources) - len(kept))
+        sources, base = kept, [s.name for s in kept].index(names[base])
     common = common_budget(sources)
     pairings = pair_all(sources)
     warnings = find_warnings(sources, pairings)
-    rows = tuple(_row(s, radii, common, warnings.of(k)) for k, s in enumerate(sources))
+    known = next((s.class_names for s in sources if s.class_names), ())
+    rows = tuple(row_of(s, radii, common, warnings.of(k), known) for k, s in enumerate(sources))
     comparisons = _comparisons(sources, base, pairings)
     model = _fullest(sources) if constant else None
     always = None if model is None else metrics.constant_classifier(model)
     return Report(
         sources=tuple(sources),
-        baseline=names[base],
+        baseline=sources[base].name,
         radii=radii,
         rows=rows,
-        constant=None if model is None or always is None else _constant_row(always, model, radii, common),
+        constant=None if model is None or always is None else constant_row(always, model, radii, common),
         constant_share=None if always is None else always.share,
         common_budget=common,
         grouped_warnings=warnings,
         comparisons=comparisons,
         verdicts=tuple(verdict(c, _unfair(sources, c)) for c in comparisons),
         turned=order_turns(sources, pairings),
+        best=chosen,
     )
 
 
@@ -161,95 +136,10 @@ def default_radii(sources: Sequence[Source]) -> tuple[float, ...]:
     return tuple(step * k for k in range(int(ceiling / step) + 1))
 
 
-def _row(source: Source, radii: Sequence[float], common: tuple[int, float] | None, warnings: tuple[str, ...]) -> Row:
-    held = source.rows
-    return Row(
-        name=source.name,
-        shown_name=source.shown_name,
-        kind=source.kind,
-        images=source.images,
-        sigma=source.sigma,
-        n=source.n,
-        alpha=source.alpha,
-        acr=metrics.acr(source),
-        acr_interval=None if held is None else mean_interval(held.counted_radius),
-        common_acr=None if common is None or not source.derivable else _derived(source, common),
-        certified_accuracy=tuple(metrics.certified_accuracy(source, radii)),
-        hard_share=metrics.hard_share(source),
-        abstained=metrics.abstained_share(source),
-        warnings=warnings,
-        notes=tuple(source.notes) + _known_only(source),
-        acr_is_lower=source.acr_is_lower,
-        lower_at=tuple(source.is_lower_at(r) for r in radii),
-        acr_between=None if source.between is None else _between(source),
-        certificate=source.certificate,
-        kinds=both_kinds(source, radii),
-    )
-
-
-def _between(source: Source) -> tuple[float, float]:
-    assert source.between is not None  # asked of a curve alone
-    low, high = (at_budget(d, source.sigma, source.n, source.alpha).acr for d in source.between)
-    return low, high
-
-
-def _derived(source: Source, budget: tuple[int, float]) -> float:
-    return at_budget(source.distribution, source.sigma, *budget).acr
-
-
-def _known_only(source: Source) -> tuple[str, ...]:
-    """Return what the source does not hold and the report therefore assumes or leaves open."""
-    sentences = []
-    if source.assumed:
-        values = {"sigma": f"{source.sigma:g}", "n": str(source.n), "alpha": f"{source.alpha:g}"}
-        listed = ", ".join(f"{'N' if o == 'n' else o} = {values[o]}" for o in source.assumed)
-        sentences.append(f"the file does not say {listed}: taken from its name, or the field's usual value")
-    if source.kind == "tsv":
-        open_share = source.distribution.below(0.5)
-        sentences.append(
-            "p_A is recovered from the radii, known only where correct and certified; of"
-            f" {open_share * 100:.1f} % of the images only that it is not certified above 0.5"
-        )
-    if source.kind == "ecdf":
-        low, high = _between(source)
-        sentences.append(
-            "a curve without images: ACR and certified accuracy are estimates from it; its points allow an ACR from"
-            f" {round_down(low, 4)} to {-float(round_down(-high, 4)):.4f}"
-        )
-    return tuple(sentences)
-
-
 def _fullest(sources: Sequence[Source]) -> Source | None:
     """The first of the sources with the most images, complete ones before partial ones, all radii before some."""
     held = (s for s in sources if s.rows is not None)
     return min(held, key=lambda s: (bool(s.incomplete), -(s.images or 0), bool(s.grid)), default=None)
-
-
-def _constant_row(
-    constant: metrics.Constant, model: Source, radii: Sequence[float], common: tuple[int, float] | None
-) -> Row:
-    at_common = None
-    if common is not None:
-        at_common = metrics.Constant(constant.share, constant.sigma, *common, constant.images).acr
-    suffix = model.shown_name.removeprefix(model.name)
-    return Row(
-        name=CONSTANT,
-        shown_name=CONSTANT + suffix,
-        kind="constant",
-        images=constant.images,
-        sigma=constant.sigma,
-        n=constant.n,
-        alpha=constant.alpha,
-        acr=constant.acr,
-        acr_interval=None,
-        common_acr=at_common,
-        certified_accuracy=tuple(constant.certified_accuracy(radii)),
-        hard_share=constant.hard_share,
-        abstained=0.0,
-        notes=(f"computed from the labels of {model.name}: one class for every image, no model involved",),
-        acr_is_lower=bool(constant.grid),
-        lower_at=(False,) * len(radii),
-    )
 
 
 def _comparisons(

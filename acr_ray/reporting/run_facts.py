@@ -13,6 +13,7 @@ MOST_SIGMA = 100  # as in a run's settings
 MOST_DRAWS = 3_000_000_000  # pairs of counts and draws still fit in 64 bits; merged runs may have more than one run has
 MOST_RADIUS = 1000.0  # no arithmetic of ours certifies more than about 8 sigma
 MOST_CLASSES = 1_000_000
+MOST_NAMES = 100_000  # of classes, as a model may have
 
 Radius = Annotated[float, Field(ge=0, le=MOST_RADIUS)]
 
@@ -29,6 +30,7 @@ class RunFacts(BaseModel):
     alpha: Annotated[float | None, Field(gt=0, lt=1, strict=True)] = None
     bound: Annotated[str | None, Field(max_length=100)] = None
     radii: Annotated[list[Radius] | None, Field(max_length=MOST_RADII)] = None
+    class_names: Annotated[list[Annotated[str, Field(max_length=1000)]] | None, Field(max_length=MOST_NAMES)] = None
 
 
 def check_run_facts(values: Any, where: object) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class Source:
             radius is the largest of them that is certified. Empty for all others.
         model: SHA-256 of the model's weights; "" if the source does not say.
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
+        class_names: by label; empty if the source does not say them.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Source:
     grid: tuple[float, ...] = ()
     model: str = ""
     between: tuple[Distribution, Distribution] | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def sequential(self) -> bool:

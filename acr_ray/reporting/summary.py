@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from acr_ray.formats.metrics import Metric, number_text
+from acr_ray.reporting.best_tables import best_json
+from acr_ray.reporting.class_tables import classes_json, worst_json
+from acr_ray.reporting.classes import ClassChange
 from acr_ray.reporting.kinds import KindNumbers, OrderTurned
 from acr_ray.reporting.pairing import Comparison
 from acr_ray.reporting.report import Report, Row
@@ -23,6 +26,7 @@ def summary(report: Report) -> dict[str, Any]:
         "sources": [_as_json(row, report.radii) for row in report.rows],
         "constant": None if report.constant is None else _as_json(report.constant, report.radii),
         "order_by_certificate": [_turned_json(turned) for turned in report.turned],
+        "best_per_radius": best_json(report.best),
         "comparisons": [_comparison_json(c, v) for c, v in zip(report.comparisons, report.verdicts, strict=True)],
     }
 
@@ -54,6 +58,8 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "abstained": row.abstained,
         "certificate": row.certificate,
         "certificates": {kind.kind: _kind_json(kind, radii) for kind in row.kinds},
+        "worst_class": worst_json(row),
+        "classes": classes_json(row, tuple(radii)),
         "warnings": list(row.warnings),
         "notes": list(row.notes),
     }
@@ -100,10 +106,21 @@ def _comparison_json(c: Comparison, text: str) -> dict[str, Any]:
         "hard_before": c.hard_before,
         "hard_after": c.hard_after,
         "hard_change_interval": list(c.hard_interval),
-        "hard_by_class": {
-            str(k.label): {"images": k.images, "before": k.hard_before, "after": k.hard_after} for k in c.classes
-        },
+        "hard_by_class": {str(k.label): _change_json(k) for k in c.classes},
+        "classes_given_up": [k.label for k in c.classes if k.given_up],
         "worse": c.worse_count,
         "by_baseline_p_a": {b.name: {"images": b.images, "gain": b.gain} for b in c.bins},
         "verdict": text,
+    }
+
+
+def _change_json(k: ClassChange) -> dict[str, Any]:
+    return {
+        "images": k.images,
+        "before": k.hard_before,
+        "after": k.hard_after,
+        "accuracy_at_0_before": k.accuracy_before,
+        "accuracy_at_0_after": k.accuracy_after,
+        "growth_share": k.growth_share,
+        "given_up": k.given_up,
     }

@@ -4,48 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 
-from acr_ray.formats.metrics import Metric, MetricKey, number_text
+from acr_ray.formats.metrics import Metric, MetricKey
+from acr_ray.reporting.best_tables import best_cells, best_latex, best_lines, best_markdown, best_title
+from acr_ray.reporting.cell_text import (
+    acr_text,
+    latex_text,
+    lower,
+    markdown_lines,
+    markdown_text,
+    one_line,
+    percent_text,
+    radius_text,
+)
+from acr_ray.reporting.class_tables import class_lines, class_title, worst_told
 from acr_ray.reporting.report import Report, Row
-from acr_ray.smoothing.bounds import round_down
 
-ACR_DIGITS = 4
 #: Of a source that stopped early, at a budget that is not its own.
 NOT_DERIVED = "–"
 LOWER_TOLD = "≥: a lower value, which is not ranked against exact ones"
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-}
-
-
-def acr_text(value: float) -> str:
-    """ACR as shown everywhere: four decimals, rounded down."""
-    return round_down(value, ACR_DIGITS)
-
-
-def lower(text: str, is_lower: bool = True, is_estimate: bool = False) -> str:
-    """Return a number as text that says if it is a lower value, or an estimate from a curve."""
-    return f"≥ {text}" if is_lower else f"≈ {text}" if is_estimate else text
-
-
-def percent_text(share: float) -> str:
-    """Return a share in [0, 1] as percent with one decimal, to the nearest (radii round down, shares do not)."""
-    return f"{share * 100:.1f}"
-
-
-def radius_text(radius: float) -> str:
-    """Return a chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
-    text = number_text(radius)
-    if "e" in text or float(text) != radius:
-        return round_down(radius, 6)
-    whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
 
 
 def header(report: Report) -> list[str]:
@@ -68,21 +46,30 @@ def cells(row: Row, common_budget: tuple[int, float] | None) -> list[str]:
     ]
 
 
+def main_lines(report: Report) -> list[list[str]]:
+    """Return the lines of the comparison table as cells: a row each, and, if asked for, the best for each radius."""
+    return [*(cells(row, report.common_budget) for row in report.all_rows), *best_cells(report)]
+
+
 def comparison_table(report: Report) -> str:
     """Return the table as monospaced plain text, one line a method, warnings below."""
-    text = _aligned([header(report), *(cells(row, report.common_budget) for row in report.all_rows)], 1)
-    text += [certificates_told(report)]
-    text += [f"{LOWER_TOLD}: {', '.join(_one_line(n) for n in lower_names(report))}"] * bool(lower_names(report))
+    text = _aligned([header(report), *main_lines(report)], 1)
+    text += [certificates_told(report), *([one_line(worst_told(report))] if worst_told(report) else [])]
+    text += [f"{LOWER_TOLD}: {', '.join(one_line(n) for n in lower_names(report))}"] * bool(lower_names(report))
     if both := kinds_cells(report):
         text += ["", "The same draws under both kinds of certificates:", *_aligned([kinds_header(report), *both], 2)]
+    if report.best is not None:
+        text += ["", best_title(report.best), *_aligned(best_lines(report.best), 1)]
+    if by_class := class_lines(report):
+        text += ["", class_title(report), *_aligned(by_class, 1)]
     text += [str(turned) for turned in report.turned]
-    text += [f"warning: {_one_line(w)}" for w in report.warnings]
+    text += [f"warning: {one_line(w)}" for w in report.warnings]
     return "\n".join(line.rstrip() for line in text)
 
 
 def _aligned(lines: Sequence[Sequence[str]], words: int) -> list[str]:
     """Return a table with its titles underlined; the first columns, ``words`` of them, are set to the left."""
-    lines = [[_one_line(cell) for cell in line] for line in lines]
+    lines = [[one_line(cell) for cell in line] for line in lines]
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     text = [
         "  ".join(c.ljust(w) if k < words else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True)))
@@ -125,18 +112,24 @@ def lower_names(report: Report) -> list[str]:
 
 def markdown_table(report: Report) -> str:
     """Return the table as GitHub Markdown, with verdicts and warnings below it."""
-    shown = (header(report), *(cells(row, report.common_budget) for row in report.all_rows))
+    shown = (header(report), *main_lines(report))
     lines = [[markdown_text(c) for c in line] for line in shown]
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     text = ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
     text += ["", f"Certified accuracy at each radius; ACR rounded down. {markdown_text(certificates_told(report))}"]
     if lower_names(report):
         text[-1] += f" {LOWER_TOLD}: {', '.join(map(markdown_text, lower_names(report)))}."
+    if worst_told(report):
+        text[-1] += f" {markdown_text(worst_told(report))}"
     if both := kinds_cells(report):
         told = [[markdown_text(c) for c in line] for line in (kinds_header(report), *both)]
         rule = ["---", "---"] + ["---:"] * (len(told[0]) - 2)
         text += ["", "The same draws under both kinds of certificates:", ""]
         text += ["| " + " | ".join(line) + " |" for line in (told[0], rule, *told[1:])]
+    if report.best is not None:
+        text += ["", best_markdown(report.best)]
+    if by_class := class_lines(report):
+        text += ["", class_title(report), "", *markdown_lines(by_class)]
     verdicts = [*_named_verdicts(report), *map(str, report.turned)]
     for title, sentences in (("Verdict", verdicts), ("Warnings", report.warnings)):
         if sentences:
@@ -150,12 +143,12 @@ def latex_table(report: Report) -> str:
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
     lines.append(" & ".join(latex_text(c) for c in columns) + r" \\")
     lines.append(r"\midrule")
-    shown = (cells(row, report.common_budget) for row in report.all_rows)
-    lines += [" & ".join(latex_text(c) for c in line) + r" \\" for line in shown]
+    lines += [" & ".join(latex_text(c) for c in line) + r" \\" for line in main_lines(report)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [f"% {_one_line(certificates_told(report))}"]
-    lines += [f"% warning: {_one_line(w)}" for w in report.warnings]
-    return "\n".join(lines) + "\n"
+    lines += [f"% {latex_text(told)}" for told in (certificates_told(report), worst_told(report)) if told]
+    lines += [f"% warning: {one_line(w)}" for w in report.warnings]
+    more = "" if report.best is None else "\n" + best_latex(report.best)
+    return "\n".join(lines) + "\n" + more
 
 
 def csv_table(report: Report) -> str:
@@ -165,32 +158,19 @@ def csv_table(report: Report) -> str:
     fixed: tuple[str, ...] = ("name", "incomplete", "images", "sigma", "n", "alpha", "acr", "acr_is_lower")
     fixed += ("acr_low", "acr_high", "hard_share")
     radii = (MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)
-    writer.writerow([*fixed, *radii, "certificate"])
+    writer.writerow(
+        [*fixed, *radii, "certificate", "worst_class", "worst_class_accuracy_at_0", "worst_class_hard_share"]
+    )
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
-        incomplete = int(row.shown_name != row.name)
+        incomplete, worst = int(row.shown_name != row.name), row.worst_class
         writer.writerow(
             [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
             + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy, row.certificate]
+            + (["", "", ""] if worst is None else [worst.label, worst.accuracy_at_0, worst.hard_share])
         )
     return stream.getvalue()
 
 
 def _named_verdicts(report: Report) -> list[str]:
     return [f"{c.name}: {v}" for c, v in zip(report.comparisons, report.verdicts, strict=True)]
-
-
-def _one_line(text: str) -> str:
-    """Without line breaks and control characters: names come from files and command lines."""
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()
-
-
-def markdown_text(text: str) -> str:
-    """Any text as one line of Markdown, nothing in it taken as markup."""
-    text = re.sub(r"([\\|`*_\[\]#])", r"\\\1", _one_line(text))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def latex_text(text: str) -> str:
-    """Any text as one line of LaTeX, nothing in it taken as a command; p_A becomes a formula."""
-    return "".join(_LATEX.get(c, c) for c in _one_line(text)).replace("p\\_A", "$p_A$").replace("<", "$<$")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from acr_ray.reporting.classes import ClassChange
 from acr_ray.reporting.pairing import EASY, Comparison
 from acr_ray.smoothing.bounds import round_down
+
+MOST_GIVEN_UP = 4  # classes that a sentence names
 
 
 def verdict(comparison: Comparison, unfair: str = "") -> str:
@@ -91,18 +94,35 @@ def _hard(c: Comparison) -> str:
 
 
 def _classes(c: Comparison) -> str:
-    """Return the class that lost most, and how many classes are mostly hard."""
+    """Return the classes that are given up, else the one that lost most, and how many classes are mostly hard."""
     if c.same_model or len(c.classes) < 2:
         return ""
-    worst = c.classes[0]
     before, after = (sum(share > 0.5 for share in shares) for shares in _by_class(c))
     counted = f"classes with most images hard: {before} before, {after} now, of {len(c.classes)}"
+    given_up, worst = [k for k in c.classes if k.given_up], c.classes[0]
+    if given_up:
+        return f"{c.name} gives up {_given_up(given_up)}; {counted}."
     if worst.hard_after <= worst.hard_before:
         return f"Classes: none has a larger share of hard images than before; {counted}."
     return (
-        f"Classes: hard images rise most in class {worst.label}, from {_percent(worst.hard_before)} to"
-        f" {_percent(worst.hard_after)} of its {worst.images} images; {counted}."
+        f"Classes: hard images rise most in class {worst.shown}, from {_percent(worst.hard_before)} to"
+        f" {_percent(worst.hard_after)} of its {worst.images} images{_falls_on([worst])}; {counted}."
     )
+
+
+def _given_up(classes: list[ClassChange]) -> str:
+    listed = [
+        f"{k.shown}: {_percent(k.hard_after)} of its images are hard, {_percent(k.hard_before)} before"
+        for k in classes[:MOST_GIVEN_UP]
+    ]
+    more = len(classes) - len(listed)
+    told = f"{'class' if len(classes) == 1 else f'{len(classes)} classes:'} {'; '.join(listed)}"
+    return told + (f"; and {more} more" if more else "") + _falls_on(classes)
+
+
+def _falls_on(classes: list[ClassChange]) -> str:
+    whom = "it" if len(classes) == 1 else "them"
+    return f" ({_percent(sum(k.growth_share for k in classes))} of the growth in hard images falls on {whom})"
 
 
 def _by_class(c: Comparison) -> tuple[list[float], list[float]]:

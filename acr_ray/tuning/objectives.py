@@ -15,6 +15,7 @@ from acr_ray.tuning.validation_settings import ALLOWED
 
 KINDS = (Metric.ACR, Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.P_A_QUANTILE)
 WITH_A_PLACE = (Metric.CERTIFIED_ACCURACY, Metric.P_A_QUANTILE)
+BEST = "best"  # best@R,R,…: certified accuracy at each radius, with a recipe for each
 QUANTILES = (0.1, 0.25, 0.5)  # of p_A, logged by every trial
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0)  # in units of σ, certified accuracies logged by every trial
 
@@ -68,7 +69,7 @@ class ValidationCounts:
 
 
 def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:
-    """One or more names with commas between.
+    """One or more names with commas between; ``best@0.25,0.5`` is certified accuracy at each of its radii.
 
     Args:
         sigma, n, alpha: of the validation; a radius that it can never certify is refused.
@@ -77,8 +78,7 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
         UserError: unknown, given twice, or out of range.
     """
     objectives = []
-    for part in (p.strip() for p in text.split(",")):
-        kind, marked, at = part.partition("@")
+    for part, kind, marked, at, _ in _parts(text):
         needs = kind in WITH_A_PLACE
         if kind not in KINDS or bool(marked) != needs:
             raise UserError(f"--metric {part or '(nothing)'}: unknown; allowed: {ALLOWED}")
@@ -98,6 +98,34 @@ def parse_objectives(text: str, sigma: float, n: int, alpha: float) -> tuple[Obj
             raise UserError(f"--metric {part}: given twice")
         objectives.append(objective)
     return tuple(objectives)
+
+
+def best_objectives(text: str) -> tuple[Objective, ...]:
+    """Return the objectives that a recipe each is left for: the radii of ``best@R,R,…``. Of text that was parsed."""
+    return tuple(Objective(Metric.CERTIFIED_ACCURACY, float(at)) for *_, at, is_best in _parts(text) if is_best)
+
+
+def _parts(text: str) -> list[tuple[str, str, str, str, bool]]:
+    """Return each part as typed, its kind, its ``@`` if it has one, its place, and whether it belongs to a best@."""
+    found, within = [], False
+    for part in (p.strip() for p in text.split(",")):
+        kind, marked, at = part.partition("@")
+        if kind == BEST and marked:
+            kind, within = Metric.CERTIFIED_ACCURACY, True
+        elif within and not marked and _is_number(part):
+            kind, marked, at = Metric.CERTIFIED_ACCURACY, "@", part
+        else:
+            within = False
+        found.append((part, kind, marked, at, within))
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def logged(asked: tuple[Objective, ...], sigma: float, n: int, alpha: float) -> tuple[Objective, ...]:

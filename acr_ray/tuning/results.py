@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from acr_ray.formats.files import CHECKPOINT, TRIALS, TRIALS_TABLE
-from acr_ray.formats.metrics import Metric
+from acr_ray.formats.metrics import Metric, number_text
 from acr_ray.formats.states import TrialStatus
 from acr_ray.formats.tables import FIELDS, METRICS, TRIALS_VERSION, described, parquet_bytes
 from acr_ray.settings import Recipe
@@ -79,6 +79,29 @@ def best_recipe(context: SearchContext, report: Report) -> Recipe:
     return context.recipe.change(
         {**report["point"], "name": f"{context.recipe.name}-{report['trial']}"}, context.recipe.name
     )
+
+
+def best_file(objective: Objective) -> str:
+    """Return the name of the recipe that is best at a radius: ``best@0.25.json``."""
+    return f"best@{number_text(objective.at)}.json"
+
+
+def write_best(
+    out: Folder, context: SearchContext, objectives: tuple[Objective, ...], reports: list[Report]
+) -> dict[str, Report]:
+    """Leave the best trial's recipe for each of these certified accuracies.
+
+    Returns:
+        by radius the trial in a few numbers, and its recipe's file; empty if no trial was trained to its end.
+    """
+    found = {}
+    for objective in objectives:
+        best = best_of(reports, objective)
+        if best is not None:
+            name = best_file(objective)
+            out.write_json(name, best_recipe(context, best).model_dump(mode="json"))
+            found[number_text(objective.at)] = about(context, best) | {"recipe": name}
+    return found
 
 
 def write_table(out: Folder, context: SearchContext, space: Space, reports: list[Report]) -> None:

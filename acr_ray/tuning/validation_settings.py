@@ -8,7 +8,7 @@ from pydantic import Field
 
 from acr_ray.settings import Settings
 
-ALLOWED = "acr, certified_accuracy@RADIUS, hard_share, p_a_quantile@Q; several with commas between"
+ALLOWED = "acr, certified_accuracy@RADIUS, hard_share, p_a_quantile@Q, best@R,R,…; several with commas between"
 
 
 class ValidationSettings(Settings):

@@ -102,7 +102,8 @@ def test_a_search_from_the_command_to_its_report(head, tmp_path):
     from mlflow import MlflowClient
 
     out, store = tmp_path / "search", f"sqlite:///{tmp_path}/mlflow.db"
-    given = ("tune", "digits", "--out", out, "--trials", 3, "--metric", "acr,hard_share", "--concurrent", 2, *SHORT)
+    metric = ("--metric", "acr,hard_share,best@0.25,0.5")
+    given = ("tune", "digits", "--out", out, "--trials", 3, *metric, "--concurrent", 2, *SHORT)
     printed, _ = run(*given, "--tracking-uri", store, head=head)
     assert "3/3" in printed and "left" in printed and "best:" in printed
 
@@ -125,12 +126,16 @@ def test_a_search_from_the_command_to_its_report(head, tmp_path):
     finished = [row for row in rows if row["status"] == "finished"]
     best = max(finished, key=lambda row: row["acr"])
     assert summary["schema_version"] == 1 and summary["best"]["trial"] == best["trial"]
-    assert summary["metric"] == ["acr", "hard_share"] and summary["pareto"][0]["trial"] == best["trial"]
+    assert summary["metric"][:2] == ["acr", "hard_share"] and summary["pareto"][0]["trial"] == best["trial"]
     own = sum(row["forward_passes"] + row["backward_passes"] for row in rows)
     assert summary["passes"]["trials"] == own and summary["passes"]["trunks"] > 0
 
     recipe = load_recipe(str(out / "best.json"))
     assert recipe.discard.p_t == best["discard.p_t"] and recipe.training.e_t == best["training.e_t"]
+    for radius, of in summary["best_per_radius"].items():
+        at_radius = max(finished, key=lambda row, r=radius: row[f"certified_accuracy@{r}"])
+        assert of["trial"] == at_radius["trial"] and f"best at radius {radius}: {out}/best@{radius}.json" in printed
+        assert load_recipe(str(out / f"best@{radius}.json")).discard.p_t == at_radius["discard.p_t"]
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page and best["trial"] in page
     assert (out / "acr_against_hard_share.png").read_bytes().startswith(b"\x89PNG")

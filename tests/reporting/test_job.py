@@ -51,6 +51,32 @@ def test_the_paper_layout_is_one_option_away(tmp_path, capsys):
     assert (tmp_path / "out" / "table.md").read_text().startswith("| sigma | method | ACR |")
 
 
+@pytest.mark.parametrize("layout", ["comparison", "paper"])
+def test_the_best_for_each_radius_is_one_option_away(tmp_path, capsys, layout):
+    from mlflow import MlflowClient
+
+    rising = [
+        certificates(tmp_path / f"{n}.parquet", [c] * 20, sigma=s) for n, c, s in (("a", 990, 0.25), ("b", 900, 1))
+    ]
+    store, out = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "out"
+    given = [*rising, "--out", str(out), "--radii", "0,0.5,1", "--layout", layout, "--tracking-uri", store]
+    main([*given, "--best-per-radius"])
+    printed = capsys.readouterr().out
+    assert "best per radius, cross-fitted" in printed
+    choices = json.loads((out / "summary.json").read_text())["best_per_radius"]["radii"]
+    assert [choice["naive_source"] for choice in choices.values()] == ["a", "b", "b"]
+    assert "| optimism (points) |" in (out / "table.md").read_text()
+    assert r"cross-fitted (\%) &" in (out / "table.tex").read_text()
+    client = MlflowClient(store)
+    runs = client.search_runs([client.get_experiment_by_name("acr-ray").experiment_id])
+    parent = next(r for r in runs if r.data.tags["acr_ray.job"] == "report")
+    held = {f.path for f in client.list_artifacts(parent.info.run_id)}
+    assert {"best_per_radius.csv", "best_per_radius.png", "classes.csv"} <= held
+    source = next(r for r in runs if r.data.tags["acr_ray.job"] == "source" and r.info.run_name == "a")
+    worst = {key: value for key, value in source.data.metrics.items() if key.startswith("worst_class")}
+    assert worst == {"worst_class.accuracy_at_0": 1.0, "worst_class.hard_share": 0.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -70,5 +96,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, said):
 def test_help_names_every_option():
     ended = run("--help")
     assert ended.returncode == 0
-    for option in ("--out", "--radii", "--baseline", "--sigma", "--alpha", "--formats", "--layout", "--no-constant"):
+    for option in (
+        "--out",
+        "--radii",
+        "--baseline",
+        "--sigma",
+        "--alpha",
+        "--formats",
+        "--layout",
+        "--no-constant",
+        "--best-per-radius",
+    ):
         assert option in ended.stdout

@@ -12,9 +12,9 @@ from PIL import Image
 
 from acr_ray.reporting import open_sources, write_report
 from acr_ray.reporting.budget import at_budget
+from acr_ray.reporting.cell_text import acr_text, percent_text
 from acr_ray.reporting.page.data import radius_grid, tenths
 from acr_ray.reporting.page.sections import TABLE_P_A
-from acr_ray.reporting.tables import acr_text, percent_text
 from acr_ray.storage import Folder
 from tests.reporting.browser import Cells, framed, rendered
 from tests.reporting.making import certificates

@@ -8,8 +8,9 @@ import io
 import pytest
 
 from acr_ray.reporting import build_report, comparison_table, open_sources
+from acr_ray.reporting.cell_text import acr_text, percent_text, radius_text
 from acr_ray.reporting.paper import ablation_layout, layout_latex, layout_markdown, paper_layout
-from acr_ray.reporting.tables import acr_text, csv_table, latex_table, markdown_table, percent_text, radius_text
+from acr_ray.reporting.tables import csv_table, latex_table, markdown_table
 from tests.reporting.making import certificates, cifar
 
 
@@ -41,7 +42,8 @@ def test_rounding():
 def test_plain_table_lines_up_and_ends_with_the_constant_class():
     report = build_report(open_sources([cifar("gaussian"), cifar("ours")]))
     lines = comparison_table(report).splitlines()
-    assert len({len(line) for line in lines[:5]}) == 1 and lines[5:] == ["Certificates: one-class."]
+    assert len({len(line) for line in lines[:5]}) == 1 and lines[5] == "Certificates: one-class."
+    assert lines[6].startswith("Worst class: gaussian: 3 (65.2 %") and lines[7] == ""
     assert lines[2].split() == ["gaussian", "0.4866", "80.4", "66.8", "50.5", "32.7", "19.6"]
     assert lines[4].split() == ["constant", "class", "0.0952", "10.0", "10.0", "10.0", "10.0", "90.0"]
 
@@ -59,10 +61,11 @@ def test_names_cannot_break_a_table(tmp_path):
     report = report_of(tmp_path, ["a|b\n*c*", "x & y_z % \\end{tabular} $"])
     text = markdown_table(report)
     assert "a\\|b \\*c\\*" in text and "x &amp; y\\_z % " in text
-    assert all(line.count("|") - line.count("\\|") == 6 for line in text.splitlines() if line.startswith("|"))
+    columns = [line.count("|") - line.count("\\|") for line in text.splitlines() if line.startswith("|")]
+    assert columns == [6] * 5 + [4] * 5  # the table, and that of the three classes
     latex = latex_table(report)
     assert r"x \& y\_z \% \textbackslash{}end\{tabular\} \$" in latex and latex.count(r"\end{tabular}") == 1
-    assert len(comparison_table(report).splitlines()) == 6
+    assert len(comparison_table(report).splitlines()) == 7 + 7  # the same two
 
 
 def test_csv_holds_exact_numbers(tmp_path):

@@ -28,7 +28,7 @@ def begin_run(path, settings=SETTINGS, images=6, finished=4):
         model_sha256="ab",
         arithmetic="float32 on cpu",
         data="cd",
-        class_names=("0", "1", "2"),
+        class_names=("zero", "one", "2"),
     )
     folder = Folder(path)
     plan.save(folder)
@@ -54,6 +54,19 @@ def test_an_unfinished_run_is_read_from_its_ledger(tmp_path):
     (tmp_path / "whole.parquet").write_bytes(parquet_bytes(certificate_table(plan, store)))
     again = open_source(str(tmp_path / "whole.parquet"))
     assert np.array_equal(again.rows.radius, found.rows.radius) and again.incomplete == found.incomplete
+    assert again.class_names == found.class_names == ("zero", "one", "2"), "certificates carry the names of classes"
+
+
+def test_certificates_without_class_names_take_those_of_the_plan_beside_them(tmp_path):
+    plan, folder = begin_run(tmp_path)
+    _, store = RunPlan.load(folder).open(folder)
+    table = certificate_table(plan, store)
+    about = json.loads(table.schema.metadata[b"acr_ray.summary"])
+    del about["class_names"]
+    old = table.replace_schema_metadata(table.schema.metadata | {b"acr_ray.summary": json.dumps(about).encode()})
+    folder.write_bytes("certificates.parquet", parquet_bytes(old))
+    folder.write_json("summary.json", {"n": 1000})
+    assert open_source(str(tmp_path)).class_names == ("zero", "one", "2")
 
 
 def test_its_report_says_incomplete_wherever_a_number_stands(tmp_path, capsys):

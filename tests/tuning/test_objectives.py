@@ -10,7 +10,15 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.bounds import lower_bound, max_radius, radius
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.training.group import Group
-from acr_ray.tuning.objectives import ValidationCounts, failed, logged, measure, pareto_front, parse_objectives
+from acr_ray.tuning.objectives import (
+    ValidationCounts,
+    best_objectives,
+    failed,
+    logged,
+    measure,
+    pareto_front,
+    parse_objectives,
+)
 from acr_ray.tuning.validation import ValidationSettings, enough, expected_radius, held_out, validate
 
 SIGMA, N, ALPHA = 0.5, 2000, 0.001
@@ -26,9 +34,27 @@ def test_names_and_directions():
     assert failed(asked) == {"acr": 0, "hard_share": 1, "certified_accuracy@0.5": 0, "p_a_quantile@0.25": 0}
 
 
+def test_best_is_certified_accuracy_at_each_radius():
+    asked = parse_objectives("best@0.25, 0.5,1,acr", SIGMA, N, ALPHA)
+    assert [o.name for o in asked] == [*(f"certified_accuracy@{r}" for r in ("0.25", "0.5", "1")), "acr"]
+    assert best_objectives("best@0.25, 0.5,1,acr") == asked[:3]
+    assert best_objectives("acr,certified_accuracy@0.5") == ()
+    assert best_objectives("acr,best@0.5") == parse_objectives("certified_accuracy@0.5", SIGMA, N, ALPHA)
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "best",
+        "best@",
+        "best@x",
+        "best@0.5,1.4",
+        "best@0.5,0.5",
+        "best@0.5,nan",
+        "best@0.5,acr,0.25",
+        "0.5",
+        "acr,0.5",
+        "best@0.5,certified_accuracy@0.5",
         "",
         "arc",
         "acr@1",

@@ -26,6 +26,7 @@ from acr_ray.tuning.results import (
     costs,
     front_of,
     summary_of,
+    write_best,
     write_table,
 )
 from acr_ray.tuning.search import at_once
@@ -69,6 +70,25 @@ def test_the_best_is_of_those_trained_to_their_end():
     assert best_of(REPORTS, ACR)["trial"] == "b" and best_of(REPORTS, HARD)["trial"] == "a"
     assert best_of(REPORTS[4:6], ACR) is None
     assert [r["trial"] for r in front_of(REPORTS, (ACR, HARD))] == ["b", "a"]
+
+
+def test_there_is_a_recipe_for_each_radius(tmp_path):
+    near, far = (Objective("certified_accuracy", r) for r in (0.25, 1.0))
+    trials = []
+    for trial, at_near, at_far, status, m in (
+        ("a", 0.8, 0.1, "finished", 4),
+        ("b", 0.6, 0.3, "finished", 8),
+        ("c", 0.9, 0.4, "stopped", 2),  # not trained to its end
+    ):
+        trials.append(report(trial, 0.4, 0.2, status, m=m) | {near.name: at_near, far.name: at_far})
+    found = write_best(Folder(tmp_path), context_of(tmp_path, near, far), (near, far), trials)
+    assert {r: (f["trial"], f["recipe"]) for r, f in found.items()} == {
+        "0.25": ("a", "best@0.25.json"),
+        "1": ("b", "best@1.json"),
+    }
+    assert found["1"]["metrics"]["certified_accuracy@1"] == 0.3
+    assert [load_recipe(str(tmp_path / f"best@{r}.json")).training.m for r in ("0.25", "1")] == [4, 8]
+    assert write_best(Folder(tmp_path), context_of(tmp_path, near), (near,), trials[2:]) == {}
 
 
 def test_what_a_scheduler_by_acr_stopped_is_not_hidden(tmp_path):

@@ -37,6 +37,7 @@ def run(
     dataset: str | None = None,
     root: str | None = None,
     constant: bool = True,
+    best_per_radius: bool = False,
 ) -> ReportResult:
     """Compare certificates, and print the table.
 
@@ -52,6 +53,7 @@ def run(
         dataset: whose images are shown; None: what a certify folder among the sources says.
         root: the folder of these images; digits need none.
         constant: add the constant classifier.
+        best_per_radius: choose the best source for each radius; all must share images, alpha and kind of certificate.
 
     Raises:
         UserError: a source can't be read, or an argument doesn't fit.
@@ -73,6 +75,7 @@ def run(
         assumptions=Assumptions(sigma=dict(sigma or {}), n=dict(n or {}), alpha=dict(alpha or {})),
         formats=formats,
         layout=layout,
+        best=best_per_radius,
         resolve_run=lambda run: f"{download(run, '', uri)}",
         thumbnails=thumbnails_for(sources, dataset, root),
     )
@@ -104,6 +107,7 @@ def main(argv: list[str]) -> None:
         dataset=options.dataset,
         root=options.root,
         constant=options.constant,
+        best_per_radius=options.best_per_radius,
     )
 
 
@@ -115,6 +119,11 @@ def parser() -> Parser:
     add("source", nargs="+", metavar="SOURCE", help="[NAME=] a certify folder, certificates.parquet, TSV or ECDF file")
     add("--baseline", metavar="NAME", help="the source that others are compared with [default: the first]")
     add("--no-constant", dest="constant", action="store_false", help="leave the constant classifier out")
+    add(
+        "--best-per-radius",
+        action="store_true",
+        help="choose the best source for each radius, on other images than its number is counted on",
+    )
     add = parser.add_argument_group("noise and guarantee").add_argument
     each = "of files that do not say it; [NAME=]VALUE, may be repeated"
     add("--sigma", action="append", default=[], metavar="S", help=f"noise level > 0 {each} [default: from its name]")

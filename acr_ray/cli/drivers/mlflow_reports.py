@@ -7,19 +7,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from acr_ray.cli.session import RunOptions
-from acr_ray.formats.files import P_A, PAGE, RUN, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN
+from acr_ray.formats.files import BEST_CSV, CLASSES_CSV, P_A, PAGE, RUN, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN
 from acr_ray.reporting import write_report
 from acr_ray.storage import Folder, amend
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
 from acr_ray.tracking.view import NOTE
 
-REPORT = (PAGE, TABLE_MARKDOWN, TABLE_CSV, TABLE_LATEX, SUMMARY)
+REPORT = (PAGE, TABLE_MARKDOWN, TABLE_CSV, TABLE_LATEX, CLASSES_CSV, SUMMARY)
 
 
 def page_files(folder: Folder) -> list[str]:
     """List the files of a report: the page first, then tables, then its figures."""
-    return [*REPORT, *(n for ending in (".png", ".svg", ".pdf") for n in folder.names(ending))]
+    optional = [BEST_CSV] if folder.is_file(BEST_CSV) else []
+    return [*REPORT, *optional, *(n for ending in (".png", ".svg", ".pdf") for n in folder.names(ending))]
 
 
 def log_page(tracker: Tracker, sources: Sequence[tuple[str, str]], radii: Sequence[float]) -> None:
@@ -86,4 +87,7 @@ def log_sample_p_a(tracker: Tracker, out: Folder) -> None:
 
 def _values(source: dict[str, Any]) -> dict[str, float]:
     keys = ("acr", "hard_share", "certified_accuracy", "abstained", "images")
-    return {key: value for key, value in numbers({key: source[key] for key in keys}).items() if value is not None}
+    worst = source["worst_class"] or {}
+    of_class = {f"worst_class.{key}": worst[key] for key in ("accuracy_at_0", "hard_share") if key in worst}
+    found = numbers({key: source[key] for key in keys}) | of_class
+    return {key: value for key, value in found.items() if value is not None}

@@ -22,7 +22,7 @@ from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import TrialMeters
-from acr_ray.tuning.results import best_of, best_recipe, summary_of, write_table
+from acr_ray.tuning.results import best_file, best_of, best_recipe, summary_of, write_best, write_table
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import SearchContext
 from acr_ray.tuning.validation import held_out
@@ -57,8 +57,10 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     settings = arguments.settings()
     identity = {**recipe.identity(contents), "space": arguments.domains.text(), **settings}
     identity |= {"metric": [o.name for o in context.asked], "trials": search.trials, "data": context.fingerprint}
+    if arguments.best:
+        identity["best"] = [o.name for o in arguments.best]
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
-    results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY)
+    results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY, *map(best_file, arguments.best))
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
     check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
     opened = open_tracked_run(options, out, "tune", identity, owned, name, check_room=check_room)
@@ -107,6 +109,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
             )
         out.write_json(BEST_RECIPE, best_recipe(context, best).model_dump(mode="json"))
         summary = summary_of(out, context, arguments.domains, reports, settings, baseline)
+        if arguments.best:
+            summary["best_per_radius"] = write_best(out, context, arguments.best, reports)
         summary |= {"validation_images": len(validation), "seconds": round(time.monotonic() - started, 3)}
         write_page(out, context, reports, summary, baseline)
         print(f"\n{verdict(out, reports, baseline)}\n", flush=True)
@@ -123,7 +127,8 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     tracker.files(out, list(results))
     opened.close()
     train = f"{command_line('train')} {out}/{BEST_RECIPE} --out DIR"
-    print(f"best: {out}/{BEST_RECIPE} ({train})\nreport: {out}/{PAGE}", flush=True)
+    each = "".join(f"\nbest at radius {o.at:g}: {out}/{best_file(o)}" for o in arguments.best)
+    print(f"best: {out}/{BEST_RECIPE} ({train}){each}\nreport: {out}/{PAGE}", flush=True)
     return TuneResult(out, read_summary(out, "tune"), done_before=opened.computed)
 
 

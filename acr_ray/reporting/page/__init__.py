@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from acr_ray import __version__
 from acr_ray.formats.page_templates import page_templates
+from acr_ray.reporting.page.best import best_data, best_sections
+from acr_ray.reporting.page.by_class import by_class_sections
 from acr_ray.reporting.page.data import page_data
 from acr_ray.reporting.page.paired import paired
 from acr_ray.reporting.page.sections import prose, sections
@@ -34,11 +36,13 @@ def render_page(report: Report, thumbnails: Mapping[int, bytes] | None = None) -
     template = templates.get_template("report.html")
     parts = {
         **sections(report),
+        **by_class_sections(report),
+        **best_sections(report),
         "version": __version__,
         "style": _file("style.css"),
         "script": _file("charts.js") + _file("page.js").replace('"use strict";\n', ""),
     }
-    data = script_json(page_data(report))
+    data = script_json(page_data(report) | {"best": best_data(report)})
 
     def rendered(pictures: Mapping[int, bytes]) -> str:
         # The data are put in last and as they are. No text can forge their place: templates escape its "<".

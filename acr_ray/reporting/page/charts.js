@@ -11,7 +11,7 @@ function make(tag, attributes = {}, parent = null, text = null) {
   return node;
 }
 
-const colour = (k, kind) => (kind === "constant" ? "var(--constant)" : `var(--s${k % 8})`);
+const colour = (k, kind) => ({ constant: "var(--constant)", behind: "var(--line)", best: "var(--ink)" })[kind] ?? `var(--s${k % 8})`;
 const dash = (k) => ["", "8 3", "3 3", "9 3 2 3"][Math.floor(k / 8) % 4];
 
 const linear = { to: (v) => v, back: (v) => v };
@@ -19,7 +19,8 @@ const log = { to: Math.log10, back: (v) => 10 ** v };
 // Equal room for 0.9, 0.99 and 0.999.
 const stretched = { to: (v) => -Math.log10(1 - v + 1e-5), back: (v) => 1 + 1e-5 - 10 ** -v };
 
-// spec: x (array), series [{name, k, kind, y (array, null where unknown), low, high, dashedFrom}], xTicks, yTicks,
+// spec: x (array), series [{name, k, kind, y (array, null where unknown), low, high, dashedFrom}; of the kind "behind":
+//       drawn, but not in the legend], xTicks, yTicks,
 //       xScale, yScale, xLabel, yLabel, xText(v), yText(v), label
 class Chart {
   constructor(figure) {
@@ -41,7 +42,8 @@ class Chart {
     this.svg.setAttribute("aria-valuemax", spec.x[spec.x.length - 1]);
     this.legend.replaceChildren();
     this.atText = make("li", { class: "at" }, this.legend);
-    this.values = spec.series.map((s) => {
+    this.told = spec.series.filter((s) => s.kind !== "behind");
+    this.values = this.told.map((s) => {
       const item = make("li", { style: `--c:${colour(s.k, s.kind)}` }, this.legend);
       make("span", { class: "key" }, item);
       make("span", {}, item, s.name);
@@ -80,7 +82,7 @@ class Chart {
     for (const s of spec.series) this.band(s);
     for (const s of spec.series) this.curve(s);
     this.cursor = make("svg:line", { class: "cursor", y1: top, y2: height - bottom }, svg);
-    this.dots = spec.series.map((s) => make("svg:circle", { r: 4, style: `fill:${colour(s.k, s.kind)}` }, svg));
+    this.dots = this.told.map((s) => make("svg:circle", { r: 4, style: `fill:${colour(s.k, s.kind)}` }, svg));
     this.move(this.at);
   }
 
@@ -135,7 +137,7 @@ class Chart {
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
     this.atText.textContent = `${spec.xLabel} ${spec.xText(spec.x[i])}`;
-    const spoken = spec.series.map((s, k) => {
+    const spoken = this.told.map((s, k) => {
       const v = s.y[i], known = v !== null && v !== undefined;
       const text = !known ? "not known" : s.text ? s.text[i] : spec.yText(v);
       this.values[k].textContent = text;

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from acr_ray.reporting.budget import at_budget, radii_at_budget, sensitivity
+from acr_ray.reporting.cell_text import acr_text, lower, percent_text, radius_text
 from acr_ray.reporting.intervals import ecdf_band, mean_intervals
 from acr_ray.reporting.metrics import Constant, acr, certified_accuracy
 from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.source import Source
-from acr_ray.reporting.tables import acr_text, lower, percent_text, radius_text
 from acr_ray.smoothing.bounds import max_radius
 
 BUDGETS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)

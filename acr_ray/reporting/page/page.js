@@ -43,6 +43,18 @@ function drawAccuracy() {
   });
 }
 
+function drawBest() {
+  if (!data.best) return;
+  const { x, name, best, curves } = data.best;
+  const last = x[x.length - 1], step = last > 2.5 ? 0.5 : last > 1.2 ? 0.25 : 0.1;
+  charts.best.show({
+    ...share, x, xLabel: "radius", yLabel: "certified accuracy", label: "Best source for each radius", start: 0,
+    xTicks: Array.from({ length: Math.floor(last / step + 1e-9) + 1 }, (_, i) => i * step), xText: trimmed,
+    series: curves.map((c) => ({ name: data.names[c.k], k: Math.max(c.k, 0), kind: c.k < 0 ? "behind" : "chosen", y: c.y }))
+      .concat([{ name, k: 0, kind: "best", y: best }]),
+  });
+}
+
 function drawACR() {
   const alpha = state.alpha ?? data.own[0].alpha;
   const at = (k) => data.ns.map((n) => data.budgets[k][`${n}/${alpha}`]);
@@ -176,7 +188,7 @@ function start() {
   for (const table of document.querySelectorAll("table[data-sortable]")) wireSorting(table);
   window.addEventListener("hashchange", openTarget);
   openTarget();
-  noteBudget(); drawPA(); drawAccuracy(); drawTable(); drawACR(); drawSensitivity();
+  noteBudget(); drawPA(); drawAccuracy(); drawTable(); drawBest(); drawACR(); drawSensitivity();
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -11,10 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
+from acr_ray.reporting.cell_text import acr_text, lower, percent_text, radius_text
 from acr_ray.reporting.page.data import ALPHAS, BUDGETS, interval_text
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, images_by_bin
 from acr_ray.reporting.report import Report, Row
-from acr_ray.reporting.tables import NOT_DERIVED, acr_text, certificates_told, lower, percent_text, radius_text
+from acr_ray.reporting.tables import NOT_DERIVED, certificates_told
 
 #: Where the distribution of p_A is given in figures.
 TABLE_P_A = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -91,17 +92,24 @@ def _numbers_of(k: int, row: Row, report: Report) -> dict[str, Any]:
         common = {"exact": "-1", "shown": NOT_DERIVED}
     return {
         "named": _named(row),
-        "colour": _row_colour(k, row),
+        "colour": row_colour(k, row),
         "is_constant": row.kind == "constant",
         "acr": {"exact": repr(row.acr), "shown": lower(acr_text(row.acr), row.acr_is_lower, curve)},
         "interval": None if row.acr_interval is None else interval_text(row.acr_interval),
         "hard": {"exact": repr(row.hard_share), "shown": percent_text(row.hard_share)},
+        "worst": _worst(row),
         "common": common,
         "accuracy": [
             {"radius": repr(r), "exact": repr(share), "shown": lower(percent_text(share), low, curve)}
             for r, share, low in zip(report.radii, row.certified_accuracy, row.lower_at, strict=True)
         ],
     }
+
+
+def _worst(row: Row) -> str | None:
+    """Return the worst class and its hard share; None if classes are not known."""
+    worst = row.worst_class
+    return None if worst is None else f"class {worst.shown}: {percent_text(worst.hard_share)}"
 
 
 def _kinds(report: Report) -> dict[str, Any]:
@@ -112,7 +120,7 @@ def _kinds(report: Report) -> dict[str, Any]:
             rows.append(
                 {
                     "named": _named(row),
-                    "colour": _row_colour(k, row),
+                    "colour": row_colour(k, row),
                     "kind": kind.kind,
                     "first": kind is row.kinds[0],
                     "acr": acr_text(kind.acr),
@@ -204,7 +212,7 @@ def _source(report: Report, k: int) -> dict[str, Any]:
         ("file", source.where),
         *(("note", note) for note in row.notes),
     )
-    return {"named": _named(row), "colour": _row_colour(k, row), "facts": facts}
+    return {"named": _named(row), "colour": row_colour(k, row), "facts": facts}
 
 
 def named(report: Report, name: str) -> dict[str, str]:
@@ -229,5 +237,6 @@ def _position(report: Report, name: str) -> int:
     return next(k for k, row in enumerate(report.rows) if row.name == name)
 
 
-def _row_colour(k: int, row: Row) -> str:
+def row_colour(k: int, row: Row) -> str:
+    """Return the colour of the k-th source as a CSS variable."""
     return "--c:var(--constant)" if row.kind == "constant" else f"--c:var(--s{k % 8})"
