@@ -37,7 +37,7 @@ def compare(
         UserError: a source can't be read, or an argument doesn't fit.
     """
     options = run_options(out, tracking_uri, run_name, False, False)
-    allowed = ("sigma", "n", "alpha", "formats", "layout", "dataset", "root", "constant")
+    allowed = ("sigma", "n", "alpha", "formats", "layout", "dataset", "root", "constant", "best_per_radius")
     if unknown := next((key for key in others if key not in allowed), None):
         raise UserError(f"compare: there is no argument {unknown}; others are {', '.join(allowed)}")
     if isinstance(sources, Mapping):

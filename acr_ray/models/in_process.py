@@ -41,10 +41,12 @@ def described(module: nn.Module, images: ImagesInfo, normalization: str | None =
     Raises:
         UserError: it cannot be copied, fails on an image of this shape, or gives something else than logits.
     """
+    if isinstance(module, nn.DataParallel):  # spreads over GPUs, which the samplers do themselves
+        module = module.module
     name = type(module).__name__
     try:
         network = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
-    except Exception as error:  # a user's module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
         raise UserError(f"model: a {name} that cannot be copied ({_said(error)})") from error
     if ours := _as_built(network):
         if normalization is not None:
@@ -83,7 +85,7 @@ def _logits(model: nn.Module, shape: tuple[int, int, int], name: str) -> int:
     try:
         with torch.no_grad():
             answer = model(torch.full((2, *shape), 0.5))
-    except Exception as error:  # a user's module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
         raise UserError(f"model: {name} fails on images of shape {shape} ({_said(error)})") from error
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[0] != 2 or answer.shape[1] < 2:
         found = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
@@ -115,5 +117,5 @@ def _source(kind: type) -> str:
         return "no source at hand"
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

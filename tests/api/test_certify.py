@@ -71,6 +71,22 @@ def test_arrays_tensors_and_image_sets(mine):
     assert by_set.to_pandas()["image"][0] == "python:pets/test/000000"
 
 
+def test_datasets_of_torch_lists_and_a_wrapped_model(mine):
+    from torch.utils.data import Subset, TensorDataset
+
+    data = mine.images("test")
+    x, y = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    pairs = [(image, int(label)) for image, label in zip(x, y, strict=True)]
+    given = {"a": data, "b": TensorDataset(x, y), "c": Subset(data, range(24)), "d": pairs}
+    nets = {"a": mine.Net(), "b": torch.nn.DataParallel(mine.Net()), "c": mine.Net, "d": lambda: mine.Net()}
+    found = {
+        out: acr_ray.certify(nets[out], each, name="pets", out=out, max_images=6, **BUDGET)
+        for out, each in given.items()
+    }
+    assert len({str(counts(result)) for result in found.values()}) == 1
+    assert len({result.summary["model_sha256"] for result in found.values()}) == 1
+
+
 def test_a_checkpoint_is_certified_as_the_command_does(mine, tmp_path):
     checkpoint = write_digits_checkpoint(tmp_path / "model")
     model, card = load_checkpoint(str(checkpoint))
@@ -174,6 +190,14 @@ def test_a_normalization_that_is_missing_is_named_and_mends_it(mine, capsys):
     assert right.summary["checks"]["clean"] == 1 and not right.summary["checks"]["warnings"]
 
 
+def leaving():
+    class Leaving(torch.nn.Module):
+        def forward(self, x):
+            sys.exit(3)
+
+    return Leaving()
+
+
 MISTAKES = [
     (lambda m: (m.Net(), m.images), {"out": None}, "out: missing"),
     (lambda m: (m.Net(), None), {}, "dataset: missing"),
@@ -190,6 +214,7 @@ MISTAKES = [
     (lambda m: (torch.nn.Flatten(), m.images), {}, "has 192 classes"),
     (lambda m: (torch.nn.Linear(3, 2), m.images), {}, "model: Linear fails on images of shape"),
     (lambda m: (torch.nn.Identity(), m.images), {}, "model: Identity gives (2, 3, 8, 8)"),
+    (lambda m: (leaving(), m.images), {}, "model: Leaving fails on images of shape (3, 8, 8) (SystemExit: 3)"),
     (lambda m: (lambda: 3, m.images), {}, "model: its function returns a int"),
     (lambda m: (lambda: sys.exit(3), m.images), {}, "model: its function fails (SystemExit: 3)"),
     (lambda m: (m.Net(), 7), {}, "gives a int"),
