@@ -135,9 +135,14 @@ def test_a_folder_and_a_file_of_the_hub(tmp_path, monkeypatch, field_checkpoint)
     (store / "me" / "theirs").mkdir()
     field_checkpoint.rename(store / "me" / "theirs" / "pytorch_model.bin")
 
+    class EntryNotFoundError(Exception):
+        """As huggingface_hub has it: the repository is there, the file is not."""
+
     def hf_hub_download(repository, name, revision=None):
-        if not (store / repository / name).is_file():
+        if not (store / repository).is_dir():
             raise OSError(f"404 {name}\nnot found")
+        if not (store / repository / name).is_file():
+            raise EntryNotFoundError(name)
         return str(store / repository / name)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
@@ -146,9 +151,11 @@ def test_a_folder_and_a_file_of_the_hub(tmp_path, monkeypatch, field_checkpoint)
     assert open_model("hf://me/ours", ImportChoices(), lambda: None)[1].sha256 == sha256
     for location in ("hf://me/theirs", "hf://me/theirs@main/pytorch_model.bin"):
         assert open_model(location, ImportChoices(), lambda: info)[1].architecture == "cifar_resnet20"
-    with pytest.raises(UserError, match="cannot be fetched .model.safetensors: OSError: 404") as caught:
+    with pytest.raises(UserError, match="cannot be fetched .OSError: 404 model.safetensors") as caught:
         open_model("hf://me/nothing", ImportChoices(), lambda: info)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="there is no weights.bin"):
+        open_model("hf://me/theirs/weights.bin", ImportChoices(), lambda: info)
 
 
 OWN = """
