@@ -14,7 +14,7 @@ import acr_ray.api.given
 from acr_ray.cli.commands import certify as command
 from acr_ray.cli.session import RunOptions
 from acr_ray.models import load_checkpoint
-from tests.fakes.jobs import ROOT
+from tests.fakes.jobs import ROOT, environment
 from tests.fakes.mine import write_mine
 from tests.fakes.models import write_digits_checkpoint
 
@@ -266,6 +266,18 @@ def test_importing_the_package_loads_nothing_large():
     assert done.stdout == "set() True\nset()\n"
     with pytest.raises(AttributeError, match="no attribute 'certfy'"):
         acr_ray.certfy  # noqa: B018
+
+
+def test_without_ray_nothing_of_ray_or_mlflow_is_loaded(mine, tmp_path):
+    (tmp_path / "program.py").write_text(
+        f"import sys, acr_ray\nfrom {mine.__name__} import images, network\n"
+        "acr_ray.certify(network, images, sigma=0.5, n=60, n0=20, out='alone')\n"
+        "print({'ray', 'mlflow', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "program.py"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment()
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_load_says_what_it_found(mine, tmp_path):

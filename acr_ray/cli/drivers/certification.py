@@ -155,7 +155,8 @@ def _sample(
         opened.remember(checks=look(subject, inputs))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
     state = subject.model if is_in_process(card) else state_bytes(subject.model)
-    lines, meters = certify_progress(), CertificationMeters(label, before)
+    lines = certify_progress()
+    meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
     with samplers.pool(card, state, settings, label) as (pool, low, high), Waiting() as waiting:
         coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
@@ -164,7 +165,8 @@ def _sample(
             if progress.rate:
                 waiting.end()
             lines(progress)
-            meters(progress)
+            if meters is not None:
+                meters(progress)
 
         try:
             coordinator.run(on_progress)
