@@ -108,6 +108,7 @@ def test_what_is_done_is_not_cut_again():
     assert store.missing(1) == [BlockRange(1, "select", 0, 1)] and store.missing(2) == [BlockRange(2, "select", 0, 1)]
 
 
+@pytest.mark.slow
 def test_planning_a_million_images_takes_no_memory_for_them():
     import tracemalloc
 

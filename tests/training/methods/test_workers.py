@@ -48,7 +48,11 @@ def train(name, world, out):
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("name, world", [("stability", 2), ("smoothmix", 3), ("catrs", 3)])
+# Three processes on two cores take their time; make test-slow has them.
+MORE = [("stability", 2), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("smoothmix", "catrs"))]
+
+
+@pytest.mark.parametrize("name, world", MORE)
 def test_workers_agree_to_the_bit_and_share_the_cost(name, world, tmp_path):
     alone, several = train(name, 1, tmp_path / "alone")[0], train(name, world, tmp_path / "several")
     for worker in several[1:]:
