@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
-from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
+from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added, sparse
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.certification.work_items import BlockRange
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
-from acr_ray.smoothing.bounds import lower_bound
-from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, TWO_CLASS_KIND
-from acr_ray.smoothing.two_class import two_class_p_lower
+from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, Draws
+from acr_ray.smoothing.stopping import rule_for
 from acr_ray.storage import Folder
 
 
@@ -130,15 +129,11 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
         return verdicts[0]
     predicted = sources[0][0].store.finished[sources[0][1]].predicted
     counts: Counts = added([verdict.counts for verdict in verdicts])
-    n, alpha = sum(verdict.n for verdict in verdicts), sources[0][0].plan.settings.alpha
-    top = counts.get(predicted, 0)
-    if sources[0][0].plan.settings.certificate == TWO_CLASS_KIND:
-        second = max((count for label, count in counts.items() if label != predicted), default=0)
-        p_lower = float(two_class_p_lower(top, second, n, alpha))
-    else:
-        p_lower = float(lower_bound(top, n, alpha))
+    n = sum(verdict.n for verdict in verdicts)
+    rule = rule_for(sources[0][0].plan.settings.change({"n": n}))
+    p_lower = rule.judge_draws(Draws(predicted, {}, [counts])).p_lower
     outcome = Outcome.CERTIFIED if p_lower > 0.5 else Outcome.ABSTAINED
-    return Verdict(outcome, predicted, p_lower if p_lower > 0.5 else 0.0, counts, n, "merged")
+    return Verdict(outcome, predicted, p_lower, counts, n, "merged")
 
 
 def _check_alike(first: Audited, other: Audited) -> None:
@@ -196,6 +191,6 @@ def redraw(
         block_range, written = lines[i]
         name, phase = names[block_range.image], run.store.phases[block_range.phase]
         counts = draw(name, phase, block_range.first, block_range.stop)
-        drawn = {int(c): int(counts[c]) for c in np.flatnonzero(counts)}
+        drawn = sparse(counts)
         redrawn.append(Redrawn(name, block_range, written, drawn))
     return redrawn

@@ -14,6 +14,7 @@ from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES as SCHEMA
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY, described, parquet_bytes
 from acr_ray.smoothing.bounds import radius, round_down
+from acr_ray.smoothing.two_class import second_count
 from acr_ray.storage import Folder
 
 KEEP_COUNTS_UP_TO = 100  # classes in the dense column; the sparse ones have all that came up
@@ -56,7 +57,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
                 "classes": sorted(verdict.counts),
                 "class_counts": [verdict.counts[label] for label in sorted(verdict.counts)],
                 "certificate": settings.certificate,
-                "count_second": max((k for c, k in verdict.counts.items() if c != verdict.predicted), default=0),
+                "count_second": second_count(verdict.counts, verdict.predicted),
             }
         )
     planned = len(run.names)

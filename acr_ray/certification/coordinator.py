@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.image_cache import ImageCache
 from acr_ray.certification.ledger import Ledger
@@ -23,6 +21,7 @@ from acr_ray.certification.pool import (
     SamplerReady,
     TaskDone,
 )
+from acr_ray.certification.procedure import sparse
 from acr_ray.certification.progress_meter import ProgressMeter
 from acr_ray.certification.rate_estimator import RateEstimator
 from acr_ray.certification.work_items import Queue, WorkItem
@@ -194,7 +193,7 @@ class Coordinator:
     def _add(self, item: WorkItem, result: SampleResult) -> None:
         seconds = result.seconds / len(item.images)
         for block_range, row in zip(item.block_ranges(), result.counts, strict=True):
-            counts = {int(c): int(row[c]) for c in np.flatnonzero(row)}
+            counts = sparse(row)
             if self._store.add(block_range, counts, seconds):
                 self._writer.add((block_range, counts, seconds))
                 if not self._store.missing(block_range.image):

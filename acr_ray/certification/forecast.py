@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.certification.planned import Forecast
+from acr_ray.certification.procedure import sparse
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing.bounds import radius
 from acr_ray.smoothing.rules import Draws, Rule
@@ -100,15 +101,11 @@ def _image(
     steps = rng.multinomial(np.diff(rule.looks, prepend=0), p)
     looks: list[dict[int, int]] = []
     for total in np.cumsum(steps, axis=0):
-        looks.append(_sparse(total))
-        judged = rule.judge_draws(Draws(selected, _sparse(select), looks))
+        looks.append(sparse(total))
+        judged = rule.judge_draws(Draws(selected, sparse(select), looks))
         if judged.stop:
             break
     return settings.n0 + rule.looks[len(looks) - 1], judged.p_lower, selected
-
-
-def _sparse(counts: NDArray[np.int64]) -> dict[int, int]:
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
 
 
 def choose_pilot(images: int, most: int) -> Sequence[int]:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import CertifySettings
 from acr_ray.smoothing.plan import Phase, staged
@@ -74,6 +77,11 @@ class CertificationProcedure:
         outcome = Outcome.CERTIFIED if judged.p_lower > 0.5 else Outcome.ABSTAINED
         n = self.rule.looks[len(looks) - 1]
         return Verdict(outcome, predicted, judged.p_lower, added(looks), n, judged.reason or "n")
+
+
+def sparse(counts: NDArray[np.int64]) -> Counts:
+    """Return counts by class, ``(num_classes,)``, without the classes that never came."""
+    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
 
 
 def added(parts: Sequence[Counts]) -> Counts:

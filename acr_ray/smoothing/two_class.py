@@ -24,6 +24,8 @@ alpha. Every ``L_c`` falls as ``n_c`` grows, so the class with the most draws be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
@@ -70,6 +72,11 @@ def ahead(count_top: ArrayLike, count_second: ArrayLike, alpha: float) -> NDArra
     # P[Binomial(top + second, 1/2) >= top], which is 1 at top == 0.
     chance = np.where(top > 0, special.betainc(np.maximum(top, 1), second + 1, 0.5), 1.0)
     return chance <= alpha
+
+
+def second_count(counts: Mapping[int, int], selected: int) -> int:
+    """Return the same as `runner_up` of one image's draws by class; classes that never came are absent."""
+    return max((count for label, count in counts.items() if label != selected), default=0)
 
 
 def runner_up(counts: ArrayLike, selected: ArrayLike) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from scipy import special
 
 from acr_ray.smoothing.rules import GO_ON, TWO_CLASS, TWO_CLASS_RADII, Draws, Judgement, Rule
 from acr_ray.smoothing.spending import boundary
-from acr_ray.smoothing.two_class import two_class_p_lower
+from acr_ray.smoothing.two_class import second_count, two_class_p_lower
 
 REACH = 4.0  # thresholds lie within +-REACH on the scale of z = Phi^-1
 FINEST, COARSEST = 0.005, 0.02  # spacing of thresholds on that scale
@@ -27,7 +27,7 @@ class TwoClassFixedRule(Rule):
 
     def judge_draws(self, draws: Draws) -> Judgement:
         counts = draws.looks[-1]
-        second = max((count for label, count in counts.items() if label != draws.selected), default=0)
+        second = second_count(counts, draws.selected)
         top = counts.get(draws.selected, 0)
         return Judgement(True, float(two_class_p_lower(top, second, self.looks[0], self._alpha)), "n")
 

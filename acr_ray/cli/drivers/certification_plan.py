@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 from torch import nn
 
 from acr_ray.certification.forecast import choose_pilot, forecasts
@@ -72,7 +72,7 @@ def _made(
             results, rate = sampler.draw(requests), sampler.rates([settings.block])[0]
     if not rate:
         raise CommandFailed(f"--block {settings.block}: does not fit into the GPU's memory; give a smaller --block")
-    counts = torch.tensor([result.counts[0].tolist() for result in results]).numpy()
+    counts = np.stack([result.counts[0] for result in results])
     made = forecasts(settings, counts, images.labels[chosen])
     most = actors[1] if actors else 1
     return CertificationPlan(len(images), len(chosen), PILOT_DRAWS, rate, most, tuple(made))
