@@ -14,6 +14,7 @@ from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES as SCHEMA
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY, described, parquet_bytes
 from acr_ray.smoothing.bounds import radius, round_down
+from acr_ray.smoothing.run_noise import facts_of
 from acr_ray.smoothing.two_class import second_count
 from acr_ray.storage import Folder
 
@@ -28,6 +29,8 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     settings, rows = run.settings, []
     for position in sorted(store.finished):
         verdict = store.finished[position]
+        # Of merged runs an image may have more draws than the first of them planned.
+        noise = facts_of(settings, run.coordinates, max(settings.n, verdict.n))
         label, keep = int(run.labels[position]), run.num_classes <= KEEP_COUNTS_UP_TO
         dense = [verdict.counts.get(c, 0) for c in range(run.num_classes)] if keep else None
         rows.append(
@@ -58,6 +61,10 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
                 "class_counts": [verdict.counts[label] for label in sorted(verdict.counts)],
                 "certificate": settings.certificate,
                 "count_second": second_count(verdict.counts, verdict.predicted),
+                "noise": noise.name,
+                "step": noise.step,
+                "grade": noise.grade,
+                "noise_alpha": noise.share,
             }
         )
     planned = len(run.names)

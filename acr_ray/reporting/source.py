@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.noise import SourceNoise
 from acr_ray.smoothing.bounds import max_radius
 from acr_ray.smoothing.rules import ONE_CLASS_KIND, PLAIN, RADII, TWO_CLASS_RADII, WIDTH, certificate_kind
+from acr_ray.smoothing.run_noise import FLOAT
 
 #: Radii closer than this are the same.
 SAME_RADIUS = 1e-9
@@ -86,6 +88,7 @@ class Source:
         model: SHA-256 of the model's weights; "" if the source does not say.
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
         class_names: by label; empty if the source does not say them.
+        noise: what it says of its noise; None if it says nothing.
     """
 
     name: str
@@ -106,6 +109,17 @@ class Source:
     model: str = ""
     between: tuple[Distribution, Distribution] | None = None
     class_names: tuple[str, ...] = ()
+    noise: SourceNoise | None = None
+
+    @property
+    def bound_alpha(self) -> float:
+        """The alpha of its bounds: what its noise leaves."""
+        return self.alpha if self.noise is None else self.noise.left
+
+    @property
+    def grade(self) -> str:
+        """What its certificates promise in floating point: ``sound`` or ``float``."""
+        return FLOAT if self.noise is None else self.noise.grade
 
     @property
     def sequential(self) -> bool:

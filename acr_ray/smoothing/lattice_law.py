@@ -113,7 +113,7 @@ def alpha_left(alpha: float, share: float) -> float:
             f"alpha = {alpha:g}: the rounding of the noise's law takes {share:.3g} of it, so nothing is left for the "
             "bound; give a larger alpha, fewer draws, or --noise float"
         )
-    return alpha - share if share else alpha
+    return math.nextafter(alpha - share, 0.0) if share else alpha  # downwards, whatever the subtraction rounds
 
 
 def _reach(sigma: float, levels: int) -> int:

@@ -24,6 +24,7 @@ from acr_ray.smoothing.lattice_reference import stream_key
 from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
 from acr_ray.smoothing.plan import Phase
 
+SAME = 2.0**-23  # numbers in [0, 1] closer than this are the same in float32, up to how they were computed
 AHEAD = 2**18  # numbers drawn together on a CPU: each call of NumPy costs, and small images need few
 
 
@@ -156,6 +157,17 @@ class LatticeNoise:
 def grid_points(images: Tensor, levels: int) -> Tensor:
     """Images in [0, 1] as steps of ``1 / levels``, int16, rounded; halves to the even number."""
     return torch.round(images.float() * levels).to(torch.int16)
+
+
+def off_grid(images: Tensor, levels: int) -> Tensor:
+    """How far each image is rounded: l2 distances in input units, float64 ``(B,)``; 0 where float32 cannot tell.
+
+    Args:
+        images: float32 ``(B, C, H, W)`` in [0, 1].
+        levels: steps of the grid in a unit.
+    """
+    away = images.double() - grid_points(images, levels).double() / levels
+    return torch.where(away.abs() > SAME, away, 0.0).flatten(1).norm(dim=1)
 
 
 def standard_normal(

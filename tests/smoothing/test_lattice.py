@@ -241,7 +241,8 @@ def test_noise_that_does_not_fit_16_bits_is_refused():
 def test_the_noises_share_of_alpha_is_draws_times_coordinates_times_total_variation():
     share = noise_share(0.5, 255, 3072, 100_100)
     assert share == 100_100 * 3072 * CIFAR.total_variation and 0 < share < 1e-11
-    assert alpha_left(0.001, share) == 0.001 - share < 0.001
+    left = alpha_left(0.001, share)
+    assert left < 0.001 and Fraction(left) <= Fraction(0.001) - Fraction(share) and 0.001 - left < 2 * share
     assert alpha_left(0.001, 0.0) == 0.001
     with pytest.raises(ValueError, match="nothing is left"):
         alpha_left(1e-13, share)
