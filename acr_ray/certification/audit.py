@@ -11,7 +11,7 @@ from acr_ray.certification.run_plan import RunPlan
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, Draws
-from acr_ray.smoothing.run_noise import SOUND, facts_of, judged_by
+from acr_ray.smoothing.run_noise import SOUND, judged_by
 from acr_ray.smoothing.stopping import rule_for
 from acr_ray.storage import Folder
 
@@ -97,7 +97,7 @@ def merge(runs: Sequence[Audited]) -> Audited:
                 labels.append(int(label))
                 idx.append(int(place))
     plan = replace(first.plan, names=names, idx=idx, labels=labels)
-    store = CountStore(CertificationProcedure(judged_by(plan.settings, plan.coordinates)), names, labels)
+    store = CountStore(CertificationProcedure(plan.judged()), names, labels)
     store.restore(verdicts, seconds, sum(run.store.noise_draws for run in runs))
     return Audited(" + ".join(run.where for run in runs), plan, store)
 
@@ -123,7 +123,7 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     counts: Counts = added([verdict.counts for verdict in verdicts])
     n = sum(verdict.n for verdict in verdicts)
     plan = sources[0][0].plan
-    rule = rule_for(judged_by(plan.settings.change({"n": n}), plan.coordinates))
+    rule = rule_for(judged_by(plan.settings.change({"n": n}), plan.noise(n)))
     p_lower = rule.judge_draws(Draws(predicted, {}, [counts])).p_lower
     outcome = Outcome.CERTIFIED if p_lower > 0.5 else Outcome.ABSTAINED
     return Verdict(outcome, predicted, p_lower, counts, n, "merged")
@@ -152,7 +152,7 @@ def _check_alike(first: Audited, other: Audited) -> None:
         if a != b:
             raise UserError(f"{other.where}: {what} is {b}, but {a} in {first.where}; such runs cannot be merged")
     ours, theirs = first.plan.settings, other.plan.settings
-    grade = facts_of(ours, first.plan.coordinates).grade
+    grade = first.plan.noise().grade
     if grade == SOUND and ours.block != theirs.block and ours.seed != theirs.seed:
         raise UserError(
             f"{other.where}: block is {theirs.block}, but {ours.block} in {first.where}; sound certificates speak of "

@@ -14,7 +14,6 @@ from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES as SCHEMA
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY, described, parquet_bytes
 from acr_ray.smoothing.bounds import radius, round_down
-from acr_ray.smoothing.run_noise import facts_of
 from acr_ray.smoothing.two_class import second_count
 from acr_ray.storage import Folder
 
@@ -30,7 +29,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     for position in sorted(store.finished):
         verdict = store.finished[position]
         # Of merged runs an image may have more draws than the first of them planned.
-        noise = facts_of(settings, run.coordinates, max(settings.n, verdict.n))
+        noise = run.noise(max(settings.n, verdict.n))
         label, keep = int(run.labels[position]), run.num_classes <= KEEP_COUNTS_UP_TO
         dense = [verdict.counts.get(c, 0) for c in range(run.num_classes)] if keep else None
         rows.append(
@@ -76,6 +75,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
         "class_names": list(run.class_names),
     }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
+    about |= {"band": settings.band, "band_upto": settings.band_upto} if settings.stopping == "distribution" else {}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.certification.count_store import CountStore
+from acr_ray.certification.joint_store import JointCountStore
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES
@@ -19,7 +20,7 @@ from acr_ray.formats.tables import PLAN_IMAGES as SCHEMA
 from acr_ray.formats.tables import PLAN_IMAGES_VERSION, described, parquet_bytes
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.documents import check, check_version
-from acr_ray.smoothing.run_noise import judged_by
+from acr_ray.smoothing.run_noise import NoiseFacts, facts_of, judged_by
 from acr_ray.storage import Folder
 from acr_ray.storage.tables import check_table_version, read_table
 
@@ -74,6 +75,20 @@ class RunPlan:
         own = {"model_sha256": self.model_sha256, "data": self.data, "arithmetic": self.arithmetic}
         return self.settings.identity() | own
 
+    def noise(self, n: int | None = None) -> NoiseFacts:
+        """What the certificates say of their noise. Args: estimation draws of an image; None: the settings' n."""
+        # A statement about all images together fails with the draws of any of them.
+        together = len(self.names) if self.settings.stopping == "distribution" else 1
+        return facts_of(self.settings, self.coordinates * together, n)
+
+    def judged(self) -> CertifySettings:
+        """The settings that the bounds are computed with: alpha is what the noise leaves of it.
+
+        Raises:
+            UserError: it leaves nothing, or too little for n.
+        """
+        return judged_by(self.settings, self.noise())
+
     def save(self, folder: Folder) -> None:
         columns = {"image": list(self.names), "idx": np.asarray(self.idx), "label": np.asarray(self.labels)}
         table = described(pa.table(columns, schema=SCHEMA), PLAN_IMAGES_VERSION)
@@ -112,8 +127,9 @@ class RunPlan:
 
     def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
         """Return the run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
-        judged = judged_by(self.settings, self.coordinates)
-        store = CountStore(CertificationProcedure(judged), self.names, self.labels)
+        procedure = CertificationProcedure(self.judged())
+        kind = JointCountStore if procedure.stops_together else CountStore
+        store = kind(procedure, self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)
         ledger.read(store)
         return ledger, store

@@ -64,17 +64,16 @@ def noise_facts(law: LatticeLaw | None, device: str, coordinates: int, draws: in
     return NoiseFacts(LATTICE, law.step, SOUND, noise_share(law.sigma, law.levels, coordinates, draws))
 
 
-def judged_by(settings: CertifySettings, coordinates: int, draws: int | None = None) -> CertifySettings:
+def judged_by(settings: CertifySettings, facts: NoiseFacts) -> CertifySettings:
     """Return the settings with which the bounds of a run are computed: alpha is what the noise leaves of it.
 
     Raises:
         UserError: it leaves nothing, or too little for n.
     """
-    share = facts_of(settings, coordinates, draws).share
-    if not share:
+    if not facts.share:
         return settings
     try:
-        left = alpha_left(settings.alpha, share)
+        left = alpha_left(settings.alpha, facts.share)
     except ValueError as error:
         raise UserError(str(error)) from None
     return settings.change({"alpha": left}, "certify")
