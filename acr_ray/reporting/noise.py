@@ -46,6 +46,6 @@ def noise_of(table: pa.Table, where: str, alpha: float) -> SourceNoise:
     if texts["grade"] not in ("", SOUND, FLOAT):
         raise UserError(f"{where}: grade is {texts['grade'][:40]}; allowed: {SOUND}, {FLOAT}")
     share = float(np.max(said["noise_alpha"].to_numpy())) if "noise_alpha" in said else 0.0
-    if not 0 <= share * table.num_rows < alpha:  # a statement about all images takes so much
-        raise UserError(f"{where}: noise_alpha is {share:g}, must lie in [0, alpha / {table.num_rows})")
+    if not 0 <= share < alpha:
+        raise UserError(f"{where}: noise_alpha is {share:g}, must lie in [0, alpha)")
     return SourceNoise(alpha_left(alpha, share), share, texts["noise"], texts["step"], texts["grade"] or FLOAT)

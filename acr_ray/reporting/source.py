@@ -157,15 +157,15 @@ class Source:
         rows = self.rows
         if rows is None or rows.count is None or rows.draws is None or rows.stopped is not None:
             return None
-        if self.bound in (PLAIN, RANDOMIZED, TWO_CLASS):
-            return ecdf_band(rows.count, rows.draws, self._alpha_of(len(rows.idx)), self.band)
+        if self.bound in (PLAIN, RANDOMIZED, TWO_CLASS) and self._shares(len(rows.idx)) < self.alpha:
+            return ecdf_band(rows.count, rows.draws, alpha_left(self.alpha, self._shares(len(rows.idx))), self.band)
         if self.bound == DISTRIBUTION:
             return ecdf_band(rows.count, rows.draws, self.bound_alpha, self.band, LOOKS)
         return None
 
-    def _alpha_of(self, images: int) -> float:
-        """What the noise leaves of alpha for a statement about so many images together."""
-        return self.alpha if self.noise is None else alpha_left(self.alpha, self.noise.share * images)
+    def _shares(self, images: int) -> float:
+        """The part of alpha that the noise takes of a statement about so many images together."""
+        return 0.0 if self.noise is None else self.noise.share * images
 
     @cached_property
     def p_a_error(self) -> float | None:
