@@ -6,6 +6,7 @@ import math
 import random
 from bisect import bisect_right
 from fractions import Fraction
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -246,6 +247,16 @@ def test_the_noises_share_of_alpha_is_draws_times_coordinates_times_total_variat
     assert alpha_left(0.001, 0.0) == 0.001
     with pytest.raises(ValueError, match="nothing is left"):
         alpha_left(1e-13, share)
+
+
+def test_the_pages_test_vectors_are_the_references():
+    page = (Path(__file__).parents[2] / "docs" / "noise.md").read_text().replace("−", "-")
+    key, law = stream_key(0, "digits/0012", "estimate"), LatticeLaw(0.5, 128)
+    assert f"| {key:016X} |" in page
+    for draw, coordinates in [(0, range(8)), (2**32 + 5, range(56, 64))]:
+        assert f"| {' '.join(str(number(law, key, draw, i, 64)) for i in coordinates)} |" in page
+    for *_, words in VECTORS:
+        assert " ".join(f"{word:08X}" for word in words) in page
 
 
 def test_the_reference_is_what_it_says():
