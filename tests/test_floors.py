@@ -45,6 +45,7 @@ RAY = {
     "cli/ray_job.py",
     "cli/ray_session.py",
     "cli/drivers/one_actor.py",
+    "cli/drivers/serving.py",
     "cli/drivers/training.py",
 }
 PURE = {

@@ -75,6 +75,11 @@ class Scheduler:
         """Return how many images are at work or waiting."""
         return len(self._turn)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that draws is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self) -> None:
         """Start the thread that draws."""
         self._thread = threading.Thread(target=self._work, name="acr-ray-draws", daemon=True)

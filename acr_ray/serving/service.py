@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -93,7 +93,13 @@ class Service:
         """Whether there is a model."""
         return self._model is not None
 
-    def use(self, network: nn.Module, card: ModelCard, **origin: str) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether what was asked can be answered; True before there is a model."""
+        model = self._model
+        return model is None or model.scheduler.alive
+
+    def use(self, network: nn.Module, card: ModelCard, origin: Mapping[str, str]) -> None:
         """Answer from this model from now on. What the one before has begun, it finishes.
 
         Args:
@@ -122,7 +128,7 @@ class Service:
             self._rule(sigma, self.settings.alpha, radii)
         scheduler.start()
         before, reader = self._model, Reader(self.settings, card.shape, card.num_classes)
-        self._model = ServedModel(card, origin, sigma, reader, scheduler)
+        self._model = ServedModel(card, dict(origin), sigma, reader, scheduler)
         if before is not None:
             before.scheduler.close()
 

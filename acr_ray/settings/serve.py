@@ -29,7 +29,7 @@ class ServeSettings(Settings):
     )
     deadline_ms: int = Field(10_000, ge=1, le=3_600_000, description="most milliseconds for an answer")
     rows: int = Field(500, ge=1, le=100_000, description="noise draws of one forward pass, of all requests together")
-    chunk: int = Field(50, ge=1, le=100_000, description="noise draws of one seed: the least that a request gets")
+    chunk: int = Field(100, ge=1, le=100_000, description="noise draws of one seed: the least that a request gets")
     queue: int = Field(256, ge=1, le=100_000, description="most images at work or waiting; more: 429")
     images: int = Field(64, ge=1, le=10_000, description="most images of one request")
     body_bytes: int = Field(16 * 2**20, ge=1024, le=2**30, description="most bytes of a request's body")

@@ -43,15 +43,17 @@ def png(image: np.ndarray) -> bytes:
 
 def service(**settings) -> Service:
     torch.set_num_threads(1)
-    made = Service(ServeSettings(**({"max_draws": 2000, "queue": 64} | settings)), SECRET)
-    made.use(*load_checkpoint(checkpoint()), name="digits")
+    made = Service(ServeSettings(**({"max_draws": 2000, "queue": 64, "chunk": 50} | settings)), SECRET)
+    made.use(*load_checkpoint(checkpoint()), {"name": "digits"})
     return made
 
 
-def plain_certificate(image, kind: str, settings: ServeSettings, radii, alpha: float, most: int | None = None) -> dict:
+def plain_certificate(
+    image, kind: str, settings: ServeSettings, radii, alpha: float, most: int | None = None, folder=None, secret=SECRET
+) -> dict:
     """What `CertifyQuestion` must answer: the engine draws each look anew, from the start, for this image alone."""
-    model, card = load_checkpoint(checkpoint())
-    key = SECRET.key([card.sha256, repr(SIGMA), kind], image)
+    model, card = load_checkpoint(folder or checkpoint())
+    key = secret.key([card.sha256, repr(SIGMA), kind], image)
     smoothed = SmoothedClassifier(model, card.num_classes, SIGMA, seed=0, block=settings.chunk)
     select = smoothed.counts(torch.from_numpy(image), Phase(SELECT, settings.n0, settings.chunk), key)
     selected = int(np.argmax(select))

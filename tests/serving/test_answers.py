@@ -234,7 +234,7 @@ def test_a_model_is_replaced_without_losing_what_was_begun():
     async def swap_within():
         begun = asyncio.ensure_future(ask(service, "certify", images))
         await asyncio.sleep(0)
-        await asyncio.to_thread(service.use, model, card, name="other")
+        await asyncio.to_thread(service.use, model, card, {"name": "other"})
         return await begun, await ask(service, "certify", images)
 
     begun, after = asyncio.run(swap_within())
