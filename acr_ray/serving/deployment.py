@@ -19,6 +19,7 @@ from acr_ray.serving.seeds import LEAST_BYTES, read_private, read_secret
 from acr_ray.serving.service import Service
 from acr_ray.settings import UserError
 from acr_ray.settings.base import Settings
+from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from acr_ray.settings.serve import ServeSettings
 
 NAME = "acr-ray"
@@ -101,7 +102,11 @@ def application(deployment: Deployment) -> Application:
         Replica,
         name="smoothed",
         num_replicas=deployment.replicas,
-        ray_actor_options={"num_cpus": 1, "num_gpus": deployment.gpus},
+        ray_actor_options={
+            "num_cpus": 1,
+            "num_gpus": deployment.gpus,
+            "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+        },
         # The service's own queue answers 429; what is beyond it waits with Ray, whose 503 comes last.
         max_ongoing_requests=2 * deployment.settings.queue,
         max_queued_requests=2 * deployment.settings.queue,
