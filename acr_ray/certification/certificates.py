@@ -69,6 +69,7 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
         "class_names": list(run.class_names),
     }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
+    about |= {"band": settings.band, "band_upto": settings.band_upto} if settings.stopping == "distribution" else {}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})
 
 

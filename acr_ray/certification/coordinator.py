@@ -170,7 +170,7 @@ class Coordinator:
 
     def _stop_idle(self) -> None:
         """Give back samplers that nothing is left for."""
-        if self._queue.all_begun:
+        if self._queue.all_begun and not self._store.waits:
             idle = [sampler for sampler, state in self.samplers.items() if not state.tasks]
             for sampler in idle[: max(0, len(self.samplers) - self._low)]:
                 self._stop_sampler(sampler)
@@ -197,7 +197,8 @@ class Coordinator:
             if self._store.add(block_range, counts, seconds):
                 self._writer.add((block_range, counts, seconds))
                 if not self._store.missing(block_range.image):
-                    self._queue.resume(block_range.image)
+                    for image in self._store.after(block_range.image):
+                        self._queue.resume(image)
             else:
                 self.wasted += block_range.blocks * item.phase.block
 

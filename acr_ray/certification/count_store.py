@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ class Overlap(ValueError):
     """Blocks that were counted before, in other company: adding them would count some of them twice."""
 
 
-class _OpenImage:
+class OpenImage:
     """An image with some of its draws."""
 
     __slots__ = ("counted", "counts", "phase", "seconds")
@@ -48,7 +48,7 @@ class CountStore:
         self.noise_draws = 0
         self.finished: dict[int, Verdict] = {}
         self._seconds: dict[int, float] = {}
-        self._open: dict[int, _OpenImage] = {}
+        self._open: dict[int, OpenImage] = {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -62,7 +62,7 @@ class CountStore:
         first, stop = block_range.first, block_range.stop
         if block_range.image in self.finished:
             return False
-        state = self._open.setdefault(block_range.image, _OpenImage())
+        state = self._open.setdefault(block_range.image, OpenImage())
         counted = state.counted.setdefault(block_range.phase, [])
         if (first, stop) in counted:
             return False
@@ -78,6 +78,17 @@ class CountStore:
         self.noise_draws += block_range.blocks * self.phases[block_range.phase].block
         return True
 
+    @property
+    def waits(self) -> bool:
+        """Whether images that lack nothing now may lack something later."""
+        return False
+
+    def planned_draws(self) -> int | None:
+        """Return the run's noise draws; None where that depends on what is drawn, 0 while it is not known yet."""
+        if len(self.procedure.rule.looks) > 1 or self.procedure.stops_when_wrong:
+            return None
+        return len(self) * sum(phase.blocks * phase.block for phase in self.procedure.phases)
+
     def missing(self, image: int) -> list[BlockRange]:
         """Return the blocks that the image's present phase lacks; none if it is whole, or the image finished.
 
@@ -85,7 +96,7 @@ class CountStore:
         """
         if image in self.finished:
             return []
-        state = self._open.get(image) or _OpenImage()
+        state = self._open.get(image) or OpenImage()
         phase = self.procedure.phases[state.phase]
         gaps = missing_blocks(phase.blocks, state.counted.get(phase.name, ()))
         return [BlockRange(image, phase.name, first, stop) for first, stop in gaps]
@@ -107,6 +118,10 @@ class CountStore:
                 self.finished[image], self._seconds[image] = verdict, state.seconds
                 del self._open[image]
         return []
+
+    def after(self, image: int) -> Iterable[int]:
+        """Return the images that can be advanced now that an image's present phase is whole: it alone."""
+        return (image,)
 
     def advance_all(self) -> None:
         """Find all verdicts that the counts added so far allow."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import CertifySettings
+from acr_ray.smoothing.distribution_rule import MOST_BLOCK
 from acr_ray.smoothing.plan import Phase, staged
 from acr_ray.smoothing.rules import Draws
 from acr_ray.smoothing.stopping import coin, rule_for
@@ -50,7 +51,9 @@ class CertificationProcedure:
     def __init__(self, settings: CertifySettings) -> None:
         self._settings, self.rule = settings, rule_for(settings)
         self.stops_when_wrong = settings.stop_when_wrong
-        self.phases: tuple[Phase, ...] = staged(settings.n0, self.rule.looks, settings.block)
+        self.stops_together = settings.stopping == "distribution"
+        block = min(settings.block, MOST_BLOCK) if self.stops_together else settings.block
+        self.phases: tuple[Phase, ...] = staged(settings.n0, self.rule.looks, block)
 
     def verdict(self, phase_counts: Sequence[Counts], image: str, label: int) -> Verdict | None:
         """Return what the whole phases so far say; None if the next is needed.
@@ -69,14 +72,14 @@ class CertificationProcedure:
             return Verdict(Outcome.STOPPED_WRONG, predicted, 0.0, dict(select), self._settings.n0, "wrong")
         if not looks:
             return None
+        total = added(looks)
         cumulative = list(accumulate(looks, lambda before, counts: added([before, counts])))
         chance = coin(self._settings.seed, image) if self._settings.bound == "randomized" else 1.0
         judged = self.rule.judge_draws(Draws(predicted, select, cumulative, chance))
         if not judged.stop and len(looks) < len(self.rule.looks):
             return None
         outcome = Outcome.CERTIFIED if judged.p_lower > 0.5 else Outcome.ABSTAINED
-        n = self.rule.looks[len(looks) - 1]
-        return Verdict(outcome, predicted, judged.p_lower, added(looks), n, judged.reason or "n")
+        return Verdict(outcome, predicted, judged.p_lower, total, sum(total.values()), judged.reason or "n")
 
 
 def sparse(counts: NDArray[np.int64]) -> Counts:

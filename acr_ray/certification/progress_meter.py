@@ -39,7 +39,7 @@ class ProgressMeter:
         return CertificationProgress(done, len(self._store), drawn, self._planned(drawn, done), rate, samplers)
 
     def _planned(self, drawn: int, done: int) -> int:
-        procedure = self._store.procedure
-        if len(procedure.rule.looks) == 1 and not procedure.stops_when_wrong:
-            return len(self._store) * sum(phase.blocks * phase.block for phase in procedure.phases)
+        planned = self._store.planned_draws()
+        if planned is not None:
+            return planned
         return round(drawn / done * len(self._store)) if done else 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.certification.count_store import CountStore
+from acr_ray.certification.joint_store import JointCountStore
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.procedure import CertificationProcedure
 from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES
@@ -108,7 +109,9 @@ class RunPlan:
 
     def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
         """Return the run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
-        store = CountStore(CertificationProcedure(self.settings), self.names, self.labels)
+        procedure = CertificationProcedure(self.settings)
+        kind = JointCountStore if procedure.stops_together else CountStore
+        store = kind(procedure, self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)
         ledger.read(store)
         return ledger, store

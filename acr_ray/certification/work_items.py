@@ -101,8 +101,9 @@ class Queue:
             (self._items.appendleft if first else self._items.append)(item)
 
     def resume(self, image: int) -> None:
-        """Queue what an image lacks next, after a phase of it is whole."""
-        self.put(self._items_of(self._advance(image)))
+        """Queue what an image lacks next, after a phase of it is whole; one not begun yet is left for its turn."""
+        if image < self._next:
+            self.put(self._items_of(self._advance(image)))
 
     def take(self, noise_draws: int, tasks: int = 1) -> list[WorkItem]:
         """Take about as many noise draws as asked for, at least one block; empty if there is nothing now.

@@ -33,6 +33,11 @@ def percent_text(share: float) -> str:
     return f"{share * 100:.1f}"
 
 
+def points_text(error: float) -> str:
+    """Return an error in shares as percentage points with two decimals, rounded up."""
+    return f"{-float(round_down(round(-100 * error, 7), 2)):g}"
+
+
 def radius_text(radius: float) -> str:
     """Return a chosen radius, exact: at least two decimals, all digits that it has, and never rounded up."""
     text = number_text(radius)

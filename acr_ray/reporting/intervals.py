@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from acr_ray.reporting.distribution import dkw_half_width
 from acr_ray.reporting.source import Rows, Source
@@ -83,9 +83,9 @@ def ecdf_band(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return a band around the share of images with p_A >= x.
 
-    Its core is the share of images whose Clopper-Pearson lower (upper) bound at the source's alpha is at
-    least x, if the source holds counts, all of as many draws; else the estimate itself. Around it lies
-    the Dvoretzky-Kiefer-Wolfowitz half width for the choice of images.
+    Its core bounds the share of *these* images for all x together, with probability 1 - alpha
+    (`acr_ray.smoothing.ecdf_band`), if the source holds counts that did not decide themselves when drawing ended; else
+    it is the estimate itself. Around it lies the Dvoretzky-Kiefer-Wolfowitz half width for the choice of images.
 
     Args:
         x: probabilities, shape (k,).
@@ -95,15 +95,9 @@ def ecdf_band(
     """
     if not source.images:
         return None
-    low_x, high_x = x, x
-    rows = source.rows
-    if rows is not None and rows.draws is not None and rows.draws.min() == source.n:
-        # lower(k) >= x  <=>  P[Bin(n, x) >= k] <= alpha;  upper(k) >= x  <=>  P[Bin(n, x) <= k] >= alpha.
-        low_x = (stats.binom.isf(source.alpha, source.n, x) + 1) / source.n
-        high_x = stats.binom.ppf(source.alpha, source.n, x) / source.n
+    core = source.draws_band
+    low, high = (source.distribution.at_least(x),) * 2 if core is None else core.at(x)
     half = dkw_half_width(source.images, confidence)
-    high = source.distribution.at_least(np.maximum(high_x, source.distribution.known_from))
-    low = np.where(low_x > 1, 0.0, source.distribution.at_least(low_x))
     unknown = x < source.distribution.known_from
     low, high = (np.where(unknown, np.nan, np.clip(v, 0, 1)) for v in (low - half, high + half))
     return low, high

@@ -11,7 +11,7 @@ from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.reporting.run_facts import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, check_run_facts
-from acr_ray.reporting.source import ABSTAINED, GRIDS, Rows, Source
+from acr_ray.reporting.source import ABSTAINED, DEFAULT_BAND, GRIDS, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, check_bounds, notes
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound, radius
@@ -109,6 +109,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         grid=_reached(_grid(facts), radii) if bound in GRIDS else (),
         model=_model(table),
         class_names=tuple(facts.get("class_names") or ()),
+        band=float(facts.get("band") or DEFAULT_BAND),
     )
 
 

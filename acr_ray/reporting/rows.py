@@ -33,6 +33,7 @@ class Row:
         certificate: the kind of its certificates, ``one-class`` or ``two-class``.
         kinds: its numbers under each kind that its counts can say; empty if it holds no images.
         classes: its numbers by class, by label; empty if it holds no images.
+        p_a_error: how well its draws know the distribution of p_A; see `Source.p_a_error`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row:
     certificate: str = ONE_CLASS_KIND
     kinds: tuple[KindNumbers, ...] = ()
     classes: tuple[ClassNumbers, ...] = ()
+    p_a_error: float | None = None
 
     @property
     def worst_class(self) -> ClassNumbers | None:
@@ -93,6 +95,7 @@ def row_of(
         certificate=source.certificate,
         kinds=both_kinds(source, radii),
         classes=by_class(source, radii, names),
+        p_a_error=source.p_a_error,
     )
 
 

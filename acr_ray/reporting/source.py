@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,19 @@ from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
 from acr_ray.smoothing.bounds import max_radius
-from acr_ray.smoothing.rules import ONE_CLASS_KIND, PLAIN, RADII, TWO_CLASS_RADII, WIDTH, certificate_kind
+from acr_ray.smoothing.distribution_rule import FROM, LOOKS, UPTO
+from acr_ray.smoothing.ecdf_band import EcdfBand, ecdf_band
+from acr_ray.smoothing.rules import (
+    DISTRIBUTION,
+    ONE_CLASS_KIND,
+    PLAIN,
+    RADII,
+    RANDOMIZED,
+    TWO_CLASS,
+    TWO_CLASS_RADII,
+    WIDTH,
+    certificate_kind,
+)
 
 #: Radii closer than this are the same.
 SAME_RADIUS = 1e-9
@@ -18,6 +31,8 @@ SAME_RADIUS = 1e-9
 GRIDS = (RADII, TWO_CLASS_RADII)
 #: ``predicted`` of an image on which the classifier abstained.
 ABSTAINED = -1
+#: Error that a band around the distribution of p_A is made for, where no other was asked for.
+DEFAULT_BAND = 0.01
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,7 @@ class Source:
         model: SHA-256 of the model's weights; "" if the source does not say.
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
         class_names: by label; empty if the source does not say them.
+        band: share of images that the distribution of p_A was asked to be known to, of a run that stopped for it.
     """
 
     name: str
@@ -106,6 +122,7 @@ class Source:
     model: str = ""
     between: tuple[Distribution, Distribution] | None = None
     class_names: tuple[str, ...] = ()
+    band: float = DEFAULT_BAND
 
     @property
     def sequential(self) -> bool:
@@ -114,7 +131,34 @@ class Source:
         The share of a class among such draws is a biased estimate of its probability, so nothing may be derived from
         it as if n had been fixed: no ACR at another budget.
         """
-        return self.bound in (RADII, WIDTH, TWO_CLASS_RADII)
+        return self.bound in (RADII, WIDTH, TWO_CLASS_RADII, DISTRIBUTION)
+
+    @cached_property
+    def draws_band(self) -> EcdfBand | None:
+        """Bounds on the share of *these* images with p_A >= x, with probability 1 - alpha for all x together.
+
+        ``None`` if the source holds no counts, or counts that decided themselves when drawing ended.
+        """
+        rows = self.rows
+        if rows is None or rows.count is None or rows.draws is None or rows.stopped is not None:
+            return None
+        if self.bound in (PLAIN, RANDOMIZED, TWO_CLASS):
+            return ecdf_band(rows.count, rows.draws, self.alpha, self.band)
+        if self.bound == DISTRIBUTION:
+            return ecdf_band(rows.count, rows.draws, self.alpha, self.band, LOOKS)
+        return None
+
+    @cached_property
+    def p_a_error(self) -> float | None:
+        """How far the share of these images with p_A >= x may lie from the truth, at most, for x from 0.02 to 0.98.
+
+        With probability 1 - alpha; ``None`` where `draws_band` is.
+        """
+        rows = self.rows
+        if self.draws_band is None or rows is None:
+            return None
+        assert rows.count is not None and rows.draws is not None
+        return round(self.draws_band.error(rows.count, rows.draws, FROM, UPTO), 9)
 
     @property
     def certificate(self) -> str:

@@ -11,6 +11,7 @@ from scipy import special
 from acr_ray.settings.errors import UserError
 from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.smoothing.rules import (
+    DISTRIBUTION,
     PLAIN,
     RADII,
     RANDOMIZED,
@@ -22,7 +23,7 @@ from acr_ray.smoothing.rules import (
 )
 from acr_ray.smoothing.two_class import two_class_p_lower
 
-BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH, TWO_CLASS, TWO_CLASS_RADII)
+BOUNDS = (PLAIN, RANDOMIZED, RADII, WIDTH, TWO_CLASS, TWO_CLASS_RADII, DISTRIBUTION)
 #: Chance of its own counts below which a stored bound is taken to belong to other counts.
 _IMPOSSIBLE = 1e-12
 _AGREES = 1e-9
@@ -109,6 +110,11 @@ def notes(bound: str, n: NDArray[np.int64], wrong: NDArray[np.bool_], grid: Sequ
         sentences.append(
             f"stopped where more draws would hardly raise the radius, after {between}: radii and ACR lie a little"
             " below those of all draws"
+        )
+    elif bound == DISTRIBUTION:
+        sentences.append(
+            f"drawn for the distribution of p_A, after {between}: certified accuracy and ACR are what those few draws"
+            " certify, lower than with all draws"
         )
     elif drawn.size and drawn.min() != drawn.max():
         sentences.append(f"the number of draws differs between images ({drawn.min()} to {drawn.max()})")

@@ -35,7 +35,7 @@ def certify_numbers(row: Row, radii: Sequence[float]) -> dict[str, Any]:
     """Return the numbers of a certification's own ``summary.json``, by the names of the contract."""
     everything = _as_json(row, radii)
     wanted = (Metric.ACR, "acr_is_lower", Metric.CERTIFIED_ACCURACY, Metric.HARD_SHARE, Metric.ABSTAINED, "images")
-    kinds = ("certificate", "certificates")
+    kinds = ("certificate", "certificates", "p_a_error")
     return {str(key): everything[key] for key in (*wanted, *kinds)}
 
 
@@ -55,6 +55,7 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "certified_accuracy": {number_text(r): share for r, share in zip(radii, row.certified_accuracy, strict=True)},
         "certified_accuracy_is_lower": [number_text(r) for r, low in zip(radii, row.lower_at, strict=True) if low],
         "hard_share": row.hard_share,
+        "p_a_error": row.p_a_error,
         "abstained": row.abstained,
         "certificate": row.certificate,
         "certificates": {kind.kind: _kind_json(kind, radii) for kind in row.kinds},

@@ -40,15 +40,29 @@ class CertifySettings(Settings):
     every: int | None = Field(None, ge=1, le=10**9, description="every K-th image (ImageNet's protocol: 100)")
     image_list: str | None = Field(None, description="file with one stable image name a line")
     device: Literal["cpu", "cuda"] = Field("cpu", description="kind of device; decides the arithmetic certified")
-    stopping: Literal["fixed", "radii", "width"] = Field(
+    stopping: Literal["fixed", "radii", "width", "distribution"] = Field(
         "fixed",
-        description="fixed: n noise draws an image; radii: until the radii's answers are known; width: see tolerance",
+        description="fixed: n noise draws an image; radii: until the radii's answers are known; width: see tolerance; "
+        "distribution: until the distribution of p_A is known, see band",
     )
     tolerance: float | None = Field(
         None,
         gt=0,
         le=100,
         description="width: stop when n draws could not raise the radius by more; none: 0.012 sigma",
+    )
+    band: float = Field(
+        0.01,
+        ge=0.001,
+        le=0.5,
+        description="distribution: stop when the share of images with p_A >= x is known this well, for every x; "
+        "0.01: one point",
+    )
+    band_upto: float = Field(
+        0.98,
+        ge=0.5,
+        le=0.9999,
+        description="distribution: for every x from 0.02 up to this; more of the tail needs more draws",
     )
     stop_when_wrong: bool = Field(False, description="draw no more for an image whose selected class is not its label")
     certificate: Literal["one-class", "two-class"] = Field(
@@ -70,11 +84,13 @@ class CertifySettings(Settings):
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         # As runs were before these fields came.
         usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
-        left_out = {"radii", "root", "class_map", "tolerance", *(k for k, v in usual.items() if getattr(self, k) == v)}
+        left_out = {"radii", "root", "class_map", "tolerance", "band", "band_upto"}
+        left_out |= {k for k, v in usual.items() if getattr(self, k) == v}
         deciding = {k: v for k, v in self.flat().items() if k not in left_out}
         stops_by: dict[str, dict[str, object]] = {
             "radii": {"radii": self.radii},
             "width": {"tolerance": self.radius_tolerance},
+            "distribution": {"band": self.band, "band_upto": self.band_upto},
         }
         return deciding | stops_by.get(self.stopping, {})
 
@@ -104,8 +120,14 @@ class CertifySettings(Settings):
             raise ValueError(f"radii = {self.radii}: must be increasing numbers >= 0")
         if self.stopping != "fixed" and self.bound != "clopper-pearson":
             raise ValueError(f"bound = {self.bound}: belongs to stopping fixed; {self.stopping} has a bound of its own")
-        if self.certificate == "two-class" and self.stopping == "width":
-            raise ValueError("certificate = two-class: not with stopping width; allowed: stopping fixed, radii")
+        if self.certificate == "two-class" and self.stopping not in ("fixed", "radii"):
+            raise ValueError(
+                f"certificate = two-class: not with stopping {self.stopping}; allowed: stopping fixed, radii"
+            )
+        if self.stop_when_wrong and self.stopping == "distribution":
+            raise ValueError(
+                "stop_when_wrong: not with stopping distribution, which asks for p_A of every image's label"
+            )
         if self.certificate == "two-class" and self.bound != "clopper-pearson":
             raise ValueError(
                 f"bound = {self.bound}: belongs to one-class; certificate two-class has a bound of its own"

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 PLAIN, RANDOMIZED = "clopper-pearson", "clopper-pearson-randomized"
 RADII, WIDTH = "sequential-radii/1", "clopper-pearson-split/1"
 TWO_CLASS, TWO_CLASS_RADII = "two-class/1", "sequential-radii-two-class/1"
+DISTRIBUTION = "clopper-pearson-distribution/1"
 #: The kinds of certificates. A radius of one kind is never compared with one of the other unasked.
 ONE_CLASS_KIND, TWO_CLASS_KIND = "one-class", "two-class"
 
@@ -37,7 +38,8 @@ class Judgement:
             nothing is claimed, and while going on. Of a two-class rule the p_A that a one-class certificate of the
             radius claimed needs.
         reason: "" while going on, else why it stops: "n" (all draws), "decided" (all that is asked for is certified),
-            "futile" (more draws would hardly certify more), "width" (nor raise the radius by the tolerance).
+            "futile" (more draws would hardly certify more), "width" (nor raise the radius by the tolerance), "band"
+            (the distribution of p_A over all images is known).
     """
 
     stop: bool

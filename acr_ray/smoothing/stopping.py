@@ -17,6 +17,7 @@ from acr_ray.settings.certify import CertifySettings
 from acr_ray.settings.seeds import derive_seed
 from acr_ray.smoothing import width
 from acr_ray.smoothing.bounds import lower_bound, radius, randomized_lower_bound
+from acr_ray.smoothing.distribution_rule import MOST_BLOCK, DistributionRule
 from acr_ray.smoothing.futility import count_at, give_up_scores
 from acr_ray.smoothing.rules import GO_ON, PLAIN, RADII, RANDOMIZED, WIDTH, Judgement, Rule, geometric_looks
 from acr_ray.smoothing.spending import boundary
@@ -33,6 +34,9 @@ def rule_for(settings: CertifySettings) -> Rule:
         return TwoClassFixedRule(settings.n, settings.alpha)
     if settings.stopping == "radii":
         return _radii_rule(settings.radii, settings.sigma, settings.n, settings.alpha)
+    if settings.stopping == "distribution":
+        block = min(settings.block, MOST_BLOCK)
+        return DistributionRule(settings.n, settings.n0, block, settings.alpha, settings.band, settings.band_upto)
     if settings.stopping == "width":
         return _width_rule(settings.n, settings.alpha, settings.sigma, settings.radius_tolerance)
     return FixedRule(settings.n, settings.alpha, settings.bound == "randomized")

@@ -81,6 +81,10 @@ class SimulatedSamplerPool:
         self._busy_until.pop(sampler, None)
         self.lost_blocks += sum(self._under_way.pop(sampler, {}).values())
 
+    def favourite(self, image: str) -> int:
+        """Return the class that most draws of an image get."""
+        return derive_seed(0, "favourite", image) % self._num_classes
+
     def _push(self, at: float, event: PoolEvent) -> None:
         self._serial += 1
         heapq.heappush(self._events, (at, self._serial, event))
@@ -93,7 +97,7 @@ class SimulatedSamplerPool:
         """Of each image and block: most draws for a class of the image's own, the rest for the next one."""
         counts = np.zeros((len(request.names), self._num_classes), dtype=np.int64)
         for row, name in zip(counts, request.names, strict=True):
-            favourite = derive_seed(0, "favourite", name) % self._num_classes
+            favourite = self.favourite(name)
             share = 0.5 + 0.5 * derive_seed(0, "share", name) / 2.0**63
             for block in range(request.first, request.stop):
                 counted = request.phase.counted(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from acr_ray.reporting.distribution import Distribution, dkw_half_width
 from acr_ray.reporting.intervals import ecdf_band, mean_interval, p_a_bounds
 from acr_ray.reporting.metrics import acr, certified_accuracy, certified_accuracy_steps, hard_share
 from acr_ray.smoothing.bounds import lower_bound, max_radius, radius
+from acr_ray.smoothing.ecdf_band import ecdf_band as draws_bounds
+from acr_ray.smoothing.rules import RADII as STOPPED_AT_RADII
 from tests.reporting.making import certificates
 
 RADII = (0.0, 0.1, 0.25, 0.4)
@@ -121,14 +124,28 @@ def test_dkw_band_holds_the_true_curve_as_often_as_it_says():
     assert missed / 300 < 0.09
 
 
-def test_band_uses_each_images_bounds(source):
-    x = np.array([0.1, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0])
+def test_each_images_bounds_lie_around_its_share(source):
     low, high = p_a_bounds(source.rows, source.alpha)
     assert (low <= source.rows.p_a).all() and (source.rows.p_a <= high).all()
+
+
+def test_the_band_covers_the_noise_of_the_draws_and_the_choice_of_images(source):
+    x = np.array([0.1, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0])
     half = dkw_half_width(source.images)
-    band = ecdf_band(source, x)
-    np.testing.assert_allclose(band[0], np.clip([(low >= v).mean() - half for v in x], 0, 1), atol=1e-12)
-    np.testing.assert_allclose(band[1], np.clip([(high >= v).mean() + half for v in x], 0, 1), atol=1e-12)
+    core = draws_bounds(source.rows.count, source.rows.draws, source.alpha)
+    low, high = ecdf_band(source, x)
+    np.testing.assert_allclose(low, np.clip(core.at(x)[0] - half, 0, 1), atol=1e-12)
+    np.testing.assert_allclose(high, np.clip(core.at(x)[1] + half, 0, 1), atol=1e-12)
+    error = core.error(source.rows.count, source.rows.draws, 0.02, 0.98)
+    assert source.p_a_error == pytest.approx(error, abs=1e-8) and 0 < error < 1
+
+
+def test_counts_that_decided_themselves_when_to_stop_have_no_band_of_their_own(source):
+    stopped = replace(source, bound=STOPPED_AT_RADII)
+    assert stopped.draws_band is None and stopped.p_a_error is None
+    low, high = ecdf_band(stopped, np.array([0.5]))
+    share, half = stopped.distribution.at_least(0.5), dkw_half_width(stopped.images)
+    assert low[0] == pytest.approx(max(share - half, 0)) and high[0] == pytest.approx(min(share + half, 1))
 
 
 def test_bootstrap_interval_covers_and_agrees_with_its_limit():

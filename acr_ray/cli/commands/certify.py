@@ -47,6 +47,8 @@ OPTIONS = {
     "early stopping": {
         "stopping": "stopping",
         "tolerance": "tolerance",
+        "band": "band",
+        "band_upto": "band-upto",
         "stop_when_wrong": "stop-when-wrong",
     },
     "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from acr_ray.certification import certificates
+from acr_ray.certification.joint_store import JointCountStore
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.block_size import with_measured_block
 from acr_ray.cli.drivers.certification_inputs import (
@@ -34,10 +35,12 @@ from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, 
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.models.in_process import described, is_in_process
 from acr_ray.reporting import build_report, open_source
+from acr_ray.reporting.cell_text import points_text
 from acr_ray.reporting.summary import certify_numbers
 from acr_ray.settings import CertifySettings
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
+from acr_ray.smoothing.distribution_rule import FROM
 from acr_ray.smoothing.engine import BrokenModelError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
@@ -125,6 +128,7 @@ def _certify(
     tracker.files(out, [CERTIFICATES, CERTIFICATES_TSV, SUMMARY])
     log_page(tracker, [(name, f"{out}/{CERTIFICATES}")], settings.radii)
     opened.close()
+    _print_error(summary)
     at_least = "at least " * bool(summary.get("acr_is_lower"))  # of draws that stopped early
     print(
         f"certified: ACR {at_least}{round_down(summary['acr'], 4)}, "
@@ -178,11 +182,25 @@ def _sample(
     row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
     summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
     summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
+    if isinstance(store, JointCountStore):
+        summary |= {"band": settings.band, "band_upto": settings.band_upto, "p_a_error_upto": store.error}
     summary |= {"evaluations": store.noise_draws, "evaluations_this_time": store.noise_draws - before}
     summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
     summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
     return summary | {"checks": opened.record.get("checks")}
+
+
+def _print_error(summary: Mapping[str, Any]) -> None:
+    """Say how well a run that drew for the distribution of p_A knows it."""
+    if summary.get("stopping") == "distribution":
+        asked, found = summary["band"], summary["p_a_error_upto"]
+        limit = f" ({points_text(asked)} were asked for; --n {summary['n']} ends the run)" if found > asked else ""
+        print(
+            f"distribution of p_A: the share of these {summary['images']} images with p_A >= x is known to "
+            f"{points_text(found)} points for x from {FROM:g} to {summary['band_upto']:g}, with probability "
+            f"{1 - summary['alpha']:g}{limit}"
+        )
 
 
 def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before: int, out: str) -> None:

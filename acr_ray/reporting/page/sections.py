@@ -11,11 +11,12 @@ from typing import Any
 from markupsafe import Markup
 
 from acr_ray.reporting.budget import acr_by_budget, rank_changes
-from acr_ray.reporting.cell_text import acr_text, lower, percent_text, radius_text
+from acr_ray.reporting.cell_text import acr_text, lower, percent_text, points_text, radius_text
 from acr_ray.reporting.page.data import ALPHAS, BUDGETS, interval_text
 from acr_ray.reporting.pairing import BIN_NAMES, acr_by_bin, images_by_bin
 from acr_ray.reporting.report import Report, Row
 from acr_ray.reporting.tables import NOT_DERIVED, certificates_told
+from acr_ray.smoothing.distribution_rule import FROM, UPTO
 
 #: Where the distribution of p_A is given in figures.
 TABLE_P_A = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -139,7 +140,14 @@ def _p_a(report: Report) -> dict[str, Any]:
         shares = source.distribution.at_least(TABLE_P_A)
         shown = ["unknown" if share != share else percent_text(share) for share in shares]
         rows.append({"named": _named(row), "shares": shown})
-    return {"heads": [f"{p:g}" for p in TABLE_P_A], "rows": rows}
+    sure = [
+        f"Of these images alone, the curve of {row.shown_name} lies within"
+        f" {points_text(row.p_a_error)} points of the truth from p_A = {FROM:g}"
+        f" to {UPTO:g}, with probability {1 - row.alpha:g}."
+        for row in report.rows
+        if row.p_a_error is not None
+    ]
+    return {"heads": [f"{p:g}" for p in TABLE_P_A], "rows": rows, "sure": sure}
 
 
 def _by_bin(report: Report) -> dict[str, Any]:
