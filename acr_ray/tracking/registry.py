@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from acr_ray.settings import UserError
-from acr_ray.tracking.tracker import quieten
+from acr_ray.tracking.quiet import quieten
 
 PREFIX = "models:/"
 ALLOWED = "models:/NAME@ALIAS or models:/NAME/VERSION"

@@ -12,8 +12,9 @@ from acr_ray.storage import Folder
 from acr_ray.storage.inside import check_name
 from acr_ray.storage.run_record import read_run
 from acr_ray.tracking.names import fit_key
+from acr_ray.tracking.quiet import quieten
 from acr_ray.tracking.registry import find_version, is_registered
-from acr_ray.tracking.tracker import Tracker, quieten
+from acr_ray.tracking.tracker import Tracker
 
 MOST_ARTEFACTS = 10_000
 CHECKPOINT_FILES = (MODEL_WEIGHTS, MODEL_CARD)

@@ -51,7 +51,9 @@ def serve_model(model: str, place: Place, settings: ServeSettings, wait: Callabl
     )
     read_token(deployment)
     port = _free_port(place.host, place.port)
-    shared = bool(os.environ.get("RAY_ADDRESS"))
+    import ray
+
+    ours = not (ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
     with Waiting() as waiting:
         waiting.begin("starting Ray Serve")
         connect(place.verbose)
@@ -63,7 +65,7 @@ def serve_model(model: str, place: Place, settings: ServeSettings, wait: Callabl
             serve.start(proxy_location="HeadOnly", http_options={"host": place.host, "port": port})
             serve.run(application(deployment), name=NAME, route_prefix="/")
         except RuntimeError as error:
-            serve.delete(NAME) if shared else serve.shutdown()
+            _end(ours)
             raise CommandFailed(f"the service did not start ({error}); --verbose shows the replicas' logs") from error
     address = f"http://{f'[{place.host}]' if ':' in place.host else place.host}:{port}"
     about = f"{card.architecture}, sigma {settings.sigma or card.sigma:g}, SHA-256 {card.sha256[:16]}…"
@@ -73,8 +75,19 @@ def serve_model(model: str, place: Place, settings: ServeSettings, wait: Callabl
     except (KeyboardInterrupt, SystemExit):
         print("stopping: what was begun is answered", flush=True)
     finally:
-        # On a cluster that others use, the application alone.
-        serve.delete(NAME) if shared else serve.shutdown()
+        _end(ours)
+
+
+def _end(ours: bool) -> None:
+    """End the application, and with it the Ray that was started for it; one that others use goes on."""
+    import ray
+    from ray import serve
+
+    from acr_ray.serving.deployment import NAME
+
+    serve.delete(NAME)
+    if ours:
+        ray.shutdown()
 
 
 def _until_a_signal(address: str) -> None:
