@@ -35,6 +35,7 @@ def run(
     actors: tuple[int, int] | None = None,
     gpus_per_actor: float = 0,
     choices: ImportChoices | None = None,
+    promote: str | None = None,
     on_ray: bool = True,
 ) -> GateResult:
     """Judge a new model against an old one's certification, or resume that.
@@ -51,6 +52,7 @@ def run(
         root, class_map, dataset: where the images are, if ``new`` is a checkpoint; the old run's file is not followed.
         actors, gpus_per_actor, on_ray: as in ``certify``.
         choices: which network it is, for a file of weights.
+        promote: alias of MLflow's registry that moves to ``new``, then ``models:/NAME/VERSION``, if the gate opens.
 
     Returns:
         The answer; a gate that stays closed is no error here, but the command's exit code is 1.
@@ -66,7 +68,17 @@ def run(
     from acr_ray.cli.drivers.samplers import Samplers
 
     question = GateQuestion(
-        new, against, requirements, alpha, population, seed, root, class_map, dataset, choices or ImportChoices()
+        new,
+        against,
+        requirements,
+        alpha,
+        population,
+        seed,
+        root,
+        class_map,
+        dataset,
+        choices or ImportChoices(),
+        promote,
     )
     return gate(question, options, Samplers(actors, gpus_per_actor, on_ray))
 
@@ -88,6 +100,7 @@ def main(argv: list[str]) -> None:
         actors=options.actors,
         gpus_per_actor=options.gpus_per_actor,
         choices=import_choices(options),
+        promote=options.promote,
     )
     if not result.opened:
         raise CommandFailed(f"the gate stays closed: {result.why}")
@@ -125,6 +138,12 @@ def parser() -> Parser:
         help="judge the population that the images are a sample of [default: these images]",
     )
     add("--seed", type=whole(0), default=0, metavar="S", help="of the order of images [default: 0]")
+    add = parser.add_argument_group("what follows").add_argument
+    add(
+        "--promote",
+        metavar="ALIAS",
+        help="if the gate opens, move this alias of MLflow's registry to NEW, a models:/NAME/VERSION",
+    )
     add_model_options(parser.add_argument_group("a file of weights"))
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from acr_ray.serving.paired import HOLDS
 from acr_ray.settings import UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
+from acr_ray.tracking.promoting import check_alias, promote
+from acr_ray.tracking.registry import find_version, is_registered
 from acr_ray.tracking.runs import with_run
 
 SCHEMA_VERSION = 1
@@ -26,8 +29,23 @@ OWNED = (LEDGER, PLAN, PLAN_IMAGES, SUMMARY)
 
 
 def gate(question: GateQuestion, options: RunOptions, samplers: Samplers) -> GateResult:
-    """Judge; see `acr_ray.cli.commands.gate.run`."""
+    """Judge, and move the alias; see `acr_ray.cli.commands.gate.run`."""
     out = options.folder()
+    uri, version = options.mlflow_uri(out), None
+    if question.promote:
+        check_alias(question.promote)
+        if not is_registered(question.new):
+            raise UserError("--promote: NEW is no version of MLflow's registry; name it as models:/NAME/VERSION")
+        version = find_version(question.new, uri)
+        # By its number: an alias may mean another version by the time that the answer is known.
+        question = replace(question, new=f"models:/{version.name}/{version.version}")
+    result = _judge(question, options, out, samplers)
+    if result.opened and question.promote and version is not None:
+        print(promote(version, question.promote, uri, result.summary.get("mlflow_run_id")))
+    return result
+
+
+def _judge(question: GateQuestion, options: RunOptions, out: Folder, samplers: Samplers) -> GateResult:
     old = _old(question)
     order = gate_order(old.plan.names, question.seed)
     labels = np.asarray(old.plan.labels)[order]
@@ -92,7 +110,7 @@ def _old(question: GateQuestion) -> Audited:
 def _new(
     question: GateQuestion, old: Audited, order: list[int], options: RunOptions, out: Folder, samplers: Samplers
 ) -> NewModel:
-    if "://" not in question.new and "runs:/" not in question.new and holds_run(Folder(question.new, option="NEW")):
+    if not question.new.startswith(("runs:/", "models:/", "hf://")) and holds_run(Folder(question.new, option="NEW")):
         return CertifiedModel(old, question)
     return DrawnModel(old, order, question, options, out, samplers)
 

@@ -47,6 +47,7 @@ class GateQuestion:
         seed: of the order of images.
         root, class_map, dataset: where the images are, for a checkpoint.
         choices: which network it is, if the checkpoint is a file of weights.
+        promote: alias of MLflow's registry that moves to the new model if the gate opens.
     """
 
     new: str
@@ -59,6 +60,7 @@ class GateQuestion:
     class_map: str | None
     dataset: str | None
     choices: ImportChoices
+    promote: str | None = None
 
 
 class NewModel(Protocol):
