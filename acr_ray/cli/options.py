@@ -94,6 +94,23 @@ def import_choices(options: argparse.Namespace) -> ImportChoices:
     return ImportChoices(options.model, options.normalization, sigma, options.ema, options.class_names)
 
 
+def add_actor_options(group: argparse._ArgumentGroup) -> None:
+    """Add how many sampler actors draw, and what each gets."""
+    group.add_argument(
+        "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
+    )
+    group.add_argument(
+        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
+    )
+
+
+def _actors(text: str) -> tuple[int, int]:
+    """``2`` or ``2:8``."""
+    low, _, high = text.partition(":")
+    least = whole(1, 1_000_000)(low)
+    return least, whole(least, 1_000_000)(high) if high else least
+
+
 def add_worker_options(group: argparse._ArgumentGroup) -> None:
     """Add what one DDP worker gets."""
     group.add_argument(

@@ -13,8 +13,8 @@ from typing import Any
 
 from acr_ray.certification.planned import CertificationPlan
 from acr_ray.cli.command_line import command_line
-from acr_ray.cli.options import CLUSTER, add_model_options, add_run_options, import_choices
-from acr_ray.cli.parser import Parser, given, number, whole
+from acr_ray.cli.options import CLUSTER, add_actor_options, add_model_options, add_run_options, import_choices
+from acr_ray.cli.parser import Parser, given
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.settings import CertifySettings
@@ -184,19 +184,6 @@ def parser() -> Parser:
         action="store_true",
         help="only tell, from a few pilot draws, what each stopping rule would cost and answer; writes nothing",
     )
-    group = parser.add_argument_group(CLUSTER)
-    group.add_argument(
-        "--actors", type=actors_range, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
-    )
-    group.add_argument(
-        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
-    )
+    add_actor_options(parser.add_argument_group(CLUSTER))
     add_run_options(parser)
     return parser
-
-
-def actors_range(text: str) -> tuple[int, int]:
-    """``2`` or ``2:8``."""
-    low, _, high = text.partition(":")
-    least = whole(1, 1_000_000)(low)
-    return least, whole(least, 1_000_000)(high) if high else least

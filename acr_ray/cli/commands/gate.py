@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acr_ray.cli.command_line import command_line
-from acr_ray.cli.commands.certify import actors_range
 from acr_ray.cli.exits import CommandFailed
-from acr_ray.cli.options import CLUSTER, add_model_options, add_run_options, import_choices
+from acr_ray.cli.options import CLUSTER, add_actor_options, add_model_options, add_run_options, import_choices
 from acr_ray.cli.parser import Parser, dataset_name, number, whole
 from acr_ray.cli.results import GateResult
 from acr_ray.cli.session import RunOptions
@@ -145,12 +144,6 @@ def parser() -> Parser:
         help="if the gate opens, move this alias of MLflow's registry to NEW, a models:/NAME/VERSION",
     )
     add_model_options(parser.add_argument_group("a file of weights"))
-    group = parser.add_argument_group(CLUSTER)
-    group.add_argument(
-        "--actors", type=actors_range, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
-    )
-    group.add_argument(
-        "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
-    )
+    add_actor_options(parser.add_argument_group(CLUSTER))
     add_run_options(parser)
     return parser
