@@ -1,25 +1,17 @@
-"""What can be said again from ledgers alone: other error probabilities, several runs together, blocks drawn anew.
-
-No torch, no Ray: `redraw` is given what draws.
-"""
+"""What can be said again from ledgers alone: other error probabilities, and several runs together. No torch, no Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from acr_ray.certification.count_store import CountStore
-from acr_ray.certification.ledger import Ledger
-from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added, sparse
+from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.certification.work_items import BlockRange
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, Draws
+from acr_ray.smoothing.run_noise import SOUND, judged_by
 from acr_ray.smoothing.stopping import rule_for
 from acr_ray.storage import Folder
 
@@ -105,7 +97,7 @@ def merge(runs: Sequence[Audited]) -> Audited:
                 labels.append(int(label))
                 idx.append(int(place))
     plan = replace(first.plan, names=names, idx=idx, labels=labels)
-    store = CountStore(CertificationProcedure(plan.settings), names, labels)
+    store = CountStore(CertificationProcedure(plan.judged()), names, labels)
     store.restore(verdicts, seconds, sum(run.store.noise_draws for run in runs))
     return Audited(" + ".join(run.where for run in runs), plan, store)
 
@@ -130,16 +122,17 @@ def _together(name: str, sources: Sequence[tuple[Audited, int]]) -> Verdict:
     predicted = sources[0][0].store.finished[sources[0][1]].predicted
     counts: Counts = added([verdict.counts for verdict in verdicts])
     n = sum(verdict.n for verdict in verdicts)
-    rule = rule_for(sources[0][0].plan.settings.change({"n": n}))
+    plan = sources[0][0].plan
+    rule = rule_for(judged_by(plan.settings.change({"n": n}), plan.noise(n)))
     p_lower = rule.judge_draws(Draws(predicted, {}, [counts])).p_lower
     outcome = Outcome.CERTIFIED if p_lower > 0.5 else Outcome.ABSTAINED
     return Verdict(outcome, predicted, p_lower, counts, n, "merged")
 
 
 def _check_alike(first: Audited, other: Audited) -> None:
-    ours, theirs = first.plan.class_names, other.plan.class_names
-    if list(ours) != list(theirs):
-        shown = [", ".join(names[:12]) for names in (ours, theirs)]
+    classes = first.plan.class_names, other.plan.class_names
+    if list(classes[0]) != list(classes[1]):
+        shown = [", ".join(names[:12]) for names in classes]
         raise UserError(f"{other.where}: its classes are {shown[1]}, but {shown[0]} in {first.where}; not merged")
     for run in (first, other):
         s = run.plan.settings
@@ -151,46 +144,17 @@ def _check_alike(first: Audited, other: Audited) -> None:
         ("certificate", first.plan.settings.certificate, other.plan.settings.certificate),
         ("model_sha256", first.plan.model_sha256, other.plan.model_sha256),
         ("arithmetic", first.plan.arithmetic, other.plan.arithmetic),
+        ("noise", first.plan.settings.noise, other.plan.settings.noise),
+        ("grid", first.plan.settings.grid, other.plan.settings.grid),
         ("dataset", first.plan.settings.dataset, other.plan.settings.dataset),
         ("split", first.plan.settings.split, other.plan.settings.split),
     ]:
         if a != b:
             raise UserError(f"{other.where}: {what} is {b}, but {a} in {first.where}; such runs cannot be merged")
-
-
-@dataclass(frozen=True)
-class Redrawn:
-    """A line of a ledger and what came out when its blocks were drawn again."""
-
-    image: str
-    block_range: BlockRange
-    written: Counts
-    drawn: Counts
-
-    @property
-    def agrees(self) -> bool:
-        return self.written == self.drawn
-
-
-def redraw(
-    run: Audited, folder: Folder, count: int, seed: int, draw: Callable[[str, Any, int, int], NDArray[np.int64]]
-) -> list[Redrawn]:
-    """Draw some lines of a ledger again, chosen at random.
-
-    Args:
-        count: how many, or all there are.
-        seed: of the choice.
-        draw: ``(image, phase, first, stop)`` to class counts ``(num_classes,)``.
-    """
-    names = run.plan.names
-    ledger = Ledger(folder, names, run.plan.num_classes)
-    lines = [(block_range, dict(counts)) for _, (block_range, counts, _) in ledger.lines(run.store.phases)]
-    chosen = np.random.default_rng(seed).permutation(len(lines))[:count]
-    redrawn = []
-    for i in sorted(chosen.tolist()):
-        block_range, written = lines[i]
-        name, phase = names[block_range.image], run.store.phases[block_range.phase]
-        counts = draw(name, phase, block_range.first, block_range.stop)
-        drawn = sparse(counts)
-        redrawn.append(Redrawn(name, block_range, written, drawn))
-    return redrawn
+    ours, theirs = first.plan.settings, other.plan.settings
+    grade = first.plan.noise().grade
+    if grade == SOUND and ours.block != theirs.block and ours.seed != theirs.seed:
+        raise UserError(
+            f"{other.where}: block is {theirs.block}, but {ours.block} in {first.where}; sound certificates speak of "
+            "the network in forward passes of one shape, so such runs cannot be merged"
+        )

@@ -28,6 +28,8 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     settings, rows = run.settings, []
     for position in sorted(store.finished):
         verdict = store.finished[position]
+        # Of merged runs an image may have more draws than the first of them planned.
+        noise = run.noise(max(settings.n, verdict.n))
         label, keep = int(run.labels[position]), run.num_classes <= KEEP_COUNTS_UP_TO
         dense = [verdict.counts.get(c, 0) for c in range(run.num_classes)] if keep else None
         rows.append(
@@ -58,6 +60,10 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
                 "class_counts": [verdict.counts[label] for label in sorted(verdict.counts)],
                 "certificate": settings.certificate,
                 "count_second": second_count(verdict.counts, verdict.predicted),
+                "noise": noise.name,
+                "step": noise.step,
+                "grade": noise.grade,
+                "noise_alpha": noise.share,
             }
         )
     planned = len(run.names)

@@ -20,6 +20,7 @@ from acr_ray.formats.tables import PLAN_IMAGES as SCHEMA
 from acr_ray.formats.tables import PLAN_IMAGES_VERSION, described, parquet_bytes
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.documents import check, check_version
+from acr_ray.smoothing.run_noise import NoiseFacts, facts_of, judged_by
 from acr_ray.storage import Folder
 from acr_ray.storage.tables import check_table_version, read_table
 
@@ -40,6 +41,7 @@ class _PlanFile(BaseModel):
     arithmetic: Annotated[str, Field(max_length=1000)]
     data: Annotated[str, Field(max_length=200)]
     class_names: list[str]
+    coordinates: Annotated[int, Field(ge=0, le=2**32)] = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class RunPlan:
         arithmetic: how they are computed with, in words; a part of what is certified.
         data: fingerprint of the images.
         class_names: of the model, in its order.
+        coordinates: numbers in an image, C H W; 0 in files of before 0.3, whose noise is float.
     """
 
     settings: CertifySettings
@@ -65,18 +68,33 @@ class RunPlan:
     arithmetic: str
     data: str
     class_names: Sequence[str]
+    coordinates: int = 0
 
     def identity(self) -> dict[str, object]:
         """Return what must be the same for counts to be the same."""
         own = {"model_sha256": self.model_sha256, "data": self.data, "arithmetic": self.arithmetic}
         return self.settings.identity() | own
 
+    def noise(self, n: int | None = None) -> NoiseFacts:
+        """What the certificates say of their noise. Args: estimation draws of an image; None: the settings' n."""
+        # A statement about all images together fails with the draws of any of them.
+        together = len(self.names) if self.settings.stopping == "distribution" else 1
+        return facts_of(self.settings, self.coordinates * together, n)
+
+    def judged(self) -> CertifySettings:
+        """The settings that the bounds are computed with: alpha is what the noise leaves of it.
+
+        Raises:
+            UserError: it leaves nothing, or too little for n.
+        """
+        return judged_by(self.settings, self.noise())
+
     def save(self, folder: Folder) -> None:
         columns = {"image": list(self.names), "idx": np.asarray(self.idx), "label": np.asarray(self.labels)}
         table = described(pa.table(columns, schema=SCHEMA), PLAN_IMAGES_VERSION)
         folder.write_bytes(PLAN_IMAGES, parquet_bytes(table))
         about = {"num_classes": self.num_classes, "model_sha256": self.model_sha256, "arithmetic": self.arithmetic}
-        about["class_names"] = list(self.class_names)
+        about |= {"class_names": list(self.class_names), "coordinates": self.coordinates}
         settings = self.settings.model_dump(mode="json")
         # Last, and whole: where it is, the images are too.
         folder.write_json(PLAN, {"schema_version": SCHEMA_VERSION, "settings": settings, "data": self.data, **about})
@@ -94,7 +112,7 @@ class RunPlan:
             raise UserError(f"{folder}: its {PLAN} or {PLAN_IMAGES} cannot be read ({error})") from error
         if len(plan.class_names) != plan.num_classes:
             raise UserError(f"{where}: has {len(plan.class_names)} class_names for {plan.num_classes} classes")
-        settings = CertifySettings.build(plan.settings, where)
+        settings = CertifySettings.build({"noise": "float", **plan.settings}, where)  # as before there was another
         table = read_table(content, {"image": "text", "idx": "whole", "label": "whole"}, images, what="list of images")
         check_table_version(table, PLAN_IMAGES_VERSION, images)
         names, idx, labels = (table[column].to_pylist() for column in ("image", "idx", "label"))
@@ -103,13 +121,13 @@ class RunPlan:
         wrong = next((row for row, label in enumerate(labels) if not 0 <= label < plan.num_classes), None)
         if wrong is not None:
             raise UserError(f"{images} row {wrong}: label is {labels[wrong]}; allowed: 0 to {plan.num_classes - 1}")
-        own = {key: getattr(plan, key) for key in ("num_classes", "model_sha256", "arithmetic", "data")}
+        own = {key: getattr(plan, key) for key in ("num_classes", "model_sha256", "arithmetic", "data", "coordinates")}
         own["class_names"] = tuple(plan.class_names)
         return cls(settings=settings, names=names, idx=idx, labels=labels, **own)
 
     def open(self, folder: Folder) -> tuple[Ledger, CountStore]:
         """Return the run's ledger and what it holds. Raises UserError if a line does not belong to this run."""
-        procedure = CertificationProcedure(self.settings)
+        procedure = CertificationProcedure(self.judged())
         kind = JointCountStore if procedure.stops_together else CountStore
         store = kind(procedure, self.names, self.labels)
         ledger = Ledger(folder, self.names, self.num_classes)

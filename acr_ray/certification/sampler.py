@@ -19,23 +19,25 @@ from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
+from acr_ray.smoothing.run_noise import levels_of
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How the network is computed; see `smoothing.arithmetic.prepare`."""
+    """How noise and network are computed; see `smoothing.arithmetic.prepare` and `smoothing.engine`."""
 
     device: str = "cpu"
     dtype: str = "float32"
     compiled: bool = False
     rows: tuple[int, ...] = ()
+    levels: int | None = None  # of lattice noise; None: float noise
 
     @classmethod
     def of(cls, settings: CertifySettings) -> Arithmetic:
         """Return the arithmetic that a run's settings ask for."""
-        return cls(settings.device, settings.dtype, settings.compile, (settings.block,))
+        return cls(settings.device, settings.dtype, settings.compile, (settings.block,), levels_of(settings))
 
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
@@ -84,7 +86,7 @@ class Sampler:
         how = self._arithmetic
         ready = prepare(self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows)
         logger(run=self._run).info("sampler at work on %s", how.device)
-        return SamplingEngine(ready, self._classes, self._sigma, how.device)
+        return SamplingEngine(ready, self._classes, self._sigma, how.device, how.levels)
 
     def pid(self) -> int:
         return os.getpid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from acr_ray.models import load_checkpoint
 from acr_ray.settings import UserError
+from acr_ray.settings.datasets import grid_of
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.smoothing.pixels import checked_sigma
 
@@ -25,6 +26,8 @@ def smoothed_of(
     network, card = load_checkpoint(checkpoint, model)
     try:
         chosen = checked_sigma(card.sigma if sigma is None else sigma)
-        return SmoothedClassifier(network, card.num_classes, chosen, seed=seed, shape=card.shape)
+        return SmoothedClassifier(
+            network, card.num_classes, chosen, seed=seed, shape=card.shape, grid=grid_of(card.dataset)
+        )
     except ValueError as error:
         raise UserError(str(error)) from None

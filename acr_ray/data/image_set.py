@@ -69,6 +69,11 @@ class ImageSet(ABC):
         return f"<{self.dataset} {self.split}: {len(self)} images of {self.shape}>"
 
     @property
+    def grid(self) -> int:
+        """Steps of the pixels' grid in a unit: `peak`, or 255 where pixels are floats, which may lie between."""
+        return self.peak if self.peak > 1 else 255
+
+    @property
     def mean(self) -> tuple[float, ...]:
         return self._normalisation()[0]
 

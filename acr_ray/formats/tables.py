@@ -49,6 +49,10 @@ CERTIFICATES = pa.schema(
         ("class_counts", pa.list_(pa.int64())),  # and how often each
         ("certificate", pa.string()),
         ("count_second", pa.int64()),  # the most draws that another class than the selected got
+        ("noise", pa.string()),  # lattice/1, pcg64/1, philox-cuda/1; absent: float, as all noise was
+        ("step", pa.string()),  # of its grid in input units: 1/255; empty for float noise
+        ("grade", pa.string()),  # sound or float, see docs/noise.md; absent: float
+        ("noise_alpha", pa.float64()),  # the part of alpha that the noise takes, so that the bound is at the rest
     ]
 )
 

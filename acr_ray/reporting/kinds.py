@@ -88,9 +88,9 @@ def claimed_radii(source: Source, kind: str) -> tuple[NDArray[np.float64], NDArr
     if rows.count_top is None or rows.draws is None:
         return None
     if source.bound in (PLAIN, RANDOMIZED) and rows.count_second is not None:
-        p = two_class_p_lower(rows.count_top, rows.count_second, rows.draws, source.alpha)
+        p = two_class_p_lower(rows.count_top, rows.count_second, rows.draws, source.bound_alpha)
     elif source.bound == TWO_CLASS:
-        p = lower_bound(rows.count_top, rows.draws, source.alpha)
+        p = lower_bound(rows.count_top, rows.draws, source.bound_alpha)
     else:
         return None
     claimed = p > 0.5 if rows.stopped is None else (p > 0.5) & ~rows.stopped

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from acr_ray.formats.states import Outcome
 from acr_ray.formats.tables import CERTIFICATES_VERSION, SUMMARY
 from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.noise import NOISE_COLUMNS, noise_of
 from acr_ray.reporting.run_facts import MOST_CLASSES, MOST_DRAWS, MOST_SIGMA, check_run_facts
 from acr_ray.reporting.source import ABSTAINED, DEFAULT_BAND, GRIDS, Rows, Source
 from acr_ray.reporting.stopped import BOUNDS, check_bounds, notes
@@ -55,7 +56,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     _check(0 < sigma <= MOST_SIGMA, f"{where}: sigma is {sigma:g}, must be positive and at most {MOST_SIGMA}")
     _check(0 < alpha < 1, f"{where}: alpha is {alpha}, must lie in (0, 1)")
     _check_rows(columns, where)
-    bound = _bound(table, where)
+    bound, noise = _bound(table, where), noise_of(table, where, alpha)
     certified, wrong = _outcome(table, columns, where)
     _check_unique(table["image"], columns["idx"], where)
 
@@ -63,12 +64,12 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
     count_second = _count_second(table, n, count_top, bound, where)
     if P_LOWER in table.column_names:
         p_lower = table[P_LOWER].to_numpy()
-        check_bounds(p_lower, certified, count_top, n, alpha, bound, where, count_second)
+        check_bounds(p_lower, certified, count_top, n, noise.left, bound, where, count_second)
     if bound == TWO_CLASS and count_second is not None:
-        p_lower = two_class_p_lower(count_top, count_second, n, alpha)
+        p_lower = two_class_p_lower(count_top, count_second, n, noise.left)
         radii = np.where(certified, radius(p_lower, sigma), 0.0)
     elif bound == PLAIN:
-        radii = np.where(certified, derived_radius(count_top, n, sigma, alpha), 0.0)
+        radii = np.where(certified, derived_radius(count_top, n, sigma, noise.left), 0.0)
     else:
         radii = radius(p_lower, sigma)
     contradiction = np.flatnonzero(certified & (radii <= 0))
@@ -110,6 +111,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         model=_model(table),
         class_names=tuple(facts.get("class_names") or ()),
         band=float(facts.get("band") or DEFAULT_BAND),
+        noise=noise,
     )
 
 
@@ -167,7 +169,8 @@ def _model(table: pa.Table) -> str:
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    optional, repeated = {P_LOWER: "number", MODEL: "text", SECOND: "whole"}, ("outcome", "bound", MODEL)
+    optional = {P_LOWER: "number", MODEL: "text", SECOND: "whole", **NOISE_COLUMNS}
+    repeated = ("outcome", "bound", MODEL, *(column for column, kind in NOISE_COLUMNS.items() if kind == "text"))
     table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
     check_table_version(table, CERTIFICATES_VERSION, where)
     summary = table_metadata(table, SUMMARY, where)

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.reporting.distribution import Distribution
+from acr_ray.reporting.noise import SourceNoise
 from acr_ray.smoothing.bounds import max_radius
 from acr_ray.smoothing.distribution_rule import FROM, LOOKS, UPTO
 from acr_ray.smoothing.ecdf_band import EcdfBand, ecdf_band
+from acr_ray.smoothing.lattice_law import alpha_left
 from acr_ray.smoothing.rules import (
     DISTRIBUTION,
     ONE_CLASS_KIND,
@@ -24,6 +26,7 @@ from acr_ray.smoothing.rules import (
     WIDTH,
     certificate_kind,
 )
+from acr_ray.smoothing.run_noise import FLOAT
 
 #: Radii closer than this are the same.
 SAME_RADIUS = 1e-9
@@ -102,6 +105,7 @@ class Source:
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
         class_names: by label; empty if the source does not say them.
         band: share of images that the distribution of p_A was asked to be known to, of a run that stopped for it.
+        noise: what it says of its noise; None if it says nothing.
     """
 
     name: str
@@ -123,6 +127,17 @@ class Source:
     between: tuple[Distribution, Distribution] | None = None
     class_names: tuple[str, ...] = ()
     band: float = DEFAULT_BAND
+    noise: SourceNoise | None = None
+
+    @property
+    def bound_alpha(self) -> float:
+        """The alpha of its bounds: what its noise leaves."""
+        return self.alpha if self.noise is None else self.noise.left
+
+    @property
+    def grade(self) -> str:
+        """What its certificates promise in floating point: ``sound`` or ``float``."""
+        return FLOAT if self.noise is None else self.noise.grade
 
     @property
     def sequential(self) -> bool:
@@ -142,11 +157,15 @@ class Source:
         rows = self.rows
         if rows is None or rows.count is None or rows.draws is None or rows.stopped is not None:
             return None
-        if self.bound in (PLAIN, RANDOMIZED, TWO_CLASS):
-            return ecdf_band(rows.count, rows.draws, self.alpha, self.band)
+        if self.bound in (PLAIN, RANDOMIZED, TWO_CLASS) and self._shares(len(rows.idx)) < self.alpha:
+            return ecdf_band(rows.count, rows.draws, alpha_left(self.alpha, self._shares(len(rows.idx))), self.band)
         if self.bound == DISTRIBUTION:
-            return ecdf_band(rows.count, rows.draws, self.alpha, self.band, LOOKS)
+            return ecdf_band(rows.count, rows.draws, self.bound_alpha, self.band, LOOKS)
         return None
+
+    def _shares(self, images: int) -> float:
+        """The part of alpha that the noise takes of a statement about so many images together."""
+        return 0.0 if self.noise is None else self.noise.share * images
 
     @cached_property
     def p_a_error(self) -> float | None:

@@ -73,6 +73,14 @@ class CertifySettings(Settings):
     bound: Literal["clopper-pearson", "randomized"] = Field(
         "clopper-pearson", description="randomized: Clopper-Pearson with a seeded coin for ties, a little tighter"
     )
+    noise: Literal["lattice", "float"] = Field(
+        "lattice",
+        description="lattice: rounded to the images' grid, the same on every machine, and sound in floating point; "
+        "float: float32, as the field's. A run that has begun keeps its own",
+    )
+    grid: int | None = Field(
+        None, ge=1, le=16_000, description="steps of the images' grid in a unit, of lattice noise; the data set's"
+    )
     dtype: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
         "float32",
         description="arithmetic of the network; it is the classifier in that arithmetic that is certified. tf32 is "
@@ -84,6 +92,7 @@ class CertifySettings(Settings):
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         # As runs were before these fields came.
         usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
+        usual |= {"noise": "float", "grid": None}
         left_out = {"radii", "root", "class_map", "tolerance", "band", "band_upto"}
         left_out |= {k for k, v in usual.items() if getattr(self, k) == v}
         deciding = {k: v for k, v in self.flat().items() if k not in left_out}
@@ -134,6 +143,8 @@ class CertifySettings(Settings):
             )
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
             raise ValueError("max_images, every and image_list exclude each other")
+        if self.grid is not None and self.noise == "float":
+            raise ValueError(f"grid = {self.grid}: belongs to noise lattice")
         if self.dtype == "tf32" and self.device == "cpu":
             raise ValueError("dtype = tf32: is an arithmetic of GPUs (--gpus-per-actor); allowed on a CPU: float32")
         return self

@@ -23,11 +23,13 @@ class DataSource:
         opener: ``module:function``, see above.
         root: what ``--data.root`` names; None: no root is needed.
         augmentation: of the training view, if the recipe asks for the default.
+        grid: steps of its pixels' grid in a unit; of float pixels the one that lattice noise rounds them to.
     """
 
     opener: str
     root: str | None
     augmentation: Augmentation
+    grid: int = 255
 
     def load_opener(self) -> Callable[..., Any]:
         """Import what opens it."""
@@ -36,7 +38,7 @@ class DataSource:
 
 
 SOURCES = {
-    "digits": DataSource("acr_ray.data.digits:open_digits", None, "none"),
+    "digits": DataSource("acr_ray.data.digits:open_digits", None, "none", grid=16),
     "cifar10": DataSource("acr_ray.data.cifar10:open_cifar10", "cifar-10-batches-py or the folder above", "crop_flip"),
     "imagenet": DataSource("acr_ray.data.imagenet:open_imagenet", "train/ and val/ class folders", "resized_crop"),
     "cifar100": DataSource("acr_ray.data.cifar100:open_cifar100", "cifar-100-python or the folder above", "crop_flip"),
@@ -66,6 +68,11 @@ def check_dataset(name: str) -> str:
 def source_of(name: str) -> DataSource:
     """Return what a data set is. Raises ValueError if there is none of this name."""
     return SOURCES.get(check_dataset(name), OWN_SOURCE)
+
+
+def grid_of(name: str | None) -> int:
+    """Return the grid of a data set's pixels; of one that is not known that of 8-bit images."""
+    return SOURCES[name].grid if name in SOURCES else OWN_SOURCE.grid
 
 
 def needs_root(name: str) -> bool:

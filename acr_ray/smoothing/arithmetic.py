@@ -47,6 +47,12 @@ class Converting(nn.Module):
         return self.network(x.to(self.dtype)).float()
 
 
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """The precision that a prepared network rounds its inputs to."""
+    network = model.network if isinstance(model, Compiled) else model
+    return network.dtype if isinstance(network, Converting) else torch.float32
+
+
 class Float32Linear(nn.Linear):
     """A last layer that computes in float32 whatever precision its inputs have.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from dataclasses import replace
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,12 @@ from torch import Tensor, nn
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
+from acr_ray.smoothing.noise import off_grid
 from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_images, checked_sigma, checked_whole
 from acr_ray.smoothing.plan import Phase, phases
 from acr_ray.smoothing.rules import ONE_CLASS_KIND
+from acr_ray.smoothing.run_noise import USUAL_GRID, NoiseFacts, noise_facts
 
 Image = Tensor | NDArray
 Answer = TypeVar("Answer")
@@ -33,6 +38,10 @@ class SmoothedClassifier:
         block: draws of one forward pass.
         device: ``"cpu"`` or a CUDA device.
         dtype, compiled: arithmetic of the network, see `arithmetic.prepare`.
+        noise: ``lattice``, the same on every machine and sound in floating point, or ``float``, as the field's; see
+            docs/noise.md.
+        grid: steps of the images' own grid in a unit, for lattice noise: 255 for 8-bit images, 16 for the digits.
+            Images that do not lie on it are rounded; a certificate says how far.
         shape: (C, H, W) of the images, where only one is right (a checkpoint's ``card.shape``).
 
     Images are tensors or arrays ``(C, H, W)`` of floating-point numbers in [0, 1], not normalised: that is the model's
@@ -57,12 +66,17 @@ class SmoothedClassifier:
         dtype: str = "float32",
         compiled: bool = False,
         shape: Sequence[int] | None = None,
+        noise: Literal["lattice", "float"] = "lattice",
+        grid: int = USUAL_GRID,
     ) -> None:
         sigma, num_classes = checked_sigma(sigma), checked_whole("num_classes", num_classes)
         self.seed, self.block = checked_whole("seed", seed, 0), checked_whole("block", block)
         self.shape = None if shape is None else tuple(shape)
         ready = prepare(model, device=device, dtype=dtype, compiled=compiled)
-        self.engine = SamplingEngine(ready, num_classes, sigma, device)
+        if noise not in ("lattice", "float"):
+            raise ValueError(f"noise: {noise!r}; allowed: lattice, float")
+        self.law = LatticeLaw(sigma, levels_for(sigma, checked_whole("grid", grid))) if noise == "lattice" else None
+        self.engine = SamplingEngine(ready, num_classes, sigma, device, None if self.law is None else self.law.levels)
 
     def counts(self, image: Tensor | NDArray, phase: Phase, name: str) -> NDArray[np.int64]:
         """Class counts ``(num_classes,)`` of a whole phase for an image ``(C, H, W)``."""
@@ -118,7 +132,10 @@ class SmoothedClassifier:
 
         def one(image: Image, name: str) -> Certificate:
             counts0, counts = self.counts(image, select, name), self.counts(image, estimate, name)
-            return certify(counts0, counts, self.engine.sigma, alpha, certificate)
+            found = certify(counts0, counts, self.engine.sigma, self._left(alpha, image, n0 + n), certificate)
+            facts = self._facts(image, n0 + n)
+            rounded = 0.0 if self.law is None else float(off_grid(checked_image(image)[None], self.law.levels))
+            return replace(found, noise=facts.name, step=facts.step, grade=facts.grade, rounded=rounded)
 
         return one(image, name) if names is None else self._each(one, image, names)
 
@@ -150,7 +167,7 @@ class SmoothedClassifier:
         phase = Phase("predict", n, min(n, self.block))
 
         def one(image: Image, name: str) -> int:
-            return predict(self.counts(image, phase, name), alpha)
+            return predict(self.counts(image, phase, name), self._left(alpha, image, n))
 
         return one(image, name) if names is None else self._each(one, image, names)
 
@@ -160,6 +177,13 @@ class SmoothedClassifier:
         if label >= self.engine.num_classes:
             raise ValueError(f"label: {label}; the model has classes 0 to {self.engine.num_classes - 1}")
         return int(self.counts(image, Phase("p_a", n, min(n, self.block)), name)[label]) / n
+
+    def _facts(self, image: Image, draws: int) -> NoiseFacts:
+        return noise_facts(self.law, self.engine.device, math.prod(image.shape), draws)
+
+    def _left(self, alpha: float, image: Image, draws: int) -> float:
+        """What the noise leaves of alpha."""
+        return alpha_left(alpha, self._facts(image, draws).share)
 
     def _each(self, one: Callable[[Tensor, str], Answer], images: Image, names: Sequence[str]) -> list[Answer]:
         """One answer an image. All are looked at before the first draw."""

@@ -31,6 +31,9 @@ class Certificate:
         count_top: estimation draws that gave ``predicted``.
         n: estimation draws.
         kind: ``one-class`` or ``two-class``; radii of the two are different claims.
+        noise, step, grade: of the noise, see `acr_ray.smoothing.run_noise.NoiseFacts`.
+        rounded: how far the image was rounded to the noise's grid (l2, input units): the certificate speaks of the
+            rounded image.
     """
 
     predicted: int
@@ -40,6 +43,10 @@ class Certificate:
     count_top: int
     n: int
     kind: str = ONE_CLASS_KIND
+    noise: str = ""
+    step: str = ""
+    grade: str = "float"
+    rounded: float = 0.0
 
 
 def select_class(counts0: ArrayLike) -> int:

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from acr_ray.smoothing.noise import standard_normal
+from acr_ray.smoothing.arithmetic import input_dtype
+from acr_ray.smoothing.lattice_law import LatticeLaw
+from acr_ray.smoothing.noise import FloatNoise, LatticeNoise, Noise
 from acr_ray.smoothing.plan import Phase
 
 
@@ -49,15 +51,22 @@ class SamplingEngine:
         num_classes: length of the logits.
         sigma: standard deviation of the noise in input units, > 0.
         device: ``"cpu"`` or a CUDA device.
+        levels: draw lattice noise of step ``1 / levels`` (`lattice_law.levels_for`); None: float noise.
 
     On CPU a block's counts are bit for bit the same for the same number of torch threads; the jobs use one.
     """
 
-    def __init__(self, model: nn.Module, num_classes: int, sigma: float, device: str = "cpu") -> None:
+    def __init__(
+        self, model: nn.Module, num_classes: int, sigma: float, device: str = "cpu", levels: int | None = None
+    ) -> None:
         self.model, self.num_classes, self.sigma, self.device = model, num_classes, sigma, device
         self.evaluations = 0  # noisy forward passes since the engine was made, surplus of last blocks included
         self._modules = list(model.modules())
-        self._buffer: Tensor | None = None  # one block of noise: a new one each time would fault its pages in again
+        self.noise: Noise = (
+            FloatNoise(sigma, device)
+            if levels is None
+            else LatticeNoise(LatticeLaw(sigma, levels), device, input_dtype(model))
+        )
 
     def predictions(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
         """The classes of ``draws`` noisy copies of each image.
@@ -74,25 +83,22 @@ class SamplingEngine:
             BrokenModelError: a logit is not finite.
             ValueError: the model's output has another shape.
         """
-        classes, finite = self._predict(images.to(self.device), seeds, draws)
-        _check(finite)
-        return classes
-
-    def _predict(self, images: Tensor, seeds: Sequence[int], draws: int) -> tuple[Tensor, Tensor]:
-        """As `predictions`, with whether all logits are finite as a tensor: reading it would wait for the device."""
         with torch.inference_mode(), evaluating(self.model, self._modules):
-            _, channels, height, width = images.shape
-            rows = (len(seeds), draws, height, width, channels)
-            if self._buffer is None or self._buffer.shape != rows:
-                self._buffer = torch.empty(rows, dtype=torch.float32, device=self.device)
-            noise = standard_normal(seeds, draws, (channels, height, width), self.device, self._buffer)
-            copies = noise.unflatten(0, (len(seeds), draws))
-            torch.add(images[:, None], copies, alpha=self.sigma, out=copies)
-            logits = self.model(noise)
-            if logits.shape != (len(noise), self.num_classes):
-                raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noise), self.num_classes)}")
-            self.evaluations += len(noise)
-            return logits.argmax(1).unflatten(0, (len(seeds), draws)), torch.isfinite(logits).all()
+            noisy = self.noise.seeded(self.noise.placed(images), seeds, draws)
+            classes, finite = self._classes(noisy)
+        _check(finite)
+        return classes.unflatten(0, (len(seeds), draws))
+
+    def _classes(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """The class of each row, and whether all logits are finite as a tensor: reading it would wait for the device.
+
+        To be called in inference mode, the model in evaluation mode.
+        """
+        logits = self.model(noisy)
+        if logits.shape != (len(noisy), self.num_classes):
+            raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noisy), self.num_classes)}")
+        self.evaluations += len(noisy)
+        return logits.argmax(1), torch.isfinite(logits).all()
 
     def count(self, image: Tensor, name: str, run_seed: int, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
         """Class counts of the blocks ``first`` to ``stop - 1`` of one image.
@@ -123,18 +129,24 @@ class SamplingEngine:
         Returns:
             int64 ``(B, num_classes)``.
         """
-        images = images.to(self.device)
         total = torch.zeros(len(images), self.num_classes, dtype=torch.int64, device=self.device)
         one = torch.ones((), dtype=torch.int64, device=self.device)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for block in range(first, stop):
-            seeds = [phase.seed(run_seed, name, block) for name in names]
-            classes, fine = self._predict(images, seeds, phase.block)
-            classes = classes[:, : phase.counted(block)]
-            total.scatter_add_(1, classes, one.expand_as(classes))
-            finite &= fine
+        with torch.inference_mode(), evaluating(self.model, self._modules):
+            for classes, fine in self._answers(images, names, run_seed, phase, first, stop):
+                total.scatter_add_(1, classes, one.expand_as(classes))
+                finite &= fine
         _check(finite)
         return total.cpu().numpy()
+
+    def _answers(
+        self, images: Tensor, names: Sequence[str], run_seed: int, phase: Phase, first: int, stop: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each block the classes of the draws that count, ``(B, draws)``, and whether its logits are finite."""
+        copies = self.noise.blocks(self.noise.placed(images), names, run_seed, phase, first, stop)
+        for block, noisy in enumerate(copies, first):
+            classes, fine = self._classes(noisy)
+            yield classes.unflatten(0, (len(names), phase.block))[:, : phase.counted(block)], fine
 
     def count_label(
         self, images: Tensor, labels: Tensor, names: Sequence[str], run_seed: int, phase: Phase
@@ -148,13 +160,12 @@ class SamplingEngine:
         Returns:
             int64 ``(B,)`` in [0, phase.draws].
         """
-        images, labels = images.to(self.device), labels.to(self.device)
+        labels = labels.to(self.device)
         total = torch.zeros(len(images), dtype=torch.int64, device=self.device)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for block in range(phase.blocks):
-            seeds = [phase.seed(run_seed, name, block) for name in names]
-            classes, fine = self._predict(images, seeds, phase.block)
-            total += (classes[:, : phase.counted(block)] == labels[:, None]).sum(1)
-            finite &= fine
+        with torch.inference_mode(), evaluating(self.model, self._modules):
+            for classes, fine in self._answers(images, names, run_seed, phase, 0, phase.blocks):
+                total += (classes == labels[:, None]).sum(1)
+                finite &= fine
         _check(finite)
         return total.cpu().numpy()

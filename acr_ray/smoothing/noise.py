@@ -1,17 +1,173 @@
-"""Gaussian noise from a seed: the same block of noise on every CPU, whoever draws it.
+"""Noisy copies of images from seeds, block by block: float noise as the field has it, and lattice noise.
 
-On CPU the draws are NumPy's PCG64 and ziggurat. torch's CPU generator keeps only 32 bits of a seed, so among the
-hundreds of thousands of blocks of a run some would be equal, and its normal variates depend on the processor's
-vector width. On CUDA the draws are torch's Philox, which keeps 64 bits; they may differ between kinds of GPU.
+*Float noise.* On CPU the draws are NumPy's PCG64 and ziggurat. torch's CPU generator keeps only 32 bits of a seed, so
+among the hundreds of thousands of blocks of a run some would be equal, and its normal variates depend on the
+processor's vector width. On CUDA the draws are torch's Philox, which keeps 64 bits; they may differ between kinds of
+GPU.
+
+*Lattice noise.* Whole numbers from a counter, the same on every machine, see `acr_ray.smoothing.lattice_law`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from acr_ray.smoothing.compiled import compiler_problem
+from acr_ray.smoothing.lattice import LatticeDraws
+from acr_ray.smoothing.lattice_law import LatticeLaw
+from acr_ray.smoothing.lattice_reference import stream_key
+from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
+from acr_ray.smoothing.plan import Phase
+
+SAME = 2.0**-23  # numbers in [0, 1] closer than this are the same in float32, up to how they were computed
+AHEAD = 2**18  # numbers drawn together on a CPU: each call of NumPy costs, and small images need few
+
+
+class Noise(Protocol):
+    """What the engine asks for noisy copies. They are valid until the next ones are asked for."""
+
+    def placed(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] as the other methods take them."""
+
+    def blocks(
+        self, images: Tensor, names: Sequence[str], run_seed: int, phase: Phase, first: int, stop: int
+    ) -> Iterator[Tensor]:
+        """The noisy copies of the blocks ``first`` to ``stop - 1``, each ``(B * phase.block, C, H, W)``.
+
+        In channels-last memory order, image by image; an image's rows depend on its name, the run's seed, the phase
+        and the block alone.
+        """
+
+    def seeded(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
+        """``draws`` noisy copies of each image from its own seed, ``(B * draws, C, H, W)``."""
+
+
+class FloatNoise:
+    """N(0, sigma²) in float32.
+
+    Args:
+        sigma: in input units, > 0.
+        device: ``"cpu"`` or a CUDA device.
+    """
+
+    def __init__(self, sigma: float, device: str = "cpu") -> None:
+        self.sigma, self.device = sigma, device
+        self._buffer: Tensor | None = None  # one block of noise: a new one each time would fault its pages in again
+
+    def placed(self, images: Tensor) -> Tensor:
+        return images.to(self.device)
+
+    def blocks(
+        self, images: Tensor, names: Sequence[str], run_seed: int, phase: Phase, first: int, stop: int
+    ) -> Iterator[Tensor]:
+        for block in range(first, stop):
+            yield self.seeded(images, [phase.seed(run_seed, name, block) for name in names], phase.block)
+
+    def seeded(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
+        _, channels, height, width = images.shape
+        rows = (len(seeds), draws, height, width, channels)
+        if self._buffer is None or self._buffer.shape != rows:
+            self._buffer = torch.empty(rows, dtype=torch.float32, device=self.device)
+        noise = standard_normal(seeds, draws, (channels, height, width), self.device, self._buffer)
+        copies = noise.unflatten(0, (len(seeds), draws))
+        torch.add(images[:, None], copies, alpha=self.sigma, out=copies)
+        return noise
+
+
+class LatticeNoise:
+    """N(0, sigma²) rounded to the images' grid, exactly; images that are not on it are rounded.
+
+    A copy is a whole number m of steps a pixel, and the network sees the product of m and the step's nearest float32,
+    rounded to ``dtype``.
+
+    Args:
+        law: of the noise, and with it the grid.
+        device: ``"cpu"`` or a CUDA device.
+        dtype: of the copies.
+    """
+
+    def __init__(self, law: LatticeLaw, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.law, self.device, self.dtype = law, device, dtype
+        self._on_cpu = torch.device(device).type == "cpu"
+        self._step = float(np.float32(1) / np.float32(law.levels))
+        self._buffer: Tensor | None = None
+        if self._on_cpu:
+            self._draws = LatticeDraws(law)
+        else:
+            self._table = TorchTable.of(law, device)
+            # One kernel where there is a compiler; the same numbers without.
+            self._copies = self._copied if compiler_problem(device) else torch.compile(self._copied, dynamic=False)
+
+    def placed(self, images: Tensor) -> Tensor:
+        """Steps, int16 ``(B, H, W, C)``; halves go to the even number."""
+        return grid_points(images.to(self.device), self.law.levels).permute(0, 2, 3, 1).contiguous()
+
+    def blocks(
+        self, images: Tensor, names: Sequence[str], run_seed: int, phase: Phase, first: int, stop: int
+    ) -> Iterator[Tensor]:
+        keys = [stream_key(run_seed, name, phase.name) for name in names]
+        yield from self._from(images, keys, first * phase.block, phase.block, stop - first)
+
+    def seeded(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
+        return next(self._from(images, seeds, 0, draws, 1))
+
+    def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
+        if self._on_cpu:
+            return self._on_host(images, keys, first, draws, blocks)
+        return self._on_device(images, keys, first, draws, blocks)
+
+    def _on_host(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
+        count, coordinates = len(keys), images[0].numel()
+        flat = images.reshape(count, 1, coordinates).numpy()
+        together = max(1, min(blocks, AHEAD // (count * draws * coordinates)))
+        for at in range(0, blocks, together):
+            now = min(together, blocks - at)
+            steps = self._draws(keys, first + at * draws, now * draws, coordinates)
+            steps += flat
+            for block in range(now):
+                yield self._scaled(torch.from_numpy(steps)[:, block * draws : (block + 1) * draws], images)
+
+    def _scaled(self, steps: Tensor, images: Tensor) -> Tensor:
+        """Copies, of steps ``(B, draws, coordinates)``, in memory that is used again."""
+        shape = (*steps.shape[:2], *images.shape[1:])
+        if self._buffer is None or self._buffer.shape != shape:
+            self._buffer = torch.empty(shape, dtype=torch.float32)
+        self._buffer.copy_(steps.reshape(shape)).mul_(self._step)
+        return self._buffer.to(self.dtype).flatten(0, 1).permute(0, 3, 1, 2)
+
+    def _on_device(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
+        words = key_words(list(keys), self.device)
+        for at in range(blocks):
+            # Filled on the device: a number sent there would be waited for.
+            begin = torch.full((), first + at * draws, dtype=torch.int64, device=self.device)
+            copies = self._copies(self._table, images, words, begin, draws)
+            yield copies.flatten(0, 1).permute(0, 3, 1, 2)
+
+    def _copied(self, table: TorchTable, images: Tensor, keys: Tensor, first: Tensor, draws: int) -> Tensor:
+        noise = lattice_noise(table, keys, first, draws, images[0].numel())
+        steps = noise + images.flatten(1)[:, None]
+        return (steps.float() * self._step).to(self.dtype).unflatten(2, images.shape[1:])
+
+
+def grid_points(images: Tensor, levels: int) -> Tensor:
+    """Images in [0, 1] as steps of ``1 / levels``, int16, rounded; halves to the even number."""
+    return torch.round(images.float() * levels).to(torch.int16)
+
+
+def off_grid(images: Tensor, levels: int) -> Tensor:
+    """How far each image is rounded: l2 distances in input units, float64 ``(B,)``; 0 where float32 cannot tell.
+
+    Args:
+        images: float32 ``(B, C, H, W)`` in [0, 1].
+        levels: steps of the grid in a unit.
+    """
+    away = images.double() - grid_points(images, levels).double() / levels
+    return torch.where(away.abs() > SAME, away, 0.0).flatten(1).norm(dim=1)
 
 
 def standard_normal(

@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from acr_ray.models import load_checkpoint
+from acr_ray.settings.datasets import grid_of
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.classifier import SmoothedClassifier
 from acr_ray.smoothing.pixels import checked_image
@@ -44,7 +45,12 @@ class SmoothedModel:
         if self.card.sigma is None:
             raise ValueError("the model's sigma is not known, so nothing can be certified")
         smoothed = SmoothedClassifier(
-            self.model, self.card.num_classes, self.card.sigma, seed=int(options["seed"]), shape=shape
+            self.model,
+            self.card.num_classes,
+            self.card.sigma,
+            seed=int(options["seed"]),
+            shape=shape,
+            grid=grid_of(self.card.dataset),
         )
         rows = []
         for number, image in enumerate(images):

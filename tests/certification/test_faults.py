@@ -55,7 +55,7 @@ def test_counts_equal_those_of_the_classifier_without_ray(undisturbed, checkpoin
     rows = counts(undisturbed)
     assert len({row["predicted"] for row in rows}) > 1 and len(rows) == IMAGES
     for position in (0, 7, IMAGES - 1):
-        smoothed = SmoothedClassifier(model, 10, card.sigma, seed=5)
+        smoothed = SmoothedClassifier(model, 10, card.sigma, seed=5, grid=16)
         name = images.names[position]
         found = smoothed.certify(images.load([position], None)[0], n0=100, n=N, alpha=0.001, name=name)
         row = rows[position]

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from acr_ray.certification import certificates as certificate_files
-from acr_ray.certification.audit import read_run, redraw
+from acr_ray.certification.audit import read_run
+from acr_ray.certification.redrawing import redraw
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.audit import audited_numbers
 from acr_ray.data import open_images, select

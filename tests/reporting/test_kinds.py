@@ -56,6 +56,7 @@ def table(counts: list[tuple[int, ...]], kind: str = "one-class") -> pa.Table:
             | {"outcome": "certified" if p else "abstained", "count_top": drawn[top], "count_label": drawn[0]}
             | {"sigma": SIGMA, "alpha": ALPHA, "p_lower": p, "count_second": second, "stopping": "fixed", "reason": "n"}
             | {"bound": "two-class/1" if kind == "two-class" else "clopper-pearson", "certificate": kind}
+            | {"noise": "pcg64/1", "step": "", "grade": "float", "noise_alpha": 0.0}
         )
     about = {"incomplete": False, "planned_images": len(counts), "n": N}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})

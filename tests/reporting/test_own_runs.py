@@ -33,6 +33,7 @@ def table(images: int = 60) -> pa.Table:
             | {"sigma": SIGMA, "alpha": ALPHA, "bound": "clopper-pearson", "dtype": "float32", "block": 500}
             | {"model_sha256": "m", "settings_sha256": "s", "seconds": 0.25}
             | {"p_lower": bound if bound > 0.5 else 0.0, "stopping": "fixed", "reason": "n"}
+            | {"noise": "pcg64/1", "step": "", "grade": "float", "noise_alpha": 0.0}
         )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 

@@ -97,7 +97,7 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
     found = loaded.predict(images.numpy(), params={"n": 200, "n0": 20, "seed": 4})
     torch.set_num_threads(1)
     model, card = load_checkpoint(str(checkpoint))
-    smoothed = SmoothedClassifier(model, 10, card.sigma, seed=4)
+    smoothed = SmoothedClassifier(model, 10, card.sigma, seed=4, grid=16)
     for number, row in enumerate(found.itertuples()):
         expected = smoothed.certify(images[number], n0=20, n=200, name=f"request/{number}")
         assert row.predicted == (-1 if expected.abstained else expected.predicted)

@@ -11,9 +11,12 @@ from torch import nn
 
 from acr_ray.models import build_model
 from acr_ray.settings import load_recipe
-from acr_ray.smoothing import engine as engines
+from acr_ray.smoothing import noise as noises
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.lattice_law import LatticeLaw
+from acr_ray.smoothing.lattice_torch import TorchTable
+from acr_ray.smoothing.plan import Phase
 from acr_ray.training.methods import Batch, build_method
 from acr_ray.training.precision import in_precision
 from tests.fakes.card import like, on_card, pretended_card
@@ -55,12 +58,32 @@ def test_a_methods_loss_stays_on_the_card_and_in_float32(method, precision):
 
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
 def test_the_engine_computes_on_the_card(dtype, monkeypatch):
-    monkeypatch.setattr(engines, "standard_normal", lambda *a: a[4].flatten(0, 1).permute(0, 3, 1, 2))
+    monkeypatch.setattr(noises, "standard_normal", lambda *a: a[4].flatten(0, 1).permute(0, 3, 1, 2))
     ready = prepare(network(), dtype=dtype)
     with pretended_card():
         engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda")
-        classes, finite = engine._predict(like(torch.rand(2, *SHAPE)), [1, 2], 5)
-        assert classes.device.type == finite.device.type == "cuda" and classes.shape == (2, 5)
+        noisy = engine.noise.seeded(like(torch.rand(2, *SHAPE)), [1, 2], 5)
+        classes, finite = engine._classes(noisy)
+        assert classes.device.type == finite.device.type == "cuda" and classes.shape == (10,)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
+def test_lattice_noise_is_made_on_the_card_in_the_networks_precision(dtype, monkeypatch):
+    monkeypatch.setattr(noises, "compiler_problem", lambda device: "not here")
+    table, ready = TorchTable.of(LatticeLaw(0.25, 255), "cpu"), prepare(network(), dtype=dtype)
+    on_the_card = staticmethod(lambda law, device: TorchTable(*map(like, table[:3]), *table[3:]))
+    monkeypatch.setattr(TorchTable, "of", on_the_card)
+    monkeypatch.setattr(noises, "key_words", lambda keys, device: like(torch.zeros(len(keys), 2, dtype=torch.int64)))
+    with pretended_card():
+        engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda", levels=255)
+        images = engine.noise.placed(like(torch.rand(2, *SHAPE)))
+        phase = Phase("estimate", 20, 5)
+        for noisy in engine.noise.blocks(images, ["a", "b"], 0, phase, 1, 3):
+            assert noisy.device.type == "cuda" and noisy.shape == (10, *SHAPE)
+            assert noisy.dtype == {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype, torch.float32)
+            assert noisy.is_contiguous(memory_format=torch.channels_last)
+            classes, finite = engine._classes(noisy)
+            assert classes.device.type == finite.device.type == "cuda"
 
 
 class Planted(nn.Module):

@@ -36,6 +36,7 @@ OPTIONS = {
     },
     "noise and guarantee": {
         "sigma": "sigma",
+        "noise": "noise",
         "n0": "n0",
         "n": "n",
         "alpha": "alpha",

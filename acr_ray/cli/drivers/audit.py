@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from acr_ray.certification import certificates
-from acr_ray.certification.audit import Audited, merge, read_run, redraw
+from acr_ray.certification.audit import Audited, merge, read_run
+from acr_ray.certification.redrawing import Comparison, compare, redraw
 from acr_ray.certification.statement import statements
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
@@ -67,20 +68,24 @@ def audit(
     given = {name: value for name, value in changes.items() if name != "certificate" or value is not None}
     identity = {"runs": [run.plan.identity() for run in runs], **given}
     find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
-    differing = 0
+    redrawn: list[Comparison] = []
     if redrawing:
-        for run, folder in zip(runs, folders, strict=True):
-            differing += _redraw(run, folder, redrawing)
+        redrawn = [_redraw(run, folder, redrawing) for run, folder in zip(runs, folders, strict=True)]
     open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:
-        summary["redrawn"] = {"lines": redrawing.lines, "differing": differing}
+        summary["redrawn"] = {
+            "lines": redrawing.lines,
+            "differing": sum(one.lines_differing for one in redrawn),
+            "answers": sum(one.answers for one in redrawn),
+            "answers_differing": sum(one.answers_differing for one in redrawn),
+        }
     certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.store))
     out.write_json(SUMMARY, summary)
     for text in summary["statements"]:
         print(text)
     print(f"audited: {summary['images']} of {summary['planned_images']} images: {out}/{CERTIFICATES}")
-    return AuditResult(out, summary, differing)
+    return AuditResult(out, summary, sum(one.lines_differing for one in redrawn if one.wrong))
 
 
 def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
@@ -101,15 +106,18 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": texts}
 
 
-def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> int:
-    """Draw lines of a run again and print how they compare. Returns how many differ."""
-    from acr_ray.cli.drivers.redraw import drawer  # loads torch, which an audit alone needs not
+def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> Comparison:
+    """Draw lines of a run again, and print how they compare."""
+    from acr_ray.cli.drivers.redraw import arithmetic_here, drawer  # loads torch, which an audit alone needs not
 
-    r = redrawing
+    r, settings = redrawing, run.plan.settings
+    device = arithmetic_here(settings).device
     draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices)
-    compared = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
-    for line in compared:
+    lines = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
+    for line in lines:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"
         blocks = line.block_range
         print(f"{line.image} {blocks.phase} blocks {blocks.first} to {blocks.stop - 1}: {outcome}", flush=True)
-    return sum(not line.agrees for line in compared)
+    compared = compare(lines, settings, device)
+    print(compared.told, flush=True)
+    return compared

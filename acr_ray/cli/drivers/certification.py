@@ -24,6 +24,7 @@ from acr_ray.cli.drivers.certification_inputs import (
 )
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
+from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.notebook import certify_progress
@@ -42,6 +43,7 @@ from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.distribution_rule import FROM
 from acr_ray.smoothing.engine import BrokenModelError
+from acr_ray.smoothing.run_noise import levels_of
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import CertificationMeters
@@ -73,6 +75,7 @@ def certify(
     """
     out = options.folder()
     device = samplers.device
+    changes = with_noise_of_run(changes, options, out)
     if isinstance(checkpoint, str):
         uri = options.mlflow_uri(out)
         subject = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes}, images)
@@ -84,6 +87,7 @@ def certify(
         info = info if class_names is None else replace(info, class_names=class_names)
         subject = Subject(*described(checkpoint, info, choices.normalization), type(checkpoint).__name__)
     inputs = open_inputs(subject.card, subject.named, changes, device, images)
+    inputs = replace(inputs, settings=with_fitting_noise(inputs.settings, "noise" in changes))
     if measure_block:
         block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus)
         inputs = replace(inputs, settings=block)
@@ -162,6 +166,7 @@ def _sample(
     ledger, store = plan.open(out)
     started, before = time.monotonic(), store.noise_draws
     _print_begin(settings, inputs.chosen, card, before, str(out))
+    rounded = rounded_images(settings, inputs.images)
     if checks and not before:  # a run that goes on has been looked at
         opened.remember(checks=look(subject, inputs))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
@@ -195,7 +200,9 @@ def _sample(
     summary |= {"evaluations_wasted": coordinator.wasted, "seconds": round(time.monotonic() - started, 3)}
     summary |= {"model_sha256": card.sha256, "settings_sha256": settings.sha256, "data_fingerprint": plan.data}
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
-    return summary | {"checks": opened.record.get("checks")}
+    noise = plan.noise()
+    summary |= {"noise": noise.name, "step": noise.step, "grade": noise.grade, "noise_alpha": noise.share}
+    return summary | {"rounded": rounded, "checks": opened.record.get("checks")}
 
 
 def _print_error(summary: Mapping[str, Any]) -> None:
@@ -215,9 +222,11 @@ def _print_begin(settings: CertifySettings, chosen: str, card: ModelCard, before
         trained = "the sigma of its training is unknown" if card.sigma is None else f"but trained at {card.sigma}"
         print(f"warning: certified at sigma {settings.sigma}, {trained}")
     rule = "" if settings.stopping == "fixed" else f", stopping by {settings.stopping}"
+    noise = "float noise" if settings.noise == "float" else f"lattice noise of step 1/{levels_of(settings)}"
     kind = "" if settings.certificate == "one-class" else f", {settings.certificate} certificates"
     print(
-        f"certify {chosen}, n0 {settings.n0}, n {settings.n}{rule}{kind}, alpha {settings.alpha}, in {out}", flush=True
+        f"certify {chosen}, n0 {settings.n0}, n {settings.n}{rule}{kind}, alpha {settings.alpha}, {noise}, in {out}",
+        flush=True,
     )
     if before:
         print(f"resuming: {before:,} noise draws are in the ledger", flush=True)

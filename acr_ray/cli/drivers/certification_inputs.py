@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +133,8 @@ def open_inputs(
         raise UserError(
             f"CHECKPOINT {checkpoint}: takes images {card.shape}, {settings.dataset} has {images.shape}{size}"
         )
+    if settings.noise == "lattice" and settings.grid is None:
+        settings = settings.change({"grid": images.grid}, "certify")
     return CertificationInputs(settings, images, chosen)
 
 
@@ -210,4 +213,5 @@ def make_plan(settings: CertifySettings, images: ImageSet, card: ModelCard, mode
         model_sha256=card.sha256,
         arithmetic=arithmetic,
         data=images.fingerprint(),
+        coordinates=math.prod(images.shape),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from acr_ray.certification.planned import CertificationPlan
 from acr_ray.certification.pool import SampleRequest
 from acr_ray.certification.sampler import Arithmetic, Sampler
 from acr_ray.cli.drivers.certification_inputs import CertificationInputs, open_checkpoint, open_inputs
+from acr_ray.cli.drivers.noise import with_fitting_noise
 from acr_ray.cli.drivers.one_actor import ask_one_actor
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import clock
@@ -42,6 +44,7 @@ def plan_certification(
     device = "cuda" if gpus_per_actor else "cpu"
     subject = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
     inputs = open_inputs(subject.card, checkpoint, changes, device)
+    inputs = replace(inputs, settings=with_fitting_noise(inputs.settings, "noise" in changes))
     made = _made(inputs, subject.card, subject.model, actors, gpus_per_actor, options.verbose)
     print(_table(inputs.settings, made), flush=True)
     return made

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from acr_ray.certification.audit import Audited
@@ -14,7 +16,7 @@ from acr_ray.cli.drivers.certification_inputs import info_of
 from acr_ray.cli.drivers.models import open_model
 from acr_ray.data import ImageSet, open_images
 from acr_ray.models import state_bytes
-from acr_ray.settings import UserError
+from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
@@ -55,7 +57,7 @@ def drawer(
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
         raise UserError(f"--data.root {root}: other images than those of {run.where}")
-    arithmetic = Arithmetic.of(s)
+    arithmetic = arithmetic_here(s)
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)
 
@@ -68,3 +70,11 @@ def drawer(
         return counts[list(group).index(at)]
 
     return draw
+
+
+def arithmetic_here(settings: CertifySettings) -> Arithmetic:
+    """The run's arithmetic; on a machine without a GPU the CPU's, if the run's noise is the same there."""
+    asked = Arithmetic.of(settings)
+    if asked.levels is None or asked.device == "cpu" or torch.cuda.is_available():
+        return asked
+    return replace(asked, device="cpu", compiled=False)

@@ -1,0 +1,105 @@
+"""Lattice noise with torch: integer operations alone, equal to `lattice_reference` on every device.
+
+No operation overflows, so no compiler may change a bit. On a GPU `torch.compile` makes one kernel of all of it; without
+a compiler it runs as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from acr_ray.smoothing.lattice import table_of
+from acr_ray.smoothing.lattice_law import LatticeLaw
+from acr_ray.smoothing.lattice_reference import FIRST, FURTHER, MULTIPLIERS, ROUNDS, WEYL
+
+_WORD, _HALF = 2**32 - 1, 2**16 - 1
+
+
+class TorchTable(NamedTuple):
+    """A law's thresholds on a device; see `acr_ray.smoothing.lattice.Table`.
+
+    Attributes:
+        start, stop: int64 (2**16,).
+        low: int64: the last 64 bits of each threshold, less 2**63.
+        reach: of the law.
+        steps: halvings that find a number among the thresholds of one bucket.
+    """
+
+    start: Tensor
+    stop: Tensor
+    low: Tensor
+    reach: int
+    steps: int
+
+    @classmethod
+    def of(cls, law: LatticeLaw, device: str) -> TorchTable:
+        """Return the law's table on a device."""
+        table = table_of(law)
+        signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
+        arrays = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
+        return cls(*arrays, law.reach, int((table.stop - table.start).max()).bit_length())
+
+
+def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, coordinates: int) -> Tensor:
+    """Whole numbers K, int16 ``(B, draws, coordinates)``; see `acr_ray.smoothing.lattice.LatticeDraws`.
+
+    Args:
+        keys: int64 ``(B, 2)``: the low and the high word of each image's key.
+        first: int64 ``()``: index of the first draw within the phase.
+    """
+    device = keys.device
+    draw = (torch.arange(draws, device=device) + first)[:, None]
+    key = (keys[:, 0, None, None], keys[:, 1, None, None])
+    group = torch.arange(-(-coordinates // 8), device=device)
+    words = philox((draw & _WORD, draw >> 32, group, FIRST), key)
+    halves = [half for word in words for half in (word & _HALF, word >> 16)]
+    bits = torch.stack(halves, 2).flatten(2)[..., :coordinates]
+    pair = torch.arange(-(-coordinates // 2), device=device)
+    w0, w1, w2, w3 = philox((draw & _WORD, draw >> 32, pair, FURTHER), key)
+    further = torch.stack([_signed(w0, w1), _signed(w2, w3)], 3).flatten(2)[..., :coordinates]
+    low, high = table.start[bits], table.stop[bits]
+    last = len(table.low) - 1
+    for _ in range(table.steps):  # the number of thresholds at or below, by halving
+        middle = (low + high) >> 1
+        open_ = low < high
+        above = open_ & (table.low[middle.clamp(max=last)] <= further)
+        low, high = torch.where(above, middle + 1, low), torch.where(open_ & ~above, middle, high)
+    return (low - table.reach).to(torch.int16)
+
+
+def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four int64 tensors of words below 2**32, of the broadcast shape.
+
+    Args:
+        counter: its four words, likewise below 2**32.
+        key: its two words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        high0, low0 = _product(c0, MULTIPLIERS[0])
+        high1, low1 = _product(c2, MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + WEYL[0]) & _WORD, (k1 + WEYL[1]) & _WORD
+    shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
+    return tuple(word.expand(shape) for word in (c0, c1, c2, c3))
+
+
+def key_words(keys: list[int], device: str) -> Tensor:
+    """Keys of 64 bits as ``(B, 2)``, the low word first."""
+    return torch.tensor([(key & _WORD, key >> 32) for key in keys], dtype=torch.int64, device=device)
+
+
+def _product(word: Tensor | int, by: int) -> tuple[Tensor, Tensor]:
+    """The high and the low 32 bits of a product of two words, in parts below 2**49."""
+    low = word * (by & _HALF)
+    middle = word * (by >> 16) + (low >> 16)
+    return middle >> 16, ((middle & _HALF) << 16) | (low & _HALF)
+
+
+def _signed(low: Tensor, high: Tensor) -> Tensor:
+    """64 bits less 2**63, so that signed integers are in the order of the bits."""
+    return (high - 2**31) * 2**32 + low
