@@ -7,7 +7,7 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.noise import Noise
 from acr_ray.smoothing.plan import Phase
 
 RUN_SEED = 0  # of all requests: their noise differs by its name, which nobody else can compute
+
+
+class Stream:
+    """An image's noisy copies, block by block, drawn ahead in portions that grow.
+
+    Small images need little noise a block, and each call of NumPy costs as much as that; but who is answered after two
+    blocks must not have paid for forty. So each portion is twice as large as the one before.
+
+    Args:
+        image: ``(C, H, W)`` float32 in [0, 1].
+        key: name of its noise, see `seeds.Secret.key`.
+    """
+
+    def __init__(self, image: Tensor, key: str) -> None:
+        self.image, self.key = image, key
+        self._next, self._portion, self._left = ("", 0), 0, 0
+        self._blocks: Iterator[Tensor] = iter(())
+
+    def copies(self, noise: Noise, phase: Phase, number: int) -> Tensor:
+        """Return the noisy copies of block ``number``, ``(block, C, H, W)``; valid until the next are asked for."""
+        if self._next != (phase.name, number):
+            self._portion = self._left = 0
+        if self._left == 0:
+            self._portion = self._left = min(max(1, 2 * self._portion), phase.blocks - number)
+            image, stop = noise.placed(self.image[None]), number + self._portion
+            self._blocks = iter(noise.blocks(image, [self.key], RUN_SEED, phase, number, stop))
+        self._next, self._left = (phase.name, number + 1), self._left - 1
+        return next(self._blocks)
 
 
 @dataclass(frozen=True)
@@ -26,14 +55,12 @@ class Chunk:
     """One place of a pass.
 
     Attributes:
-        image: ``(C, H, W)`` float32 in [0, 1].
-        key: name of its noise, see `seeds.Secret.key`.
+        stream: of the image.
         phase: what the draws are for; its block is the pass's chunk.
         number: which block of the phase.
     """
 
-    image: Tensor
-    key: str
+    stream: Stream
     phase: Phase
     number: int
 
@@ -73,8 +100,7 @@ class Drawer:
         noise = self.engine.noise
         with torch.inference_mode():
             for place, one in enumerate(chunks):
-                image, at = noise.placed(one.image[None]), one.number
-                copies = next(iter(noise.blocks(image, [one.key], RUN_SEED, one.phase, at, at + 1)))
+                copies = one.stream.copies(noise, one.phase, one.number)
                 self._rows[place * self.chunk : (place + 1) * self.chunk] = copies
             # Places that nobody needs go along: another shape could change the last bits of a logit.
             self._rows[len(chunks) * self.chunk :] = 0

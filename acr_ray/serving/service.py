@@ -16,7 +16,7 @@ from torch import nn
 
 from acr_ray.models import ModelCard
 from acr_ray.serving.asking import P_A, PREDICT, Ask, Reader
-from acr_ray.serving.draws import Chunk, Drawer
+from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.errors import Refused
 from acr_ray.serving.meter import Meter, NoMeter
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question
@@ -93,7 +93,9 @@ class Service:
         ready, levels = prepare(network, device=self._device), None if law is None else law.levels
         engine = SamplingEngine(ready, card.num_classes, sigma, self._device, levels)
         drawer = Drawer(engine, card.shape, self.settings.rows, self.settings.chunk)
-        trial = Chunk(torch.full(card.shape, 0.5), "trial", Phase(SELECT, self.settings.chunk, self.settings.chunk), 0)
+        trial = Chunk(
+            Stream(torch.full(card.shape, 0.5), "trial"), Phase(SELECT, self.settings.chunk, self.settings.chunk), 0
+        )
         for _ in range(3):  # the first pass takes longer than all others
             started = time.perf_counter()
             (drawn,) = drawer.draw([trial])
@@ -187,7 +189,7 @@ class Service:
             question = self._question(model, ask, number, rule)
             fresh = os.urandom(16) if ask.fresh else b""
             key = self._secret.key([model.card.sha256, repr(model.sigma), ask.kind], image, fresh)
-            tickets.append(Ticket(question, torch.from_numpy(image), key, started + ask.seconds))
+            tickets.append(Ticket(question, Stream(torch.from_numpy(image), key), started + ask.seconds))
         return tickets
 
     def _question(self, model: ServedModel, ask: Ask, number: int, rule: Rule | None) -> Question:
@@ -210,7 +212,7 @@ class Service:
     def _shown(self, model: ServedModel, ask: Ask, ticket: Ticket, result: dict) -> dict:
         facts, question = model.facts(self._most_draws), ticket.question
         result |= {"alpha": ask.alpha, "noise": facts.name, "step": facts.step, "grade": facts.grade}
-        result["rounded"] = model.rounded(ticket.image)
+        result["rounded"] = model.rounded(ticket.stream.image)
         if not isinstance(question, CertifyQuestion):
             return result | {"fresh": ask.fresh}
         label = result["class"]

@@ -10,7 +10,7 @@ import torch
 
 from acr_ray.models import load_checkpoint
 from acr_ray.serving.asking import JSON
-from acr_ray.serving.draws import Chunk, Drawer
+from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.errors import Refused
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
@@ -21,6 +21,18 @@ from acr_ray.smoothing.stopping import rule_for
 from tests.serving import making
 
 PHASE = Phase("estimate", 1000, 50)
+
+
+def test_a_stream_gives_each_block_in_any_order_and_after_a_fault():
+    image, model = torch.from_numpy(making.digits(1)[0]), load_checkpoint(making.checkpoint())[0]
+    noise, phase = making.engine(model).noise, Phase("estimate", 1234, 100)
+    alone = [Stream(image, "a").copies(noise, phase, number).clone() for number in range(13)]
+    stream, other = Stream(image, "a"), Stream(image, "b")
+    for number in [*range(13), 5, 6, 7, 6, 0, 12]:
+        assert torch.equal(stream.copies(noise, phase, number).clone(), alone[number])
+        other.copies(noise, phase, number)
+    assert not torch.equal(alone[0], alone[1]) and not torch.equal(other.copies(noise, phase, 0), alone[0])
+    assert not torch.equal(stream.copies(noise, Phase("select", 1234, 100), 0), alone[0])
 
 
 def ask(service, kind, images, **options):
@@ -40,10 +52,10 @@ def drawer(rows=500, chunk=50):
 
 def test_a_chunk_gets_the_same_classes_wherever_it_lies_and_whatever_shares_its_pass():
     images = [torch.from_numpy(image) for image in making.digits(10)]
-    mine, draws = Chunk(images[0], "mine", PHASE, 3), drawer()
+    mine, draws = Chunk(Stream(images[0], "mine"), PHASE, 3), drawer()
     alone = draws.draw([mine])[0]
     for place in range(10):
-        others = [Chunk(images[i], f"other {place} {i}", PHASE, i) for i in range(10)]
+        others = [Chunk(Stream(images[i], f"other {place} {i}"), PHASE, i) for i in range(10)]
         others[place] = mine
         assert np.array_equal(draws.draw(others)[place], alone)
     # It is the engine's own block of that image.
@@ -144,7 +156,7 @@ class Clock:
 
 
 def ticket(question, image, key, deadline=1e9):
-    return Ticket(question, torch.from_numpy(image), key, deadline)
+    return Ticket(question, Stream(torch.from_numpy(image), key), deadline)
 
 
 def p_a_question(draws):
