@@ -15,6 +15,8 @@ from acr_ray.serving.seeds import read_secret
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker
+from acr_ray.tracking.promoting import promote
+from acr_ray.tracking.registry import find_version
 from acr_ray.tracking.runs import CHECKPOINT_FILES
 from docs.examples.serve_client import ask
 from tests.fakes.jobs import below, start, wait_for
@@ -82,7 +84,7 @@ def test_killed_replicas_and_a_moved_alias_give_no_wrong_answer(tmp_path, kills)
             before = [len(load.answers) for load in loads]
             wait_for(lambda b=before: all(len(load.answers) > n + 20 for load, n in zip(loads, b, strict=True)))
             wait_for(lambda: len(below(process.pid, "ServeReplica")) >= 2)
-        client.set_registered_model_alias("digits", "live", versions[1])
+        promote(find_version(f"models:/digits/{versions[1]}", uri), "live", uri, None)
         wait_for(lambda: all(load.answers[-1]["model"]["version"] == versions[1] for load in loads))
         for load in loads:
             load.ended.set()
