@@ -1,12 +1,13 @@
 """The seam to the sampling engine: one forward pass for the draws of many requests.
 
-A pass always has the same shape: ``rows // chunk`` places of ``chunk`` noise draws each. A place's noise comes from its
-own seed, and its rows see nothing of the others, so what a request counts does not depend on what shares its passes.
+A pass always has the same shape: ``rows // chunk`` places of ``chunk`` noise draws each. A place's noise is a block of
+its own image's, and its rows see nothing of the others, so what a request counts does not depend on what shares its
+passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.noise import Noise
 from acr_ray.smoothing.plan import Phase
 
-#: What a certificate of these draws is worth: noise of floating-point numbers, as in a run of certify.
-GRADE = "float"
 RUN_SEED = 0  # of all requests: their noise differs by its name, which nobody else can compute
+
+
+class Stream:
+    """An image's noisy copies, block by block, drawn ahead in portions that grow.
+
+    Small images need little noise a block, and each call of NumPy costs as much as that; but who is answered after two
+    blocks must not have paid for forty. So each portion is twice as large as the one before.
+
+    Args:
+        image: ``(C, H, W)`` float32 in [0, 1].
+        key: name of its noise, see `seeds.Secret.key`.
+    """
+
+    def __init__(self, image: Tensor, key: str) -> None:
+        self.image, self.key = image, key
+        self._next, self._portion, self._left = ("", 0), 0, 0
+        self._blocks: Iterator[Tensor] = iter(())
+
+    def copies(self, noise: Noise, phase: Phase, number: int) -> Tensor:
+        """Return the noisy copies of block ``number``, ``(block, C, H, W)``; valid until the next are asked for."""
+        if self._next != (phase.name, number):
+            self._portion = self._left = 0
+        if self._left == 0:
+            self._portion = self._left = min(max(1, 2 * self._portion), phase.blocks - number)
+            image, stop = noise.placed(self.image[None]), number + self._portion
+            self._blocks = iter(noise.blocks(image, [self.key], RUN_SEED, phase, number, stop))
+        self._next, self._left = (phase.name, number + 1), self._left - 1
+        return next(self._blocks)
 
 
 @dataclass(frozen=True)
@@ -27,14 +55,12 @@ class Chunk:
     """One place of a pass.
 
     Attributes:
-        image: ``(C, H, W)`` float32 in [0, 1].
-        key: name of its noise, see `seeds.Secret.key`.
+        stream: of the image.
         phase: what the draws are for; its block is the pass's chunk.
         number: which block of the phase.
     """
 
-    image: Tensor
-    key: str
+    stream: Stream
     phase: Phase
     number: int
 
@@ -53,7 +79,7 @@ class Drawer:
 
     def __init__(self, engine: SamplingEngine, shape: tuple[int, int, int], rows: int, chunk: int) -> None:
         self.engine, self.chunk, self.places = engine, chunk, rows // chunk
-        self._nothing = torch.zeros(shape)
+        self._rows = torch.zeros((rows, *shape), device=engine.device).to(memory_format=torch.channels_last)
 
     def draw(self, chunks: Sequence[Chunk]) -> list[NDArray[np.int64] | BrokenModelError]:
         """Return the classes of each chunk's draws, in their order, ``(chunk,)``.
@@ -71,8 +97,12 @@ class Drawer:
             return [self.draw([one])[0] for one in chunks]
 
     def _pass(self, chunks: Sequence[Chunk]) -> NDArray[np.int64]:
-        # Places that nobody needs are drawn as well: another shape could change the last bits of a logit.
-        surplus = self.places - len(chunks)
-        images = torch.stack([*(one.image for one in chunks), *[self._nothing] * surplus])
-        seeds = [one.phase.seed(RUN_SEED, one.key, one.number) for one in chunks] + [0] * surplus
-        return self.engine.predictions(images, seeds, self.chunk)[: len(chunks)].cpu().numpy()
+        noise = self.engine.noise
+        with torch.inference_mode():
+            for place, one in enumerate(chunks):
+                copies = one.stream.copies(noise, one.phase, one.number)
+                self._rows[place * self.chunk : (place + 1) * self.chunk] = copies
+            # Places that nobody needs go along: another shape could change the last bits of a logit.
+            self._rows[len(chunks) * self.chunk :] = 0
+            classes = self.engine.answers_to(self._rows)
+        return classes.unflatten(0, (self.places, self.chunk))[: len(chunks)].cpu().numpy()

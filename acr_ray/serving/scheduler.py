@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from acr_ray.serving.draws import Chunk, Drawer
+from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.questions import Part, Question
 
 MARGIN = 0.005  # seconds before a deadline that an answer needs to leave
@@ -32,15 +30,13 @@ class Ticket:
 
     Attributes:
         question: what is asked.
-        image: ``(C, H, W)`` float32 in [0, 1].
-        key: name of its noise.
+        stream: of the image's noisy copies.
         deadline: by the scheduler's clock.
         answer: its result is the question's, once it is answered or its time is up. A cancelled one is left aside.
     """
 
     question: Question
-    image: Tensor
-    key: str
+    stream: Stream
     deadline: float
     answer: Future[dict] = field(default_factory=Future)
 
@@ -74,6 +70,11 @@ class Scheduler:
     def __len__(self) -> int:
         """Return how many images are at work or waiting."""
         return len(self._turn)
+
+    @property
+    def device(self) -> str:
+        """Where it draws."""
+        return self._drawer.engine.device
 
     @property
     def alive(self) -> bool:
@@ -114,7 +115,7 @@ class Scheduler:
         if not chosen:
             return False
         started = self._clock()
-        drawn = self._drawer.draw([Chunk(t.image, t.key, part.phase, part.number) for t, part in chosen])
+        drawn = self._drawer.draw([Chunk(t.stream, part.phase, part.number) for t, part in chosen])
         seconds = self._clock() - started
         self.pass_seconds = max(seconds, 0.8 * self.pass_seconds + 0.2 * seconds)
         self._on_pass(len(chosen) * self._drawer.chunk, seconds)

@@ -9,56 +9,32 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from acr_ray.models import ModelCard
 from acr_ray.serving.asking import P_A, PREDICT, Ask, Reader
-from acr_ray.serving.draws import Chunk, Drawer
+from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.errors import Refused
+from acr_ray.serving.meter import Meter, NoMeter
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
 from acr_ray.serving.seeds import Secret
+from acr_ray.serving.served import ServedModel
 from acr_ray.settings import UserError
+from acr_ray.settings.datasets import grid_of
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
 from acr_ray.smoothing.pixels import checked_sigma
 from acr_ray.smoothing.plan import SELECT, Phase
 from acr_ray.smoothing.rules import Rule
 from acr_ray.smoothing.stopping import rule_for
 
 MOST_RULES = 256  # kept at once; one takes some 50 ms to make
-
-
-class Meter(Protocol):
-    """What is told of the service's work; see `acr_ray.serving.deployment` for Ray's."""
-
-    def answered(self, kind: str, seconds: float, results: list[dict]) -> None: ...
-    def refused(self, kind: str, status: int) -> None: ...
-    def drawn(self, draws: int, seconds: float) -> None: ...
-
-
-class NoMeter:
-    """Tells nobody."""
-
-    def answered(self, kind: str, seconds: float, results: list[dict]) -> None: ...
-    def refused(self, kind: str, status: int) -> None: ...
-    def drawn(self, draws: int, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ServedModel:
-    """A model at work, with its own passes: of two versions no draws are ever mixed."""
-
-    card: ModelCard
-    origin: dict[str, str]
-    sigma: float
-    reader: Reader
-    scheduler: Scheduler
 
 
 class Service:
@@ -113,9 +89,13 @@ class Service:
             sigma = checked_sigma(card.sigma if self.settings.sigma is None else self.settings.sigma)
         except ValueError as error:
             raise UserError(str(error)) from None
-        engine = SamplingEngine(prepare(network, device=self._device), card.num_classes, sigma, self._device)
+        law = self._law(sigma, card)
+        ready, levels = prepare(network, device=self._device), None if law is None else law.levels
+        engine = SamplingEngine(ready, card.num_classes, sigma, self._device, levels)
         drawer = Drawer(engine, card.shape, self.settings.rows, self.settings.chunk)
-        trial = Chunk(torch.full(card.shape, 0.5), "trial", Phase(SELECT, self.settings.chunk, self.settings.chunk), 0)
+        trial = Chunk(
+            Stream(torch.full(card.shape, 0.5), "trial"), Phase(SELECT, self.settings.chunk, self.settings.chunk), 0
+        )
         for _ in range(3):  # the first pass takes longer than all others
             started = time.perf_counter()
             (drawn,) = drawer.draw([trial])
@@ -124,11 +104,15 @@ class Service:
             seconds = time.perf_counter() - started
         scheduler = Scheduler(drawer, self.settings.queue, self._meter.drawn, self._clock)
         scheduler.pass_seconds = seconds
-        for radii in (self.settings.radii, (0.0,)):
-            self._rule(sigma, self.settings.alpha, radii)
+        reader = Reader(self.settings, card.shape, card.num_classes)
+        model = ServedModel(card, dict(origin), sigma, law, reader, scheduler)
+        try:
+            for radii in (self.settings.radii, (0.0,)):
+                self._rule(sigma, self._left(model, self.settings.alpha), radii)
+        except Refused as error:
+            raise UserError(error.text) from None
         scheduler.start()
-        before, reader = self._model, Reader(self.settings, card.shape, card.num_classes)
-        self._model = ServedModel(card, dict(origin), sigma, reader, scheduler)
+        before, self._model = self._model, model
         if before is not None:
             before.scheduler.close()
 
@@ -196,7 +180,7 @@ class Service:
     async def _tickets(self, model: ServedModel, ask: Ask, started: float) -> list[Ticket]:
         rule = None
         if ask.kind != P_A:
-            wanted = (model.sigma, ask.alpha, ask.radii)
+            wanted = (model.sigma, self._left(model, ask.alpha), ask.radii)
             rule = self._known_rule(*wanted)
             if rule is None:
                 rule = await asyncio.get_running_loop().run_in_executor(self._making_rules, self._rule, *wanted)
@@ -205,14 +189,15 @@ class Service:
             question = self._question(model, ask, number, rule)
             fresh = os.urandom(16) if ask.fresh else b""
             key = self._secret.key([model.card.sha256, repr(model.sigma), ask.kind], image, fresh)
-            tickets.append(Ticket(question, torch.from_numpy(image), key, started + ask.seconds))
+            tickets.append(Ticket(question, Stream(torch.from_numpy(image), key), started + ask.seconds))
         return tickets
 
     def _question(self, model: ServedModel, ask: Ask, number: int, rule: Rule | None) -> Question:
         classes, chunk = model.card.num_classes, self.settings.chunk
         if rule is None:
-            return PAQuestion(classes, ask.labels[number], ask.max_draws, chunk, model.sigma, ask.alpha)
-        return CertifyQuestion(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma, ask.alpha)
+            left = self._left(model, ask.alpha)
+            return PAQuestion(classes, ask.labels[number], ask.max_draws, chunk, model.sigma, left)
+        return CertifyQuestion(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma)
 
     async def _results(self, model: ServedModel, tickets: list[Ticket], ask: Ask) -> list[dict]:
         try:
@@ -222,10 +207,12 @@ class Service:
         finally:
             for ticket in tickets:
                 ticket.answer.cancel()  # of a client that has gone; nothing happens to those that are answered
-        return [self._shown(model, ask, ticket.question, one) for ticket, one in zip(tickets, found, strict=True)]
+        return [self._shown(model, ask, ticket, one) for ticket, one in zip(tickets, found, strict=True)]
 
-    @staticmethod
-    def _shown(model: ServedModel, ask: Ask, question: Question, result: dict) -> dict:
+    def _shown(self, model: ServedModel, ask: Ask, ticket: Ticket, result: dict) -> dict:
+        facts, question = model.facts(self._most_draws), ticket.question
+        result |= {"alpha": ask.alpha, "noise": facts.name, "step": facts.step, "grade": facts.grade}
+        result["rounded"] = model.rounded(ticket.stream.image)
         if not isinstance(question, CertifyQuestion):
             return result | {"fresh": ask.fresh}
         label = result["class"]
@@ -237,6 +224,26 @@ class Service:
             result["radius_asked"] = ask.radii[0]
             result["proved"] = not result["abstained"] and question.radius >= ask.radii[0]
         return result
+
+    @property
+    def _most_draws(self) -> int:
+        """Of an image, its selection draws included."""
+        return self.settings.n0 + self.settings.max_draws
+
+    def _left(self, model: ServedModel, alpha: float) -> float:
+        """What the rounding of the noise's law leaves of alpha. Raises Refused 422 if that is nothing."""
+        try:
+            return alpha_left(alpha, model.facts(self._most_draws).share)
+        except ValueError as error:
+            raise Refused(422, f"alpha: {error}") from None
+
+    def _law(self, sigma: float, card: ModelCard) -> LatticeLaw | None:
+        if self.settings.noise == "float":
+            return None
+        try:
+            return LatticeLaw(sigma, levels_for(sigma, grid_of(card.dataset)))
+        except ValueError as error:
+            raise UserError(f"--noise lattice: {error}") from None
 
     def _served(self) -> ServedModel:
         if self._model is None:
