@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acr_ray.smoothing.lattice import table_of
 from acr_ray.smoothing.lattice_law import LatticeLaw
-from acr_ray.smoothing.lattice_reference import FIRST, FURTHER, MULTIPLIERS, ROUNDS, WEYL
+from acr_ray.smoothing.lattice_reference import FURTHER, MULTIPLIERS, ROUNDS, WEYL
 
 _WORD, _HALF = 2**32 - 1, 2**16 - 1
 
@@ -53,12 +53,13 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
     device = keys.device
     draw = (torch.arange(draws, device=device) + first)[:, None]
     key = (keys[:, 0, None, None], keys[:, 1, None, None])
-    group = torch.arange(-(-coordinates // 8), device=device)
-    words = philox((draw & _WORD, draw >> 32, group, FIRST), key)
-    halves = [half for word in words for half in (word & _HALF, word >> 16)]
-    bits = torch.stack(halves, 2).flatten(2)[..., :coordinates]
-    pair = torch.arange(-(-coordinates // 2), device=device)
-    w0, w1, w2, w3 = philox((draw & _WORD, draw >> 32, pair, FURTHER), key)
+    groups, pairs = -(-coordinates // 8), -(-coordinates // 2)
+    counter = draw * groups + torch.arange(groups, device=device)
+    words = philox((counter & _WORD, counter >> 32, 0, 0), key)
+    bits = torch.stack([half for word in words for half in (word & _HALF, word >> 16)], 3)
+    bits = bits.flatten(2)[..., :coordinates]
+    counter = draw * pairs + torch.arange(pairs, device=device)
+    w0, w1, w2, w3 = philox((counter & _WORD, (counter >> 32) + (FURTHER >> 32), 0, 0), key)
     further = torch.stack([_signed(w0, w1), _signed(w2, w3)], 3).flatten(2)[..., :coordinates]
     low, high = table.start[bits], table.stop[bits]
     last = len(table.low) - 1
@@ -71,7 +72,7 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
 
 
 def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four int64 tensors of words below 2**32, of the broadcast shape.
+    """Philox4x32-10: four int64 tensors of words below 2**32, in the shape to which counter and key broadcast.
 
     Args:
         counter: its four words, likewise below 2**32.
@@ -84,8 +85,7 @@ def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tup
         high1, low1 = _product(c2, MULTIPLIERS[1])
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + WEYL[0]) & _WORD, (k1 + WEYL[1]) & _WORD
-    shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
-    return tuple(word.expand(shape) for word in (c0, c1, c2, c3))
+    return c0, c1, c2, c3
 
 
 def key_words(keys: list[int], device: str) -> Tensor:
