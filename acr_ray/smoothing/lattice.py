@@ -14,7 +14,8 @@ from acr_ray.smoothing.lattice_reference import FURTHER
 from acr_ray.smoothing.philox import random_words
 
 UNDECIDED = -(2**15)  # in the guide: 16 bits are not enough
-AT_ONCE = 2**17  # numbers: what they need stays in a processor core's own cache
+AT_ONCE = 2**18  # numbers drawn together: each call of NumPy costs
+LOOKED_UP = 2**15  # numbers looked up together: their indices stay in a processor core's own cache
 
 
 class LatticeDraws:
@@ -27,7 +28,7 @@ class LatticeDraws:
     def __init__(self, law: LatticeLaw) -> None:
         self.law = law
         self._table = table_of(law)
-        self._bits = np.empty(0, dtype=np.intp)  # new memory each time would fault its pages in again
+        self._index = np.empty(LOOKED_UP, dtype=np.intp)
 
     def __call__(
         self, keys: Sequence[int], first: int, draws: int, coordinates: int, out: NDArray[np.int16] | None = None
@@ -59,18 +60,19 @@ class LatticeDraws:
         begin = np.full(many, first * groups, dtype=np.uint64)
         # A word's low half comes first, as on every machine that torch runs on.
         halves = random_words(keys, begin, deep * groups).view(np.uint16).reshape(-1)
-        if len(self._bits) < len(halves):
-            self._bits = np.empty(len(halves), dtype=np.intp)
-        bits = self._bits[: len(halves)]
-        np.copyto(bits, halves)
         whole = coordinates == 8 * groups and out.flags.c_contiguous
         numbers = out.reshape(-1) if whole else np.empty(len(halves), dtype=np.int16)
-        np.take(self._table.guide, bits, out=numbers, mode="wrap")  # all are in range; "raise" would copy
+        for at in range(0, len(halves), LOOKED_UP):
+            some = halves[at : at + LOOKED_UP]
+            index = self._index[: len(some)]
+            np.copyto(index, some)
+            # All are in range; "raise" would copy.
+            np.take(self._table.guide, index, out=numbers[at : at + LOOKED_UP], mode="wrap")
         undecided = (numbers == UNDECIDED).nonzero()[0]
         row, coordinate = _divided(undecided, 8 * groups)
         image, draw = _divided(row, deep) if many > 1 else (np.zeros_like(row), row)
         numbers[undecided] = self._table.settled(
-            bits[undecided], _further_bits(keys[image], first, draw, coordinate, coordinates)
+            halves[undecided], _further_bits(keys[image], first, draw, coordinate, coordinates)
         )
         if not whole:
             out[...] = numbers.reshape(many, deep, 8 * groups)[..., :coordinates]
@@ -117,7 +119,7 @@ class Table:
         self.stop = np.searchsorted(high, every, side="right").astype(np.int32)
         self.guide = np.where(self.start == self.stop, self.start - self._reach, UNDECIDED).astype(np.int16)
 
-    def settled(self, bits: NDArray[np.intp], further: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def settled(self, bits: NDArray[np.integer], further: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The numbers that all 80 bits give where 16 did not decide.
 
         Args:

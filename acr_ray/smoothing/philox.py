@@ -46,8 +46,9 @@ def by_numpy(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int)
 
 def _by_torch(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int) -> NDArray[np.uint32]:
     words = torch.empty(len(keys), 4 * counters, dtype=torch.int32)
-    state = torch.from_numpy(np.stack([keys, first], -1)[:, None])  # (B, 1, 2): a key and an offset for each row
-    torch.ops.aten._philox_randint_(words, state, -(2**31), None)
+    state = np.empty((len(keys), 1, 2), dtype=np.uint64)  # a key and an offset for each row
+    state[:, 0, 0], state[:, 0, 1] = keys, first
+    torch.ops.aten._philox_randint_(words, torch.from_numpy(state), -(2**31), None)
     return words.numpy().view(np.uint32)
 
 
