@@ -154,6 +154,28 @@ class LatticeNoise:
         return (steps.float() * self._step).to(self.dtype).unflatten(2, images.shape[1:])
 
 
+class LatticeSteps:
+    """Whole numbers K of a law on a device, without images.
+
+    Args:
+        law: of the noise.
+        device: ``"cpu"`` or a CUDA device.
+    """
+
+    def __init__(self, law: LatticeLaw, device: str) -> None:
+        self._device, on_cpu = device, torch.device(device).type == "cpu"
+        self._draws = LatticeDraws(law) if on_cpu else None
+        self._table = None if on_cpu else TorchTable.of(law, device)
+
+    def __call__(self, keys: Sequence[int], draws: int, coordinates: int) -> Tensor:
+        """The first ``draws`` draws of each key, int16 ``(len(keys), draws, coordinates)``."""
+        if self._draws is not None:
+            return torch.from_numpy(self._draws(keys, 0, draws, coordinates))
+        first = torch.zeros((), dtype=torch.int64, device=self._device)
+        assert self._table is not None  # of a GPU
+        return lattice_noise(self._table, key_words(list(keys), self._device), first, draws, coordinates)
+
+
 def grid_points(images: Tensor, levels: int) -> Tensor:
     """Images in [0, 1] as steps of ``1 / levels``, int16, rounded; halves to the even number."""
     return torch.round(images.float() * levels).to(torch.int16)

@@ -16,7 +16,9 @@ from acr_ray.cli.commands import audit
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint
-from acr_ray.reporting import open_source
+from acr_ray.reporting import build_report, open_source
+from acr_ray.reporting.summary import summary
+from acr_ray.reporting.tables import comparison_table, markdown_table
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.datasets import grid_of
 from acr_ray.smoothing.bounds import lower_bound
@@ -52,12 +54,12 @@ def columns(out):
 
 def test_a_run_draws_lattice_noise_and_says_so(checkpoint, lattice_run):
     """The counts are those of `SmoothedClassifier`, image by image."""
-    rows, summary = columns(lattice_run), json.loads((lattice_run / "summary.json").read_text())
+    rows, told = columns(lattice_run), json.loads((lattice_run / "summary.json").read_text())
     share = 440 * 64 * LatticeLaw(0.25, 256).total_variation
     for row in rows:
         assert (row["noise"], row["step"], row["grade"], row["noise_alpha"]) == ("lattice/1", "1/256", "sound", share)
-    assert (summary["noise"], summary["step"], summary["grade"]) == ("lattice/1", "1/256", "sound")
-    assert summary["noise_alpha"] == share and summary["rounded"] == {"images": 0, "farthest": 0.0}
+    assert (told["noise"], told["step"], told["grade"]) == ("lattice/1", "1/256", "sound")
+    assert told["noise_alpha"] == share and told["rounded"] == {"images": 0, "farthest": 0.0}
     model, card = load_checkpoint(str(checkpoint))
     images = open_images("digits", None, "test")
     smoothed = SmoothedClassifier(model, 10, card.sigma, grid=grid_of(card.dataset))
@@ -141,6 +143,16 @@ def test_a_ledgers_certificates_and_their_report_pay_for_the_noise(lattice_run, 
 class Grey(torch.nn.Module):
     def forward(self, x):
         return torch.stack([torch.ones(len(x)), torch.zeros(len(x))], 1)
+
+
+def test_reports_say_which_sources_are_sound(checkpoint, lattice_run, tmp_path):
+    certified(checkpoint, tmp_path / "float", noise="float")
+    both = [open_source(("a", str(lattice_run))), open_source(("b", str(tmp_path / "float")))]
+    told = "Certificates: one-class. Sound in floating point: a."
+    report = build_report(both, (0.0, 0.25), False)
+    assert told in comparison_table(report) and told in markdown_table(report)
+    assert [source["grade"] for source in summary(report)["sources"]] == ["sound", "float"]
+    assert "Sound" not in comparison_table(build_report(both[1:], (0.0, 0.25), False))
 
 
 def test_only_one_shape_of_forward_passes_is_sound():
