@@ -38,6 +38,8 @@ write() {
 random 32 | write ray_token
 random 24 | write postgres_password
 random 16 | write grafana_password
+random 32 | write serve_token
+random 32 | write serve_secret
 # The store and its client must agree: both are made anew if either is missing.
 if [ ! -e "$folder/s3_credentials" ] || [ ! -e "$folder/s3_server" ]; then
   rm -f "$folder/s3_credentials" "$folder/s3_server"

@@ -1,4 +1,4 @@
-"""Measure this machine: python -m jobs.bench certify|noise|train|search|loader [--device cpu|cuda] [--quick]
+"""Measure this machine: python -m jobs.bench certify|noise|train|search|loader|serve [--device cpu|cuda] [--quick]
 
 Every figure is a ratio within one run, as median, least and greatest. The last line is one JSON object.
 """
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
     "loader": "images a second read, decoded and cropped, from folders and packs, against what a step takes in",
     "gpu": "the CUDA path against the CPU, and its figures; needs neither Ray nor MLflow; --dry without a GPU",
+    "serve": "jobs.serve at 1, 8 and 64 clients against the engine's own draws and one image after the other",
     "search": "a search with trunks, ASHA and validation by rank against one without: rows through the network",
 }
 

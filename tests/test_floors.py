@@ -22,6 +22,7 @@ BELOW = {
     "certification": {*GROUND, "storage", "telemetry", "smoothing", "models", "data"},
     "reporting": {*GROUND, "storage", "smoothing", "certification"},
     "tracking": {*GROUND, "storage", "smoothing", "models"},
+    "serving": {*GROUND, "storage", "smoothing", "models", "data", "tracking"},
     "preflight": {*GROUND, "storage", "data"},
     "tuning": {*GROUND, "storage", "smoothing", "models", "data", "training"},
 }
@@ -37,11 +38,14 @@ RAY = {
     "training/workers.py",
     "certification/sampler_pool.py",
     "preflight/nodes.py",
+    "serving/deployment.py",
+    "serving/meters.py",
     "telemetry/meters.py",
     "preflight/reach.py",
     "cli/ray_job.py",
     "cli/ray_session.py",
     "cli/drivers/one_actor.py",
+    "cli/drivers/serving.py",
     "cli/drivers/training.py",
 }
 PURE = {
@@ -114,7 +118,9 @@ def test_imports_run_in_no_circle():
         walk(module, ())
 
 
-@pytest.mark.parametrize("module", ["smoothing.classifier", "data", "models", "training.loop", "reporting", "settings"])
+@pytest.mark.parametrize(
+    "module", ["smoothing.classifier", "data", "models", "serving.http", "training.loop", "reporting", "settings"]
+)
 def test_what_computes_does_without_ray_and_mlflow(module):
     """A GPU machine with plain PyTorch can run and time them."""
     code = f"import sys, acr_ray.{module}; print({{'ray', 'mlflow'}} & set(sys.modules))"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from acr_ray.certification.planned import Forecast
 from acr_ray.certification.procedure import sparse
 from acr_ray.settings import CertifySettings
-from acr_ray.smoothing.bounds import radius
+from acr_ray.smoothing.bounds import lower_bound, radius
+from acr_ray.smoothing.distribution_rule import LOOKS, DistributionRule
 from acr_ray.smoothing.rules import Draws, Rule
 from acr_ray.smoothing.stopping import rule_for
 
@@ -25,6 +26,7 @@ CHOICES = (
     ("width", "one-class"),
     ("fixed", "two-class"),
     ("radii", "two-class"),
+    ("distribution", "one-class"),
 )
 
 
@@ -33,6 +35,7 @@ def forecasts(
     counts: NDArray[np.int64],
     labels: NDArray[np.int64],
     repetitions: int = 4,
+    images: int | None = None,
 ) -> list[Forecast]:
     """Play each rule out on classifiers that the pilot's draws leave plausible.
 
@@ -44,6 +47,8 @@ def forecasts(
         counts: pilot draws by class, ``(images, num_classes)``.
         labels: ``(images,)``.
         repetitions: runs that are played out.
+        images: of the run, where that is more than the pilot's: how many draws know the distribution of p_A depends
+            on it.
 
     Returns:
         One forecast for each of `CHOICES` that these settings allow; the same for the same arguments.
@@ -51,11 +56,50 @@ def forecasts(
     found = []
     for stopping, certificate in CHOICES:
         changed = settings.change(
-            {"stopping": stopping, "certificate": certificate, "bound": "clopper-pearson"}, "certify --plan"
+            {"stopping": stopping, "certificate": certificate, "bound": "clopper-pearson"}
+            | ({"stop_when_wrong": False} if stopping == "distribution" else {}),
+            "certify --plan",
         )
         rng = np.random.default_rng(0)  # each rule on the same draws, as far as it looks at the same places
-        found.append(_play(changed, counts, labels, repetitions, rng))
+        if stopping == "distribution":
+            found.append(_play_together(changed, counts, labels, images or len(counts), rng))
+        else:
+            found.append(_play(changed, counts, labels, repetitions, rng))
     return found
+
+
+def _play_together(
+    settings: CertifySettings,
+    counts: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    images: int,
+    rng: np.random.Generator,
+) -> Forecast:
+    """One run of all images, each of which resembles one of the pilot's in turn."""
+    rule = rule_for(settings)
+    assert isinstance(rule, DistributionRule)
+    like = np.arange(images) % len(counts)
+    p = np.stack([rng.dirichlet(counts[i] + 1.0 / counts.shape[1]) for i in like])
+    label = labels[like]
+    selected = rng.multinomial(settings.n0, p).argmax(axis=1)
+    p_label, p_top = p[np.arange(images), label], p[np.arange(images), selected]
+    total = np.zeros(images, dtype=np.int64)
+    before = np.zeros(images, dtype=np.int64)
+    for drawn in rule.draws_at_looks(rng.binomial(settings.n0, p_label)):
+        total, before = total + rng.binomial(drawn - before, p_label), drawn
+        if rule.error_after(total, drawn) <= rule.error:
+            break
+    held = radius(lower_bound(rng.binomial(before, p_top), before, settings.alpha / LOOKS), settings.sigma)
+    counted = np.where((selected == label) & (held > 0), held, 0.0)
+    shares = np.stack([(counted > 0) & (counted >= r) for r in settings.radii])
+    return Forecast(
+        stopping=settings.stopping,
+        certificate=settings.certificate,
+        draws=float(settings.n0 + before.mean()),
+        certified_accuracy=tuple(shares.mean(axis=1).tolist()),
+        errors=tuple((shares.std(axis=1) / np.sqrt(len(counts))).tolist()),
+        acr=float(counted.mean()),
+    )
 
 
 def _play(

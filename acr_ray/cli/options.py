@@ -42,6 +42,22 @@ def add_run_options(parser: Parser) -> argparse._ArgumentGroup:
     return group
 
 
+def add_register_option(group: argparse._ArgumentGroup) -> None:
+    """Add ``--register``."""
+    group.add_argument(
+        "--register",
+        type=_registered_name,
+        metavar="NAME",
+        help="make the model a version of NAME in MLflow's registry (models:/NAME/VERSION) [default: none]",
+    )
+
+
+def _registered_name(text: str) -> str:
+    if not text.strip() or set("/:@") & set(text) or len(text) > 200:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r}: must be a text of 1 to 200 characters without / : @")
+    return text
+
+
 def add_model_options(group: argparse._ArgumentGroup, sigma: bool = False) -> None:
     """Add what a file of weights does not say, for `import_choices`.
 

@@ -192,6 +192,19 @@ class AuditResult(Result):
 
 
 @dataclass(frozen=True)
+class GateResult(Result):
+    """Whether a new model may replace an old one.
+
+    Attributes:
+        opened: all requirements hold.
+        why: one sentence.
+    """
+
+    opened: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class ReportResult(Result):
     """A comparison of certificates.
 

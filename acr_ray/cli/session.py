@@ -27,6 +27,7 @@ class RunOptions:
         run_name: of the MLflow run; None: made from the settings.
         overwrite: start anew if the folder holds another run.
         verbose: show what Ray and its workers log.
+        register: name in MLflow's model registry of which the run's model becomes a version; None: of none.
     """
 
     out: str | None
@@ -36,6 +37,7 @@ class RunOptions:
     run_name: str | None = None
     overwrite: bool = False
     verbose: bool = False
+    register: str | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> RunOptions:
@@ -48,6 +50,7 @@ class RunOptions:
             run_name=options.run_name,
             overwrite=getattr(options, "overwrite", False),
             verbose=getattr(options, "verbose", False),
+            register=getattr(options, "register", None),
         )
 
     def folder(self) -> Folder:

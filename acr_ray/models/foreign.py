@@ -53,7 +53,7 @@ def is_foreign(location: str) -> bool:
     """Return whether a CHECKPOINT is a file of weights, or one of a hub, and not a folder of ours."""
     if is_hub(location):
         return True
-    if location.startswith("runs:/") or not location.lower().endswith(ENDINGS):
+    if location.startswith(("runs:/", "models:/")) or not location.lower().endswith(ENDINGS):
         return False
     try:
         return not Folder(location, option="CHECKPOINT").names()  # a folder may be called mine.pt, too

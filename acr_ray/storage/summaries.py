@@ -44,7 +44,15 @@ class _Tune(_Summary):
     best: dict[str, Any] | None
 
 
-SCHEMAS = {"train": _Train, "certify": _Certify, "tune": _Tune}
+class _Gate(_Summary):
+    open: bool
+    why: str
+    images_seen: Annotated[int, Field(ge=0)]
+    findings: list[dict[str, Any]]
+    lines: list[str]
+
+
+SCHEMAS = {"train": _Train, "certify": _Certify, "tune": _Tune, "gate": _Gate}
 
 
 def read_summary(folder: Folder, job: str) -> dict[str, Any]:

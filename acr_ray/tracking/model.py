@@ -13,19 +13,21 @@ import numpy as np
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from acr_ray import __version__
 from acr_ray.formats.files import CHECKPOINT
 from acr_ray.models import ModelCard, read_card
 from acr_ray.storage import Folder
+from acr_ray.tracking.own_wheel import pinned, write_wheel
 
 
 def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[str, ...]) -> str:
     """Log ``checkpoint`` as the model of a run; it predicts through `smoothed_model.SmoothedModel`.
 
-    Its name is the recipe's. Returns the logged model's id.
+    Its name is the recipe's. Beside the weights lies this package as a wheel, so that its requirements can be installed
+    where no index has it; where it is installed, that one is used. Returns the logged model's id.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory())) / CHECKPOINT
+        temporary = Path(stack.enter_context(TemporaryDirectory()))
+        folder, wheel = temporary / CHECKPOINT, write_wheel(temporary)
         folder.mkdir()
         for name in files:
             (folder / name).write_bytes(checkpoint.read_bytes(name))
@@ -53,11 +55,26 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
                 loader_module="acr_ray.tracking.smoothed_model",
                 data_path=str(folder),
                 signature=signature,
-                # The signature's tensors are images; MLflow would guess the packages by running the model.
-                pip_requirements=[f"acr-ray=={__version__}"],
+                input_example=np.full((1, *card.shape), 0.5, dtype=np.float32),
+                # MLflow would guess the packages by running the model.
+                pip_requirements=[f"code/{wheel.name}", *pinned()],
+                code_paths=[str(wheel)],
                 metadata={"model_sha256": card.sha256, "sigma": card.sigma},
+                params=_params(card),
             )
     return info.model_id
+
+
+def _params(card: ModelCard) -> dict[str, str]:
+    """What MLflow's page of the model shows; of a model that is certified at another sigma the run says it."""
+    recipe = str((card.recipe or {}).get("name") or "")
+    return {
+        "sigma": str(card.sigma),
+        "dataset": card.dataset,
+        "recipe": recipe,
+        "architecture": card.architecture,
+        "model_sha256": card.sha256,
+    }
 
 
 def model_name(card: ModelCard) -> str:

@@ -12,7 +12,9 @@ from acr_ray.storage import Folder
 from acr_ray.storage.inside import check_name
 from acr_ray.storage.run_record import read_run
 from acr_ray.tracking.names import fit_key
-from acr_ray.tracking.tracker import Tracker, quieten
+from acr_ray.tracking.quiet import quieten
+from acr_ray.tracking.registry import find_version, is_registered
+from acr_ray.tracking.tracker import Tracker
 
 MOST_ARTEFACTS = 10_000
 CHECKPOINT_FILES = (MODEL_WEIGHTS, MODEL_CARD)
@@ -80,11 +82,14 @@ def resolve_checkpoint(location: str, tracking_uri: str) -> tuple[str, str | Non
     """Return a local path or URI of a checkpoint, and the MLflow run it comes from.
 
     Args:
-        location: a train job's folder, its ``checkpoint/``, or ``runs:/RUN_ID``.
+        location: a train job's folder, its ``checkpoint/``, ``runs:/RUN_ID``, or a name of the registry, see
+            `registry.find_version`.
 
     Raises:
         UserError: the run can't be found, or has no checkpoint.
     """
+    if is_registered(location):
+        location = f"runs:/{find_version(location, tracking_uri).run_id}"
     if location.startswith("runs:/"):
         return download(location, CHECKPOINT, tracking_uri), location.removeprefix("runs:/").split("/")[0]
     for folder in (location, location.rstrip("/").rsplit("/", 1)[0] if "/" in location else "."):

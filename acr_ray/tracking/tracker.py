@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,22 +16,11 @@ from acr_ray.tracking.backlog import Backlog, Refused, is_refusal
 from acr_ray.tracking.experiment import open_experiment
 from acr_ray.tracking.files import local_copy
 from acr_ray.tracking.names import PARAM, TAG, fit_key, fit_keys, shortened
+from acr_ray.tracking.quiet import quieten
+from acr_ray.tracking.registering import register
 from acr_ray.tracking.view import NOTE, run_note, run_tags
 
 MODEL_TAG = "acr_ray.model_id"  # on a training run: its logged model
-
-
-def quieten() -> None:
-    """One short attempt at a call, not MLflow's four minutes of retries; files through the server; a quiet log."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    # A presigned URL leads to a store that often only the server can reach; what we fetch is a checkpoint in size.
-    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _later(method: Callable) -> Callable:
@@ -82,6 +70,8 @@ class Tracker:
         self.uri, self.complete, self._say, self._patience = uri, True, say, patience
         self.experiment = experiment
         self.run_id: str | None = None
+        self._model_id: str | None = None  # that the run is about
+        self._data: tuple[str, str] | None = None  # name and digest of the images that it used
         self._client: Any = None
         self._backlog = Backlog(self._lost, self._found, self._set_aside)
 
@@ -182,18 +172,27 @@ class Tracker:
         for key, value in values.items():
             self._client.set_tag(self.run_id, fit_key(key), shortened(value, TAG))
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Log numbers, with the time of this call whenever MLflow takes them (which then knows a repeated one)."""
-        self._metrics(values, step, int(time.time() * 1000))
+    def metrics(self, values: dict[str, float], step: int = 0, linked: bool = False) -> None:
+        """Log numbers, with the time of this call whenever MLflow takes them (which then knows a repeated one).
+
+        Args:
+            linked: they are about the model and the images that the run has named: MLflow's page of the model shows
+                them, too.
+        """
+        self._metrics(values, step, int(time.time() * 1000), linked)
 
     @_later
-    def _metrics(self, values: dict[str, float], step: int, milliseconds: int) -> None:
+    def _metrics(self, values: dict[str, float], step: int, milliseconds: int, linked: bool = False) -> None:
         from mlflow.entities import Metric
 
+        about: dict[str, Any] = {}
+        if linked and self._model_id:
+            about = {"model_id": self._model_id, "run_id": self.run_id}
+            about |= dict(zip(("dataset_name", "dataset_digest"), self._data or (), strict=False))
         entities, no_numbers = [], []
         for key, value in fit_keys(values).items():
             try:
-                entities.append(Metric(key, float(value), milliseconds, step))
+                entities.append(Metric(key, float(value), milliseconds, step, **about))
             except (TypeError, ValueError):
                 no_numbers.append(f"{key} (no number: {shortened(repr(value), 100)})")
         self._log("metrics", entities, 1000, no_numbers)
@@ -231,7 +230,7 @@ class Tracker:
 
         whole = json.dumps({"sha256": digest})
         data = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=whole)
-        tag = InputTag("mlflow.data.context", context)
+        tag, self._data = InputTag("mlflow.data.context", context), (name, digest[:36])
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(data, [tag])])
 
     @_now
@@ -251,6 +250,12 @@ class Tracker:
         model_id = log_smoothed_model(self._server, self.run_id, checkpoint, files)
         self._client.set_tag(self.run_id, MODEL_TAG, model_id)
 
+    @_now
+    def register(self, name: str) -> str:
+        """Make the run's logged model a version of a registered model, once. Returns the version."""
+        assert self.run_id is not None  # nothing is registered before a run is open
+        return register(self._client, name, self.run_id, self._client.get_run(self.run_id).data.tags.get(MODEL_TAG))
+
     @_later
     def uses_model_of(self, run_id: str | None) -> None:
         """Say that this run is about the model of another run, if that has logged one."""
@@ -262,6 +267,7 @@ class Tracker:
         except MlflowException:
             return  # the training run is in another store
         if model_id:
+            self._model_id = model_id
             self._client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
 
     @contextmanager

@@ -33,6 +33,9 @@ from acr_ray.smoothing.bounds import lower_bound, radius
 from acr_ray.smoothing.rules import Rule
 from acr_ray.smoothing.stopping import claim_at, rule_for
 from jobs.benchmarks.figures import figure
+from jobs.benchmarks.simulate_distribution import as_json as bands_as_json
+from jobs.benchmarks.simulate_distribution import measure_bands
+from jobs.benchmarks.simulate_distribution import table as band_table
 
 N0 = 100
 WHEN_WRONG = "+stop-when-wrong"
@@ -88,7 +91,15 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     populations = [population(source) for source in sources] or [synthetic()]
     found = {each.name: measure(each, 3 if options.quick else 20) for each in populations}
     print(_table(populations, found))
+    bands = {
+        each.name: measure_bands(
+            np.where(each.wrong, 1 - each.p, each.p), each.n, each.alpha, 1 if options.quick else 3
+        )
+        for each in populations
+    }
+    print(band_table(bands))
     return {
+        "distribution": bands_as_json(bands),
         "evaluations_saved": _by_rule(found, lambda m: figure(m.saved)),
         "points_lost": _by_rule(found, lambda m: figure(m.lost)),
         "acr_lost_percent": _by_rule(found, lambda m: figure(m.acr_lost) if m.acr_lost else None),

@@ -36,6 +36,8 @@ def pod_templates(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     spec = manifest.get("spec", {})
     if manifest["kind"] == "RayJob":
         return [spec["submitterPodTemplate"], *pod_templates({"kind": "RayCluster", "spec": spec["rayClusterSpec"]})]
+    if manifest["kind"] == "RayService":
+        return pod_templates({"kind": "RayCluster", "spec": spec["rayClusterConfig"]})
     if manifest["kind"] == "RayCluster":
         groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
         return [group["template"] for group in groups]

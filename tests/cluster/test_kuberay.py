@@ -6,14 +6,21 @@ import re
 
 import jsonschema
 import pytest
+import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.schema import ServeDeploySchema
 
 import acr_ray
+from acr_ray.serving.deployment import TOKEN_VARIABLE, Deployment, build
+from acr_ray.serving.seeds import SECRET_VARIABLE
+from acr_ray.settings import UserError
 from tests.cluster.files import CLUSTER, KUBERAY, SCHEMAS, changed, manifests, pod_templates, ray_version, strict, walk
 
 pytestmark = pytest.mark.static
 FILES = [path for path in sorted(KUBERAY.glob("*.yaml")) if not path.name.startswith("kustom")]
 CLUSTER_FILE, JOB, MLFLOW = KUBERAY / "raycluster.yaml", KUBERAY / "rayjob.yaml", KUBERAY / "mlflow.yaml"
+SERVICE = KUBERAY / "rayservice.yaml"
 VERSION = "1.31"
 IMAGES = {f"{name}:{acr_ray.__version__.rsplit('.', 1)[0]}" for name in ("acr-ray", "acr-ray-mlflow")}
 
@@ -48,7 +55,11 @@ def check_ours(documents: list[dict]) -> list[str]:
     wrong = []
     for document in documents:
         spec = document.get("spec", {})
-        cluster = spec.get("rayClusterSpec") or (spec if document["kind"] == "RayCluster" else None)
+        cluster = (
+            spec.get("rayClusterSpec")
+            or spec.get("rayClusterConfig")
+            or (spec if document["kind"] == "RayCluster" else None)
+        )
         named = [mapping["name"] for mapping in walk(document) if {"name", "value"} <= set(mapping)]
         told = [name for name in named if re.search("PASSWORD|SECRET|TOKEN|_KEY", name)]
         if document["kind"] == "Secret" or told or re.search(r"://[^/\s]+:[^/\s]+@", json.dumps(document)):
@@ -111,6 +122,41 @@ def test_ray_derives_its_autoscaling_from_the_cluster():
 @pytest.mark.parametrize("path", [CLUSTER_FILE, JOB], ids=lambda path: path.name)
 def test_kuberay_accepts_the_resources(path):
     check_by_kuberay(*manifests(path.read_text()))
+
+
+def service_cluster() -> dict:
+    """The cluster of the RayService, as a RayCluster."""
+    (service,) = manifests(SERVICE.read_text())
+    (cluster,) = manifests(CLUSTER_FILE.read_text())
+    return cluster | {"spec": copy.deepcopy(service["spec"]["rayClusterConfig"])}
+
+
+def test_the_service_has_the_cluster_of_the_cluster_and_its_secrets():
+    assert check_by_ray(service_cluster())["available_node_types"]["gpu"]["resources"]["GPU"] == 1
+    check_by_kuberay(service_cluster())
+    found = service_cluster()["spec"]
+    for template in (found["headGroupSpec"]["template"], found["workerGroupSpecs"][0]["template"]):
+        (container,) = template["spec"]["containers"]
+        secrets = [entry for entry in container["env"] if "valueFrom" in entry]
+        assert [entry["name"] for entry in secrets] == [TOKEN_VARIABLE, SECRET_VARIABLE]
+        container["env"] = [entry for entry in container["env"] if "value" in entry]
+        container["ports"] = [port for port in container["ports"] if port["name"] != "serve"]
+        for volume in template["spec"]["volumes"]:
+            if volume["name"] == "results":
+                del volume["persistentVolumeClaim"]["readOnly"]
+    (cluster,) = manifests(CLUSTER_FILE.read_text())
+    assert found == cluster["spec"]
+
+
+def test_ray_serve_and_we_accept_the_application():
+    (service,) = manifests(SERVICE.read_text())
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert Deployment.build(application.args).settings.max_draws == 100_000
+    assert call_user_app_builder_with_args_if_necessary(build, application.args) is not None
+    with pytest.raises(UserError, match="replica"):
+        build(application.args | {"replica": 2})
 
 
 def test_the_job_has_the_cluster_of_the_cluster():

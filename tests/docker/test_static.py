@@ -200,7 +200,10 @@ def test_secrets_are_random_private_and_kept(tmp_path):
     make_secrets(first)
     make_secrets(second)
     names = {path.name for path in first.iterdir()}
-    assert names == {"ray_token", "postgres_password", "grafana_password", "s3_credentials", "s3_server"}
+    assert names == {
+        *("ray_token", "postgres_password", "grafana_password", "s3_credentials", "s3_server"),
+        *("serve_token", "serve_secret"),
+    }
     assert stat.S_IMODE(first.stat().st_mode) == 0o700
     private = os.getuid() in (0, 1000)
     for name in names:

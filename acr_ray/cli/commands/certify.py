@@ -186,7 +186,7 @@ def parser() -> Parser:
     )
     group = parser.add_argument_group(CLUSTER)
     group.add_argument(
-        "--actors", type=_actors, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
+        "--actors", type=actors_range, metavar="K", help="sampler actors [>= 1, or LEAST:MOST; default: all that fit]"
     )
     group.add_argument(
         "--gpus-per-actor", type=number(0), default=0, metavar="G", help="0: CPU; a fraction shares a GPU [default: 0]"
@@ -195,7 +195,7 @@ def parser() -> Parser:
     return parser
 
 
-def _actors(text: str) -> tuple[int, int]:
+def actors_range(text: str) -> tuple[int, int]:
     """``2`` or ``2:8``."""
     low, _, high = text.partition(":")
     least = whole(1, 1_000_000)(low)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from acr_ray.cli.command_line import command_line
-from acr_ray.cli.options import CLUSTER, add_run_options, add_worker_options
+from acr_ray.cli.options import CLUSTER, add_register_option, add_run_options, add_worker_options
 from acr_ray.cli.parser import Parser, number, whole
 from acr_ray.cli.recipe_options import add_recipe_options, no_recipe, read_recipe
 from acr_ray.cli.results import TrainResult
@@ -89,9 +89,9 @@ def parser(recipe: Recipe) -> Parser:
     )
     _add_cluster_options(parser)
     _add_checkpoint_options(parser)
-    add_run_options(parser).add_argument(
-        "--profile", action="store_true", help="leave a torch profiler trace of a few steps in profile/"
-    )
+    group = add_run_options(parser)
+    group.add_argument("--profile", action="store_true", help="leave a torch profiler trace of a few steps in profile/")
+    add_register_option(group)
     add_recipe_options(parser, recipe)
     return parser
 

@@ -23,7 +23,7 @@ from acr_ray.cli.drivers.certification_inputs import (
     open_split,
 )
 from acr_ray.cli.drivers.looking import look
-from acr_ray.cli.drivers.mlflow_reports import log_page
+from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
 from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
@@ -116,7 +116,13 @@ def _certify(
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
     tracker = opened.tracker
     tracker.params(
-        {**plan.identity(), "radii": settings.radii, "checkpoint": subject.named, "training_run_id": training_run}
+        {
+            **settings.flat(),
+            **plan.identity(),
+            "radii": settings.radii,
+            "checkpoint": subject.named,
+            "training_run_id": training_run,
+        }
     )
     tracker.uses_model_of(training_run)
     tracker.dataset(f"{images.dataset}-{settings.split}", plan.data, str(settings.root), "certification")
@@ -128,7 +134,8 @@ def _certify(
 
     with_run(tracker, work)
     summary = read_summary(out, "certify")
-    tracker.metrics(numbers(summary))
+    source = open_source((name, f"{out}/{CERTIFICATES}"))
+    tracker.metrics({**numbers(summary), **p_a_quantiles(source.distribution)}, linked=True)
     tracker.files(out, [CERTIFICATES, CERTIFICATES_TSV, SUMMARY])
     log_page(tracker, [(name, f"{out}/{CERTIFICATES}")], settings.radii)
     opened.close()

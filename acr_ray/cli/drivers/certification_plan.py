@@ -76,7 +76,7 @@ def _made(
     if not rate:
         raise CommandFailed(f"--block {settings.block}: does not fit into the GPU's memory; give a smaller --block")
     counts = np.stack([result.counts[0] for result in results])
-    made = forecasts(settings, counts, images.labels[chosen])
+    made = forecasts(settings, counts, images.labels[chosen], images=len(images))
     most = actors[1] if actors else 1
     return CertificationPlan(len(images), len(chosen), PILOT_DRAWS, rate, most, tuple(made))
 
@@ -87,7 +87,7 @@ def _table(settings: CertifySettings, made: CertificationPlan) -> str:
     lines = [head]
     for one in made.forecasts:
         shares = (f"{100 * a:.0f} ± {200 * e:.0f}" for a, e in zip(one.certified_accuracy, one.errors, strict=True))
-        acr = ("≥ " if one.stopping == "radii" else "") + round_down(one.acr, 3)
+        acr = ("≥ " if one.stopping in ("radii", "distribution") else "") + round_down(one.acr, 3)
         in_all = f"{one.draws * made.images:,.0f}"
         told = [one.stopping, one.certificate, f"{one.draws:,.0f}", in_all, clock(made.seconds(one)), acr]
         lines.append([*told, *shares])

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import BEST_CSV, CLASSES_CSV, P_A, PAGE, RUN, SUMMARY, TABLE_CSV, TABLE_LATEX, TABLE_MARKDOWN
+from acr_ray.formats.metrics import Metric, MetricKey
 from acr_ray.reporting import write_report
+from acr_ray.reporting.classes import QUANTILES
+from acr_ray.reporting.distribution import Distribution
 from acr_ray.storage import Folder, amend
 from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import metric_name, numbers
@@ -66,6 +71,18 @@ def log_comparison(options: RunOptions, out: Folder) -> None:
     tracker.tags({NOTE: out.read_text(TABLE_MARKDOWN)})
     tracker.finish()
     amend(out, record, mlflow_report=about, mlflow_runs={key: run for key, run in runs.items() if run})
+
+
+def p_a_quantiles(distribution: Distribution) -> dict[str, float]:
+    """Return the quantiles of p_A as metrics, ``p_a_quantile.0.5``, …; without those that are not known."""
+    found = {}
+    for q in QUANTILES:
+        # The smallest p_A that at least this share of the images does not exceed; unknown ones lie lowest.
+        unknown = distribution.total - distribution.weight.sum()
+        reached = np.flatnonzero(unknown + np.cumsum(distribution.weight) >= q * distribution.total - 1e-9)
+        if reached.size and unknown < q * distribution.total - 1e-9:
+            found[MetricKey(Metric.P_A_QUANTILE, q).tracked] = float(distribution.p[reached[0]])
+    return found
 
 
 def log_sample_p_a(tracker: Tracker, out: Folder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from acr_ray import __version__
@@ -16,11 +17,13 @@ from acr_ray.cli.ray_session import check_workers_fit
 from acr_ray.cli.results import TrainResult
 from acr_ray.cli.session import RunOptions, open_tracked_run
 from acr_ray.formats.files import CHECKPOINT, METRICS, MODEL_CARD, SUMMARY
-from acr_ray.settings import Recipe
+from acr_ray.settings import Recipe, UserError
 from acr_ray.settings.own_code import is_own
 from acr_ray.storage import Folder
+from acr_ray.storage.run_record import read_run
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import EpochMeters
+from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
@@ -30,6 +33,8 @@ SCHEMA_VERSION = 1
 def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, policy: CheckpointPolicy) -> TrainResult:
     """Train, or resume the run that the results folder holds; see `acr_ray.cli.commands.train.run`."""
     recipe.check_complete()
+    if options.register and not options.tracking:
+        raise UserError(f"--register {options.register}: is of MLflow; not with --no-tracking")
     out = options.folder()
     images = open_data(recipe.data.dataset, recipe.data.root, "train", recipe.data.class_map, recipe.data.options)
     contents = check_recipe(recipe, images)
@@ -54,9 +59,18 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     )
     if opened is None:
         print(f"done before: {out}/{CHECKPOINT}")
+        _register_earlier(options, out)
         return TrainResult(out, read_summary(out, "train"), done_before=True)
     tracker = opened.tracker
-    params = {"recipe": recipe.name, **settings, **hardware, "data.root": recipe.data.root}
+    # Every option, defaults too; what decides the result again under the names that it has in the run's identity.
+    params = {
+        "recipe": recipe.name,
+        **recipe.flat(),
+        **asdict(policy),
+        **settings,
+        **hardware,
+        "data.root": recipe.data.root,
+    }
     tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), epoch_progress(recipe)
@@ -115,9 +129,29 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     log_sample_p_a(tracker, out)
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
+    _register(tracker, options)
     opened.close()
     _print_end(recipe, out)
     return TrainResult(out, read_summary(out, "train"), done_before=opened.computed)
+
+
+def _register(tracker: Tracker, options: RunOptions) -> None:
+    if options.register is None:
+        return
+    if version := tracker.register(options.register):
+        print(f"registered: models:/{options.register}/{version}", flush=True)
+    else:
+        print(f"warning: not registered as {options.register}; the same command again does it", flush=True)
+
+
+def _register_earlier(options: RunOptions, out: Folder) -> None:
+    """Register the model of a run that is done and logged."""
+    if options.register is None or (run_id := read_run(out).get("mlflow_run_id")) is None:
+        return
+    tracker = options.open_tracker(out)
+    tracker.start("train", out.uri.rsplit("/", 1)[-1], run_id)
+    _register(tracker, options)
+    tracker.finish()
 
 
 def _print_end(recipe: Recipe, out: Folder) -> None:

@@ -1,0 +1,1 @@
+"""A smoothed classifier that answers requests. All but `deployment` runs without Ray."""
