@@ -1,7 +1,8 @@
 """The seam to the sampling engine: one forward pass for the draws of many requests.
 
-A pass always has the same shape: ``rows // chunk`` places of ``chunk`` noise draws each. A place's noise comes from its
-own seed, and its rows see nothing of the others, so what a request counts does not depend on what shares its passes.
+A pass always has the same shape: ``rows // chunk`` places of ``chunk`` noise draws each. A place's noise is a block of
+its own image's, and its rows see nothing of the others, so what a request counts does not depend on what shares its
+passes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from torch import Tensor
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 
-#: What a certificate of these draws is worth: noise of floating-point numbers, as in a run of certify.
-GRADE = "float"
 RUN_SEED = 0  # of all requests: their noise differs by its name, which nobody else can compute
 
 
@@ -53,7 +52,7 @@ class Drawer:
 
     def __init__(self, engine: SamplingEngine, shape: tuple[int, int, int], rows: int, chunk: int) -> None:
         self.engine, self.chunk, self.places = engine, chunk, rows // chunk
-        self._nothing = torch.zeros(shape)
+        self._rows = torch.zeros((rows, *shape), device=engine.device).to(memory_format=torch.channels_last)
 
     def draw(self, chunks: Sequence[Chunk]) -> list[NDArray[np.int64] | BrokenModelError]:
         """Return the classes of each chunk's draws, in their order, ``(chunk,)``.
@@ -71,8 +70,13 @@ class Drawer:
             return [self.draw([one])[0] for one in chunks]
 
     def _pass(self, chunks: Sequence[Chunk]) -> NDArray[np.int64]:
-        # Places that nobody needs are drawn as well: another shape could change the last bits of a logit.
-        surplus = self.places - len(chunks)
-        images = torch.stack([*(one.image for one in chunks), *[self._nothing] * surplus])
-        seeds = [one.phase.seed(RUN_SEED, one.key, one.number) for one in chunks] + [0] * surplus
-        return self.engine.predictions(images, seeds, self.chunk)[: len(chunks)].cpu().numpy()
+        noise = self.engine.noise
+        with torch.inference_mode():
+            for place, one in enumerate(chunks):
+                image, at = noise.placed(one.image[None]), one.number
+                copies = next(iter(noise.blocks(image, [one.key], RUN_SEED, one.phase, at, at + 1)))
+                self._rows[place * self.chunk : (place + 1) * self.chunk] = copies
+            # Places that nobody needs go along: another shape could change the last bits of a logit.
+            self._rows[len(chunks) * self.chunk :] = 0
+            classes = self.engine.answers_to(self._rows)
+        return classes.unflatten(0, (self.places, self.chunk))[: len(chunks)].cpu().numpy()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from acr_ray.serving.draws import GRADE
 from acr_ray.smoothing.bounds import lower_bound, radius, round_down, upper_bound
 from acr_ray.smoothing.decide import select_class
 from acr_ray.smoothing.plan import ESTIMATE, SELECT, Phase
@@ -92,18 +91,18 @@ class CertifyQuestion(Question):
         n0: selection draws.
         most: estimation draws that the client pays for, at most the rule's n.
         chunk: draws of one seed.
-        sigma, alpha: for the answer; those of the rule.
+        sigma: of the rule.
 
     Attributes:
         radius: proved by the answer, not rounded.
     """
 
-    def __init__(self, classes: int, rule: Rule, n0: int, most: int, chunk: int, sigma: float, alpha: float) -> None:
+    def __init__(self, classes: int, rule: Rule, n0: int, most: int, chunk: int, sigma: float) -> None:
         looks = [look for look in rule.looks if look <= most]
         n = looks[-1] if looks else 0
         estimate = [Phase(ESTIMATE, n, chunk)] if looks else []
         super().__init__(classes, Phase(SELECT, n0, chunk), *estimate)
-        self._rule, self._n0, self._sigma, self._alpha, self._looks = rule, n0, sigma, alpha, looks
+        self._rule, self._n0, self._sigma, self._looks = rule, n0, sigma, looks
         self._select, self._selected = np.zeros(classes, dtype=np.int64), -1
         self._seen, self._hits, self._p_lower, self.radius = 0, 0, 0.0, 0.0
         self._path: list[int] = []
@@ -148,9 +147,7 @@ class CertifyQuestion(Question):
             "n0": int(self._select.sum()),
             "count": self._path[-1] if self._path else 0,
             "bound": self._rule.name,
-            "alpha": self._alpha,
             "sigma": self._sigma,
-            "grade": GRADE,
             "reason": self.reason or reason,
         }
 
@@ -164,7 +161,8 @@ class PAQuestion(Question):
     Args:
         classes: of the model.
         label: the class.
-        draws, chunk, sigma, alpha: as of `CertifyQuestion`.
+        draws, chunk, sigma: as of `CertifyQuestion`.
+        alpha: of the interval.
     """
 
     def __init__(self, classes: int, label: int, draws: int, chunk: int, sigma: float, alpha: float) -> None:
@@ -194,8 +192,6 @@ class PAQuestion(Question):
             "p_a_high": min(1.0, float(round_down(high, 9)) + 1e-9) if n else 1.0,
             "count": count,
             "n": n,
-            "alpha": self._alpha,
             "sigma": self._sigma,
-            "grade": GRADE,
             "reason": self.reason or reason,
         }

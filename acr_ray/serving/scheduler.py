@@ -76,6 +76,11 @@ class Scheduler:
         return len(self._turn)
 
     @property
+    def device(self) -> str:
+        """Where it draws."""
+        return self._drawer.engine.device
+
+    @property
     def alive(self) -> bool:
         """Whether the thread that draws is at work."""
         return self._thread is not None and self._thread.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acr_ray.models import ModelCard
 from acr_ray.serving.asking import P_A, PREDICT, Ask, Reader
@@ -23,12 +24,16 @@ from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
 from acr_ray.serving.seeds import Secret
 from acr_ray.settings import UserError
+from acr_ray.settings.datasets import grid_of
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
+from acr_ray.smoothing.noise import off_grid
 from acr_ray.smoothing.pixels import checked_sigma
 from acr_ray.smoothing.plan import SELECT, Phase
 from acr_ray.smoothing.rules import Rule
+from acr_ray.smoothing.run_noise import NoiseFacts, noise_facts
 from acr_ray.smoothing.stopping import rule_for
 
 MOST_RULES = 256  # kept at once; one takes some 50 ms to make
@@ -57,8 +62,17 @@ class ServedModel:
     card: ModelCard
     origin: dict[str, str]
     sigma: float
+    law: LatticeLaw | None
     reader: Reader
     scheduler: Scheduler
+
+    def facts(self, draws: int) -> NoiseFacts:
+        """What answers say of their noise; ``draws`` are all that an image may have."""
+        return noise_facts(self.law, self.scheduler.device, math.prod(self.card.shape), draws)
+
+    def rounded(self, image: Tensor) -> float:
+        """How far an image ``(C, H, W)`` is rounded to the noise's grid: l2, input units."""
+        return 0.0 if self.law is None else float(off_grid(image[None], self.law.levels))
 
 
 class Service:
@@ -113,7 +127,9 @@ class Service:
             sigma = checked_sigma(card.sigma if self.settings.sigma is None else self.settings.sigma)
         except ValueError as error:
             raise UserError(str(error)) from None
-        engine = SamplingEngine(prepare(network, device=self._device), card.num_classes, sigma, self._device)
+        law = self._law(sigma, card)
+        ready, levels = prepare(network, device=self._device), None if law is None else law.levels
+        engine = SamplingEngine(ready, card.num_classes, sigma, self._device, levels)
         drawer = Drawer(engine, card.shape, self.settings.rows, self.settings.chunk)
         trial = Chunk(torch.full(card.shape, 0.5), "trial", Phase(SELECT, self.settings.chunk, self.settings.chunk), 0)
         for _ in range(3):  # the first pass takes longer than all others
@@ -124,11 +140,15 @@ class Service:
             seconds = time.perf_counter() - started
         scheduler = Scheduler(drawer, self.settings.queue, self._meter.drawn, self._clock)
         scheduler.pass_seconds = seconds
-        for radii in (self.settings.radii, (0.0,)):
-            self._rule(sigma, self.settings.alpha, radii)
+        reader = Reader(self.settings, card.shape, card.num_classes)
+        model = ServedModel(card, dict(origin), sigma, law, reader, scheduler)
+        try:
+            for radii in (self.settings.radii, (0.0,)):
+                self._rule(sigma, self._left(model, self.settings.alpha), radii)
+        except Refused as error:
+            raise UserError(error.text) from None
         scheduler.start()
-        before, reader = self._model, Reader(self.settings, card.shape, card.num_classes)
-        self._model = ServedModel(card, dict(origin), sigma, reader, scheduler)
+        before, self._model = self._model, model
         if before is not None:
             before.scheduler.close()
 
@@ -196,7 +216,7 @@ class Service:
     async def _tickets(self, model: ServedModel, ask: Ask, started: float) -> list[Ticket]:
         rule = None
         if ask.kind != P_A:
-            wanted = (model.sigma, ask.alpha, ask.radii)
+            wanted = (model.sigma, self._left(model, ask.alpha), ask.radii)
             rule = self._known_rule(*wanted)
             if rule is None:
                 rule = await asyncio.get_running_loop().run_in_executor(self._making_rules, self._rule, *wanted)
@@ -211,8 +231,9 @@ class Service:
     def _question(self, model: ServedModel, ask: Ask, number: int, rule: Rule | None) -> Question:
         classes, chunk = model.card.num_classes, self.settings.chunk
         if rule is None:
-            return PAQuestion(classes, ask.labels[number], ask.max_draws, chunk, model.sigma, ask.alpha)
-        return CertifyQuestion(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma, ask.alpha)
+            left = self._left(model, ask.alpha)
+            return PAQuestion(classes, ask.labels[number], ask.max_draws, chunk, model.sigma, left)
+        return CertifyQuestion(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma)
 
     async def _results(self, model: ServedModel, tickets: list[Ticket], ask: Ask) -> list[dict]:
         try:
@@ -222,10 +243,12 @@ class Service:
         finally:
             for ticket in tickets:
                 ticket.answer.cancel()  # of a client that has gone; nothing happens to those that are answered
-        return [self._shown(model, ask, ticket.question, one) for ticket, one in zip(tickets, found, strict=True)]
+        return [self._shown(model, ask, ticket, one) for ticket, one in zip(tickets, found, strict=True)]
 
-    @staticmethod
-    def _shown(model: ServedModel, ask: Ask, question: Question, result: dict) -> dict:
+    def _shown(self, model: ServedModel, ask: Ask, ticket: Ticket, result: dict) -> dict:
+        facts, question = model.facts(self._most_draws), ticket.question
+        result |= {"alpha": ask.alpha, "noise": facts.name, "step": facts.step, "grade": facts.grade}
+        result["rounded"] = model.rounded(ticket.image)
         if not isinstance(question, CertifyQuestion):
             return result | {"fresh": ask.fresh}
         label = result["class"]
@@ -237,6 +260,26 @@ class Service:
             result["radius_asked"] = ask.radii[0]
             result["proved"] = not result["abstained"] and question.radius >= ask.radii[0]
         return result
+
+    @property
+    def _most_draws(self) -> int:
+        """Of an image, its selection draws included."""
+        return self.settings.n0 + self.settings.max_draws
+
+    def _left(self, model: ServedModel, alpha: float) -> float:
+        """What the rounding of the noise's law leaves of alpha. Raises Refused 422 if that is nothing."""
+        try:
+            return alpha_left(alpha, model.facts(self._most_draws).share)
+        except ValueError as error:
+            raise Refused(422, f"alpha: {error}") from None
+
+    def _law(self, sigma: float, card: ModelCard) -> LatticeLaw | None:
+        if self.settings.noise == "float":
+            return None
+        try:
+            return LatticeLaw(sigma, levels_for(sigma, grid_of(card.dataset)))
+        except ValueError as error:
+            raise UserError(f"--noise lattice: {error}") from None
 
     def _served(self) -> ServedModel:
         if self._model is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,9 @@ class ServeSettings(Settings):
 
     sigma: float | None = Field(None, gt=0, le=100, description="standard deviation of the noise; none: the model's")
     n0: int = Field(100, ge=1, le=1_000_000, description="noise draws that select the class")
+    noise: Literal["lattice", "float"] = Field(
+        "lattice", description="lattice: sound in floating point (docs/noise.md); float: float32, as the field's"
+    )
     max_draws: int = Field(
         10_000, ge=20, le=10_000_000, description="most noise draws behind an answer, and the n of the stopping rule"
     )

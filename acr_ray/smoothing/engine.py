@@ -90,6 +90,23 @@ class SamplingEngine:
         _check(finite)
         return classes.unflatten(0, (len(seeds), draws))
 
+    def answers_to(self, noisy: Tensor) -> Tensor:
+        """The classes of noisy copies that `noise` has made, in one forward pass.
+
+        Args:
+            noisy: ``(rows, C, H, W)``.
+
+        Returns:
+            int64 ``(rows,)`` on the engine's device.
+
+        Raises:
+            BrokenModelError, ValueError: as `predictions`.
+        """
+        with torch.inference_mode(), evaluating(self.model, self._modules):
+            classes, finite = self._classes(noisy)
+        _check(finite)
+        return classes
+
     def _classes(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """The class of each row, and whether all logits are finite as a tensor: reading it would wait for the device.
 

@@ -55,7 +55,8 @@ def log_smoothed_model(uri: str, run_id: str, checkpoint: Folder, files: tuple[s
                 loader_module="acr_ray.tracking.smoothed_model",
                 data_path=str(folder),
                 signature=signature,
-                input_example=np.full((1, *card.shape), 0.5, dtype=np.float32),
+                # With few draws, for MLflow asks the model for it.
+                input_example=(np.full((1, *card.shape), 0.5, dtype=np.float32), {"n0": 10, "n": 20}),
                 # MLflow would guess the packages by running the model.
                 pip_requirements=[f"code/{wheel.name}", *pinned()],
                 code_paths=[str(wheel)],

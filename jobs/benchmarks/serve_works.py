@@ -9,9 +9,11 @@ import torch
 from acr_ray.certification.procedure import CertificationProcedure, sparse
 from acr_ray.models import ModelCard, build_model, load_checkpoint, save_checkpoint
 from acr_ray.settings import CertifySettings
+from acr_ray.settings.datasets import grid_of
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.lattice_law import levels_for
 from acr_ray.smoothing.plan import Phase
 from acr_ray.storage import Folder
 
@@ -33,7 +35,8 @@ def write_model(folder: str) -> str:
 def _engine(folder: str) -> tuple[SamplingEngine, torch.Tensor]:
     model, card = load_checkpoint(folder)
     images = torch.rand((64, *card.shape), generator=torch.Generator().manual_seed(0))
-    return SamplingEngine(prepare(model), card.num_classes, SIGMA), images
+    levels = levels_for(SIGMA, grid_of(card.dataset))
+    return SamplingEngine(prepare(model), card.num_classes, SIGMA, "cpu", levels), images
 
 
 def engine_rate(folder: str, seconds: float) -> float:

@@ -16,14 +16,17 @@ from acr_ray.models import load_checkpoint
 from acr_ray.serving.seeds import Secret
 from acr_ray.serving.service import Service
 from acr_ray.settings.serve import ServeSettings
+from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.bounds import radius, round_down
 from acr_ray.smoothing.classifier import SmoothedClassifier
+from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.lattice_law import alpha_left, levels_for, noise_share
 from acr_ray.smoothing.plan import ESTIMATE, SELECT, Phase
 from acr_ray.smoothing.stopping import rule_for
 from tests.fakes.models import write_digits_checkpoint
 
 SECRET = Secret(b"a secret of the tests")
-SIGMA = 0.25
+SIGMA, GRID = 0.25, 16
 
 
 @cache
@@ -48,16 +51,24 @@ def service(**settings) -> Service:
     return made
 
 
+def engine(model) -> SamplingEngine:
+    """The engine of lattice noise, as the service has it."""
+    return SamplingEngine(prepare(model), 10, SIGMA, "cpu", levels_for(SIGMA, GRID))
+
+
 def plain_certificate(
     image, kind: str, settings: ServeSettings, radii, alpha: float, most: int | None = None, folder=None, secret=SECRET
 ) -> dict:
     """What `CertifyQuestion` must answer: the engine draws each look anew, from the start, for this image alone."""
     model, card = load_checkpoint(folder or checkpoint())
     key = secret.key([card.sha256, repr(SIGMA), kind], image)
-    smoothed = SmoothedClassifier(model, card.num_classes, SIGMA, seed=0, block=settings.chunk, noise="float")
+    smoothed = SmoothedClassifier(model, card.num_classes, SIGMA, block=settings.chunk, noise=settings.noise, grid=GRID)
     select = smoothed.counts(torch.from_numpy(image), Phase(SELECT, settings.n0, settings.chunk), key)
     selected = int(np.argmax(select))
-    rule = rule_for(settings.rule(SIGMA, alpha, radii))
+    share = (
+        noise_share(SIGMA, smoothed.law.levels, image.size, settings.n0 + settings.max_draws) if smoothed.law else 0.0
+    )
+    rule = rule_for(settings.rule(SIGMA, alpha_left(alpha, share), radii))
     path, claim, reason = [], 0.0, "max_draws"
     for look in rule.looks:
         if look > (most or settings.max_draws):

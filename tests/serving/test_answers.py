@@ -15,7 +15,6 @@ from acr_ray.serving.errors import Refused
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
 from acr_ray.settings.serve import ServeSettings
-from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.stopping import rule_for
@@ -36,7 +35,7 @@ def answers(service, kind, images, **options):
 def drawer(rows=500, chunk=50):
     torch.set_num_threads(1)
     model, card = load_checkpoint(making.checkpoint())
-    return Drawer(SamplingEngine(prepare(model), card.num_classes, making.SIGMA), card.shape, rows, chunk)
+    return Drawer(making.engine(model), card.shape, rows, chunk)
 
 
 def test_a_chunk_gets_the_same_classes_wherever_it_lies_and_whatever_shares_its_pass():
@@ -47,15 +46,14 @@ def test_a_chunk_gets_the_same_classes_wherever_it_lies_and_whatever_shares_its_
         others = [Chunk(images[i], f"other {place} {i}", PHASE, i) for i in range(10)]
         others[place] = mine
         assert np.array_equal(draws.draw(others)[place], alone)
-    # It is the engine's own block of that seed.
-    seed = PHASE.seed(0, "mine", 3)
-    assert np.array_equal(alone, draws.engine.predictions(images[0][None], [seed], 50)[0].numpy())
+    # It is the engine's own block of that image.
+    assert np.array_equal(np.bincount(alone, minlength=10), draws.engine.count(images[0], "mine", 0, PHASE, 3, 4))
     assert len(set(alone)) > 1
 
 
-@pytest.mark.parametrize("kind", ["certify", "predict"])
-def test_answers_of_requests_at_once_are_those_of_the_plain_way(kind):
-    images, service = making.digits(12), making.service()
+@pytest.mark.parametrize(("kind", "noise"), [("certify", "lattice"), ("predict", "lattice"), ("certify", "float")])
+def test_answers_of_requests_at_once_are_those_of_the_plain_way(kind, noise):
+    images, service = making.digits(12), making.service(noise=noise)
     radii = service.settings.radii if kind == "certify" else (0.0,)
 
     async def all_at_once():
@@ -65,7 +63,16 @@ def test_answers_of_requests_at_once_are_those_of_the_plain_way(kind):
     for image, answer in zip(images, found, strict=True):
         plain = making.plain_certificate(image, kind, service.settings, radii, 0.001)
         assert {key: answer[key] for key in plain if key in answer} == {k: v for k, v in plain.items() if k in answer}
+    assert {answer["grade"] for answer in found} == {"sound" if noise == "lattice" else "float"}
     assert len({answer["n"] for answer in found}) > 1 and any(answer["class"] is not None for answer in found)
+    service.close()
+
+
+def test_an_image_off_the_grid_says_how_far_it_is_rounded():
+    (image,), service = making.digits(1), making.service()
+    on, off = answers(service, "p_a", [image, np.clip(image + 0.001, 0, 1)], label=1, max_draws=50)
+    assert on["rounded"] == 0 and 0 < off["rounded"] < 0.001 * 8 + 1e-9
+    assert on["noise"] == "lattice/1" and on["step"] == "1/256"
     service.close()
 
 
@@ -80,10 +87,15 @@ def test_a_budget_of_draws_ends_with_what_is_proved_at_its_last_look():
 
 def test_answers_of_all_budgets_lie_on_one_path():
     """So that another budget is no other try: the counts of fewer draws are a part of those of more."""
-    (image,), service = making.digits(1), making.service(max_draws=4000)
-    small, large = (answers(service, "certify", [image], max_draws=most, radius=1.0)[0] for most in (200, 4000))
-    assert small["n"] <= 200 < large["n"]
-    assert small["count"] <= large["count"] and small["radius"] <= large["radius"]
+    images, service = making.digits(12), making.service(max_draws=4000)
+    all_draws = answers(service, "certify", images, radius=0.15)
+    longer = [image for image, answer in zip(images, all_draws, strict=True) if answer["n"] > 200]
+    assert longer
+    rest = [answer for answer in all_draws if answer["n"] > 200]
+    for small, large in zip(answers(service, "certify", longer, radius=0.15, max_draws=200), rest, strict=True):
+        assert small["n"] <= 200 and small["reason"] == "max_draws"
+        assert small["count"] <= large["count"] <= small["count"] + large["n"] - small["n"]
+        assert small["radius"] <= large["radius"] and small["selected"] == large["selected"]
     service.close()
 
 
@@ -105,8 +117,7 @@ def test_p_a_is_the_engines_count():
     model, card = load_checkpoint(making.checkpoint())
     for image, label, answer in zip(images, (1, 2, 3), found, strict=True):
         key = making.SECRET.key([card.sha256, repr(making.SIGMA), "p_a"], image)
-        engine = SamplingEngine(prepare(model), 10, making.SIGMA)
-        counts = engine.count(torch.from_numpy(image), key, 0, Phase("p_a", 333, 50), 0, 7)
+        counts = making.engine(model).count(torch.from_numpy(image), key, 0, Phase("p_a", 333, 50), 0, 7)
         assert answer["count"] == counts[label] and answer["n"] == 333 and answer["p_a"] == counts[label] / 333
         assert answer["p_a_low"] <= answer["p_a"] <= answer["p_a_high"]
     service.close()
@@ -167,8 +178,8 @@ def test_a_deadline_ends_with_what_is_proved_so_far():
     rule = rule_for(ServeSettings().rule(making.SIGMA, 0.001, (0.0, 5.0)))
     scheduler = Scheduler(drawer(), 4, clock=clock)
     image = making.digits(1)[0]
-    timely = CertifyQuestion(10, rule, 100, 10_000, 50, making.SIGMA, 0.001)
-    late = CertifyQuestion(10, rule, 100, 10_000, 50, making.SIGMA, 0.001)
+    timely = CertifyQuestion(10, rule, 100, 10_000, 50, making.SIGMA)
+    late = CertifyQuestion(10, rule, 100, 10_000, 50, making.SIGMA)
     tickets = [ticket(timely, image, "a", deadline=10.0), ticket(late, image, "b", deadline=0.0)]
     scheduler.submit(tickets)
     scheduler.step()

@@ -63,15 +63,9 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
         return TrainResult(out, read_summary(out, "train"), done_before=True)
     tracker = opened.tracker
     # Every option, defaults too; what decides the result again under the names that it has in the run's identity.
-    params = {
-        "recipe": recipe.name,
-        **recipe.flat(),
-        **asdict(policy),
-        **settings,
-        **hardware,
-        "data.root": recipe.data.root,
-    }
-    tracker.params(params | {"code_version": __version__})
+    params: dict[str, Any] = {"recipe": recipe.name, **recipe.flat(), **settings, **hardware}
+    params |= {f"checkpoints.{name}": value for name, value in asdict(policy).items()}
+    tracker.params(params | {"data.root": recipe.data.root, "code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", fingerprint, str(recipe.data.root), "training")
     log, lines = EpochLog(tracker), epoch_progress(recipe)
     waiting = Waiting()
