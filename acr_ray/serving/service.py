@@ -3,76 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from acr_ray.models import ModelCard
 from acr_ray.serving.asking import P_A, PREDICT, Ask, Reader
 from acr_ray.serving.draws import Chunk, Drawer
 from acr_ray.serving.errors import Refused
+from acr_ray.serving.meter import Meter, NoMeter
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
 from acr_ray.serving.seeds import Secret
+from acr_ray.serving.served import ServedModel
 from acr_ray.settings import UserError
 from acr_ray.settings.datasets import grid_of
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
-from acr_ray.smoothing.noise import off_grid
 from acr_ray.smoothing.pixels import checked_sigma
 from acr_ray.smoothing.plan import SELECT, Phase
 from acr_ray.smoothing.rules import Rule
-from acr_ray.smoothing.run_noise import NoiseFacts, noise_facts
 from acr_ray.smoothing.stopping import rule_for
 
 MOST_RULES = 256  # kept at once; one takes some 50 ms to make
-
-
-class Meter(Protocol):
-    """What is told of the service's work; see `acr_ray.serving.deployment` for Ray's."""
-
-    def answered(self, kind: str, seconds: float, results: list[dict]) -> None: ...
-    def refused(self, kind: str, status: int) -> None: ...
-    def drawn(self, draws: int, seconds: float) -> None: ...
-
-
-class NoMeter:
-    """Tells nobody."""
-
-    def answered(self, kind: str, seconds: float, results: list[dict]) -> None: ...
-    def refused(self, kind: str, status: int) -> None: ...
-    def drawn(self, draws: int, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class ServedModel:
-    """A model at work, with its own passes: of two versions no draws are ever mixed."""
-
-    card: ModelCard
-    origin: dict[str, str]
-    sigma: float
-    law: LatticeLaw | None
-    reader: Reader
-    scheduler: Scheduler
-
-    def facts(self, draws: int) -> NoiseFacts:
-        """What answers say of their noise; ``draws`` are all that an image may have."""
-        return noise_facts(self.law, self.scheduler.device, math.prod(self.card.shape), draws)
-
-    def rounded(self, image: Tensor) -> float:
-        """How far an image ``(C, H, W)`` is rounded to the noise's grid: l2, input units."""
-        return 0.0 if self.law is None else float(off_grid(image[None], self.law.levels))
 
 
 class Service:
