@@ -93,7 +93,7 @@ class LatticeNoise:
 
     def __init__(self, law: LatticeLaw, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.law, self.device, self.dtype = law, device, dtype
-        self._on_cpu = torch.device(device).type == "cpu"
+        self._on_cpu = with_numpy(device)
         self._step = float(np.float32(1) / np.float32(law.levels))
         self._buffer: Tensor | None = None
         if self._on_cpu:
@@ -154,6 +154,11 @@ class LatticeNoise:
         return (steps.float() * self._step).to(self.dtype).unflatten(2, images.shape[1:])
 
 
+def with_numpy(device: str) -> bool:
+    """Whether lattice noise for this device is drawn by NumPy, not by torch on the device."""
+    return torch.device(device).type == "cpu"
+
+
 class LatticeSteps:
     """Whole numbers K of a law on a device, without images.
 
@@ -163,7 +168,7 @@ class LatticeSteps:
     """
 
     def __init__(self, law: LatticeLaw, device: str) -> None:
-        self._device, on_cpu = device, torch.device(device).type == "cpu"
+        self._device, on_cpu = device, with_numpy(device)
         self._draws = LatticeDraws(law) if on_cpu else None
         self._table = None if on_cpu else TorchTable.of(law, device)
 
