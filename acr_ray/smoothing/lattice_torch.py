@@ -15,6 +15,7 @@ from acr_ray.smoothing.lattice import table_of
 from acr_ray.smoothing.lattice_law import LatticeLaw
 from acr_ray.smoothing.lattice_reference import FURTHER, MULTIPLIERS, ROUNDS, WEYL
 
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
 _WORD, _HALF = 2**32 - 1, 2**16 - 1
 
 
@@ -39,8 +40,8 @@ class TorchTable(NamedTuple):
         """Return the law's table on a device."""
         table = table_of(law)
         signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
-        arrays = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
-        return cls(*arrays, law.reach, int((table.stop - table.start).max()).bit_length())
+        start, stop, low = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
+        return cls(start, stop, low, law.reach, int((table.stop - table.start).max()).bit_length())
 
 
 def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, coordinates: int) -> Tensor:
@@ -55,11 +56,12 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
     key = (keys[:, 0, None, None], keys[:, 1, None, None])
     groups, pairs = -(-coordinates // 8), -(-coordinates // 2)
     counter = draw * groups + torch.arange(groups, device=device)
-    words = philox((counter & _WORD, counter >> 32, 0, 0), key)
+    nothing = torch.zeros((), dtype=torch.int64, device=device)
+    words = philox((counter & _WORD, counter >> 32, nothing, nothing), key)
     bits = torch.stack([half for word in words for half in (word & _HALF, word >> 16)], 3)
     bits = bits.flatten(2)[..., :coordinates]
     counter = draw * pairs + torch.arange(pairs, device=device)
-    w0, w1, w2, w3 = philox((counter & _WORD, (counter >> 32) + (FURTHER >> 32), 0, 0), key)
+    w0, w1, w2, w3 = philox((counter & _WORD, (counter >> 32) + (FURTHER >> 32), nothing, nothing), key)
     further = torch.stack([_signed(w0, w1), _signed(w2, w3)], 3).flatten(2)[..., :coordinates]
     low, high = table.start[bits], table.stop[bits]
     last = len(table.low) - 1
@@ -71,7 +73,7 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
     return (low - table.reach).to(torch.int16)
 
 
-def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
     """Philox4x32-10: four int64 tensors of words below 2**32, in the shape to which counter and key broadcast.
 
     Args:
@@ -93,7 +95,7 @@ def key_words(keys: list[int], device: str) -> Tensor:
     return torch.tensor([(key & _WORD, key >> 32) for key in keys], dtype=torch.int64, device=device)
 
 
-def _product(word: Tensor | int, by: int) -> tuple[Tensor, Tensor]:
+def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
     """The high and the low 32 bits of a product of two words, in parts below 2**49."""
     low = word * (by & _HALF)
     middle = word * (by >> 16) + (low >> 16)

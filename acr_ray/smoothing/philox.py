@@ -34,8 +34,9 @@ def random_words(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: 
 
 def by_numpy(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int) -> NDArray[np.uint32]:
     """As `random_words`."""
-    at = first[:, None] + np.arange(counters, dtype=np.uint64)
-    c0, c1, c2, c3 = at & _MASK, at >> _HALF, np.zeros_like(at), np.zeros_like(at)
+    at = np.add(first[:, None], np.arange(counters, dtype=np.uint64), dtype=np.uint64)
+    nothing = np.zeros(at.shape, dtype=np.uint64)
+    c0, c1, c2, c3 = at & _MASK, at >> _HALF, nothing, nothing
     k0, k1 = keys[:, None] & _MASK, keys[:, None] >> _HALF
     for _ in range(ROUNDS):
         p0, p1 = c0 * np.uint64(MULTIPLIERS[0]), c2 * np.uint64(MULTIPLIERS[1])
