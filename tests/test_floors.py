@@ -22,7 +22,7 @@ BELOW = {
     "certification": {*GROUND, "storage", "telemetry", "smoothing", "models", "data"},
     "reporting": {*GROUND, "storage", "smoothing", "certification"},
     "tracking": {*GROUND, "storage", "smoothing", "models"},
-    "serving": {*GROUND, "storage", "smoothing", "models", "data", "tracking"},
+    "serving": {*GROUND, "storage", "smoothing", "models", "data", "certification", "tracking"},
     "preflight": {*GROUND, "storage", "data"},
     "tuning": {*GROUND, "storage", "smoothing", "models", "data", "training"},
 }

@@ -3,11 +3,12 @@
 RUN is a folder of certify. Radii are derived anew (for another --alpha, --bound or --certificate: of runs with a fixed
 n); several RUNs of one classifier are merged (other images, or more noise draws of the same). --redraw K draws K lines
 of the ledger again with --checkpoint and compares counts. Leaves certificates.parquet, certificates.tsv and
-summary.json in DIR.
+summary.json in DIR. --bundle FILE writes a RUN as one file that others can check with --verify FILE, offline.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from acr_ray.cli.command_line import command_line
@@ -67,9 +68,71 @@ def run(
     return audit(runs, options, {"alpha": alpha, "bound": bound, "certificate": certificate}, rho, redrawing)
 
 
+def bundle(run_folder: str, file: str, *, sign: str | None = None) -> None:
+    """Write a finished certification as one file that others can check.
+
+    Args:
+        run_folder: of ``certify``.
+        file: path or URI; an existing one is replaced.
+        sign: file of an Ed25519 private key (PEM); None: not signed.
+
+    Raises:
+        UserError: the run is unfinished or damaged, or the key is none.
+    """
+    from acr_ray.cli.drivers.bundling import write_bundle
+
+    write_bundle(run_folder, file, sign)
+
+
+def verify(
+    file: str,
+    *,
+    key: str | None = None,
+    redraw: int | None = None,
+    redraw_seed: int = 0,
+    checkpoint: str | None = None,
+    root: str | None = None,
+    class_map: str | None = None,
+    dataset: str | None = None,
+    choices: ImportChoices | None = None,
+) -> None:
+    """Check a bundle, and print what was checked and what was not.
+
+    Args:
+        file: of `bundle`.
+        key: file of the public key (PEM) that must have signed it.
+        redraw, redraw_seed, checkpoint, root, class_map, dataset, choices: as in `run`.
+
+    Raises:
+        UserError: an option does not fit.
+        CommandFailed: something does not hold; says what.
+    """
+    if redraw and not checkpoint:
+        raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
+    from acr_ray.cli.drivers.audit import Redrawing
+    from acr_ray.cli.drivers.bundling import check_bundle
+
+    named = (checkpoint, root, class_map, dataset, choices or ImportChoices()) if checkpoint else None
+    check_bundle(file, key, Redrawing(redraw, redraw_seed, *named) if redraw and named else None)
+
+
 def main(argv: list[str]) -> None:
     """Read the command line, and audit."""
     options = parser().parse_args(argv)
+    if options.verify is not None:
+        _verify(options)
+        return
+    if options.key:
+        raise UserError("--key: belongs to --verify FILE")
+    if options.sign and not options.bundle:
+        raise UserError("--sign: belongs to --bundle FILE")
+    if not options.runs:
+        raise UserError("RUN: missing; give a folder of certify, or --verify FILE")
+    if options.bundle:
+        if len(options.runs) > 1 or options.out:
+            raise UserError("--bundle: takes one RUN, and no --out")
+        bundle(options.runs[0], options.bundle, sign=options.sign)
+        return
     result = run(
         options.runs,
         RunOptions(out=options.out, tracking=False, overwrite=options.overwrite),
@@ -89,12 +152,36 @@ def main(argv: list[str]) -> None:
         raise CommandFailed(f"{result.differing} lines of the ledgers are not what the model draws: see above")
 
 
+def _verify(options: argparse.Namespace) -> None:
+    if options.runs or options.bundle or options.sign or options.out:
+        raise UserError("--verify: takes no RUN, --bundle, --sign or --out")
+    verify(
+        options.verify,
+        key=options.key,
+        redraw=options.redraw,
+        redraw_seed=options.redraw_seed,
+        checkpoint=options.checkpoint,
+        root=options.root,
+        class_map=options.class_map,
+        dataset=options.dataset,
+        choices=import_choices(options),
+    )
+
+
 def parser() -> Parser:
     """Make the command's parser."""
-    usage = "%(prog)s RUN [RUN …] --out DIR [--alpha A] [--redraw K --checkpoint CHECKPOINT] [OPTIONS]"
+    usage = (
+        "%(prog)s RUN [RUN …] --out DIR [--alpha A] [--redraw K --checkpoint CHECKPOINT] [OPTIONS]\n"
+        "       %(prog)s RUN --bundle FILE [--sign KEY] | --verify FILE [--key PUBLIC] [--redraw K …]"
+    )
     parser = Parser(prog=command_line("audit"), usage=usage, description=__doc__)
     add = parser.add_argument_group("what to audit").add_argument
-    add("runs", metavar="RUN", nargs="+", help="folders of certify")
+    add("runs", metavar="RUN", nargs="*", help="folders of certify")
+    add = parser.add_argument_group("one file for others").add_argument
+    add("--bundle", metavar="FILE", help="write RUN as one file that others can check; nothing else is done")
+    add("--sign", metavar="KEY", help="for --bundle: Ed25519 private key, a PEM file [default: not signed]")
+    add("--verify", metavar="FILE", help="check such a file; exit code 1 if something does not hold")
+    add("--key", metavar="PUBLIC", help="for --verify: public key (PEM) that must have signed it")
     add = parser.add_argument_group("guarantee").add_argument
     add("--alpha", type=number(1e-300, below=1), metavar="A", help="another error probability [default: the runs']")
     add("--bound", choices=("clopper-pearson", "randomized"), help="another bound [default: the runs']")

@@ -70,7 +70,7 @@ def audit(
     find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     redrawn: list[Comparison] = []
     if redrawing:
-        redrawn = [_redraw(run, folder, redrawing) for run, folder in zip(runs, folders, strict=True)]
+        redrawn = [redraw_lines(run, folder, redrawing) for run, folder in zip(runs, folders, strict=True)]
     open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:
@@ -106,7 +106,7 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": texts}
 
 
-def _redraw(run: Audited, folder: Folder, redrawing: Redrawing) -> Comparison:
+def redraw_lines(run: Audited, folder: Folder, redrawing: Redrawing) -> Comparison:
     """Draw lines of a run again, and print how they compare."""
     from acr_ray.cli.drivers.redraw import arithmetic_here, drawer  # loads torch, which an audit alone needs not
 
