@@ -1,4 +1,4 @@
-"""Measure this machine: python -m jobs.bench certify|train|search|loader|serve [--device cpu|cuda] [--quick]
+"""Measure this machine: python -m jobs.bench certify|noise|train|search|loader|serve [--device cpu|cuda] [--quick]
 
 Every figure is a ratio within one run, as median, least and greatest. The last line is one JSON object.
 """
@@ -20,6 +20,7 @@ from acr_ray.settings.errors import UserError
 # A benchmark is a module with ``add_options(parser)`` and ``run(options) -> dict``: the JSON object's own fields.
 BENCHMARKS = {
     "certify": "the sampling engine against forward passes alone, Cohen's loop and ART; --simulate: stopping rules",
+    "noise": "lattice noise against float noise: numbers a second, memory, and the engine with either",
     "train": "the recipe's step against the same written plainly, and against the passes it cannot avoid",
     "loader": "images a second read, decoded and cropped, from folders and packs, against what a step takes in",
     "gpu": "the CUDA path against the CPU, and its figures; needs neither Ray nor MLflow; --dry without a GPU",

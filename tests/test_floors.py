@@ -50,6 +50,7 @@ RAY = {
 }
 PURE = {
     *(f"smoothing/{file}.py" for file in ("bounds", "decide", "plan", "stopping", "spending", "futility", "width")),
+    *(f"smoothing/{file}.py" for file in ("lattice_law", "lattice_reference", "run_noise")),
     *(f"certification/{file}.py" for file in ("statement", "pool", "rate_estimator", "ledger_writer", "count_store")),
     "training/population.py",
     "training/control/messages.py",

@@ -13,6 +13,7 @@ from acr_ray.reporting.kinds import KindNumbers, both_kinds
 from acr_ray.reporting.source import Source
 from acr_ray.smoothing.bounds import round_down
 from acr_ray.smoothing.rules import ONE_CLASS_KIND
+from acr_ray.smoothing.run_noise import FLOAT
 
 CONSTANT = "constant class"
 
@@ -34,6 +35,7 @@ class Row:
         kinds: its numbers under each kind that its counts can say; empty if it holds no images.
         classes: its numbers by class, by label; empty if it holds no images.
         p_a_error: how well its draws know the distribution of p_A; see `Source.p_a_error`.
+        grade: what its certificates promise in floating point, ``sound`` or ``float``.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Row:
     kinds: tuple[KindNumbers, ...] = ()
     classes: tuple[ClassNumbers, ...] = ()
     p_a_error: float | None = None
+    grade: str = FLOAT
 
     @property
     def worst_class(self) -> ClassNumbers | None:
@@ -96,6 +99,7 @@ def row_of(
         kinds=both_kinds(source, radii),
         classes=by_class(source, radii, names),
         p_a_error=source.p_a_error,
+        grade=source.grade,
     )
 
 

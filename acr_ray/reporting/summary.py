@@ -58,6 +58,7 @@ def _as_json(row: Row, radii: Sequence[float]) -> dict[str, Any]:
         "p_a_error": row.p_a_error,
         "abstained": row.abstained,
         "certificate": row.certificate,
+        "grade": row.grade,
         "certificates": {kind.kind: _kind_json(kind, radii) for kind in row.kinds},
         "worst_class": worst_json(row),
         "classes": classes_json(row, tuple(radii)),

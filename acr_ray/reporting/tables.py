@@ -20,6 +20,7 @@ from acr_ray.reporting.cell_text import (
 )
 from acr_ray.reporting.class_tables import class_lines, class_title, worst_told
 from acr_ray.reporting.report import Report, Row
+from acr_ray.smoothing.run_noise import SOUND
 
 #: Of a source that stopped early, at a budget that is not its own.
 NOT_DERIVED = "–"
@@ -100,9 +101,15 @@ def certificates_told(report: Report) -> str:
     """Return the kind of certificates that the main table shows."""
     kinds = sorted({row.certificate for row in report.rows})
     if len(kinds) == 1:
-        return f"Certificates: {kinds[0]}."
+        return f"Certificates: {kinds[0]}.{grades_told(report)}"
     each = (f"{kind} in {', '.join(row.name for row in report.rows if row.certificate == kind)}" for kind in kinds)
-    return f"Certificates: {'; '.join(each)}: not comparable."
+    return f"Certificates: {'; '.join(each)}: not comparable.{grades_told(report)}"
+
+
+def grades_told(report: Report) -> str:
+    """Return which sources hold in floating point (docs/noise.md); "" if none does."""
+    sound = [row.name for row in report.rows if row.grade == SOUND]
+    return f" Sound in floating point: {', '.join(sound)}." if sound else ""
 
 
 def lower_names(report: Report) -> list[str]:
@@ -159,7 +166,7 @@ def csv_table(report: Report) -> str:
     fixed += ("acr_low", "acr_high", "hard_share")
     radii = (MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)
     writer.writerow(
-        [*fixed, *radii, "certificate", "worst_class", "worst_class_accuracy_at_0", "worst_class_hard_share"]
+        [*fixed, *radii, "certificate", "worst_class", "worst_class_accuracy_at_0", "worst_class_hard_share", "grade"]
     )
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
@@ -168,6 +175,7 @@ def csv_table(report: Report) -> str:
             [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
             + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy, row.certificate]
             + (["", "", ""] if worst is None else [worst.label, worst.accuracy_at_0, worst.hard_share])
+            + [row.grade]
         )
     return stream.getvalue()
 

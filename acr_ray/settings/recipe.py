@@ -97,6 +97,9 @@ class TrainingSettings(Settings):
     scale_learning_rate: bool = Field(
         False, description="multiply learning_rate by batch_size/256 (Goyal et al. 2017, linear scaling)"
     )
+    noise: Literal["float", "lattice"] = Field(
+        "float", description="lattice: rounded to the images' grid, the same on every machine, as certification's"
+    )
     init: str | None = Field(
         None,
         description="weights to begin with: a checkpoint of this architecture; for other classes the last layer is new",
@@ -163,6 +166,7 @@ LATER = (
     "data.augmentation",
     "data.mean",
     "data.std",
+    "training.noise",
     "training.init",
     "training.init_learning_rate",
 )

@@ -60,6 +60,7 @@ class SamplingEngine:
         self, model: nn.Module, num_classes: int, sigma: float, device: str = "cpu", levels: int | None = None
     ) -> None:
         self.model, self.num_classes, self.sigma, self.device = model, num_classes, sigma, device
+        self.levels = levels
         self.evaluations = 0  # noisy forward passes since the engine was made, surplus of last blocks included
         self._modules = list(model.modules())
         self.noise: Noise = (

@@ -1,24 +1,21 @@
-"""Lattice noise with NumPy: equal to `lattice_reference`, for any draws, order and number of images at once."""
+"""Lattice noise on the CPU: equal to `lattice_reference`, for any draws, order and number of images at once."""
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.smoothing.lattice_law import BITS, GUIDE_BITS, LatticeLaw
-from acr_ray.smoothing.lattice_reference import FIRST, FURTHER
-from acr_ray.smoothing.philox import HALF, MASK, Philox, Words, round_keys
+from acr_ray.smoothing.lattice_reference import FURTHER
+from acr_ray.smoothing.philox import random_words
 
 UNDECIDED = -(2**15)  # in the guide: 16 bits are not enough
-AT_ONCE = 2**14  # counters: what they need stays in a processor core's own cache
-MOST_SHAPES = 8  # of which buffers are kept
-_FIRST, _FURTHER = np.array([FIRST], dtype=np.uint64), np.array([FURTHER], dtype=np.uint64)
+AT_ONCE = 2**18  # numbers drawn together: each call of NumPy costs
+LOOKED_UP = 2**15  # numbers looked up together: their indices stay in a processor core's own cache
 
 
 class LatticeDraws:
@@ -31,7 +28,7 @@ class LatticeDraws:
     def __init__(self, law: LatticeLaw) -> None:
         self.law = law
         self._table = table_of(law)
-        self._kept: dict[tuple[int, int, int], _Chunk] = {}
+        self._index = np.empty(LOOKED_UP, dtype=np.intp)
 
     def __call__(
         self, keys: Sequence[int], first: int, draws: int, coordinates: int, out: NDArray[np.int16] | None = None
@@ -43,107 +40,54 @@ class LatticeDraws:
             first: index of the first draw within the phase, >= 0.
             draws: of each image, >= 1.
             coordinates: numbers in a draw, in the order (H, W, C).
-            out: int16 ``(len(keys), draws, coordinates)`` to draw into; None: new memory.
+            out: int16 ``(len(keys), draws, coordinates)`` to draw into, contiguous; None: new memory.
 
         Returns:
             int16 ``(len(keys), draws, coordinates)``.
         """
         noise = np.empty((len(keys), draws, coordinates), dtype=np.int16) if out is None else out
-        # Eight parts, of which each takes 16 bits of the counters; the last ones may be shorter, or empty.
-        groups = -(-coordinates // 8)
-        padded = noise if coordinates == 8 * groups else np.empty((len(keys), draws, 8 * groups), dtype=np.int16)
-        lanes = padded.reshape(len(keys), draws, 8, groups)
-        schedule = round_keys(np.array(keys, dtype=np.uint64))
-        left: list[_Left] = []
-        for corner, target in _chunks(lanes):
-            left.append(self._guess(schedule, first, corner, target))
-            if sum(len(some.bits) for some in left) > AT_ONCE:
-                self._settle(schedule, first, left, lanes)
-                left = []
-        if left:
-            self._settle(schedule, first, left, lanes)
-        if padded is not noise:
-            noise[...] = padded[..., :coordinates]
+        streams, padded = np.array(keys, dtype=np.uint64), 8 * -(-coordinates // 8)
+        deep = max(1, min(draws, AT_ONCE // padded))
+        many = max(1, min(len(keys), AT_ONCE // (padded * deep)))
+        for k in range(0, len(keys), many):
+            for d in range(0, draws, deep):
+                self._draw(streams[k : k + many], first + d, noise[k : k + many, d : d + deep])
         return noise
 
-    def _guess(self, schedule: Words, first: int, corner: tuple[int, int, int], out: NDArray[np.int16]) -> _Left:
-        """Draw a chunk from the first 16 bits of each number. Returns what they leave open."""
-        many, deep, _, wide = out.shape
-        k, d, g = corner
-        draw = np.arange(first + d, first + d + deep, dtype=np.uint64)[:, None]
-        high = draw >> HALF
-        group = np.arange(g, g + wide, dtype=np.uint64)
-        chunk = self._chunk((many, deep, wide))
-        counter = (draw & MASK, high if high[0] != high[-1] else high[:1], group, _FIRST)
-        chunk.philox(counter, schedule[:, :, k : k + many, None, None])
-        open_, bits = [], []
-        for lane in range(8):
-            chunk.philox.half(lane, chunk.bits)
-            np.take(self._table.guide, chunk.bits, out=chunk.numbers, mode="wrap")  # all in range; "raise" would copy
-            out[:, :, lane] = chunk.numbers.reshape(many, deep, wide)
-            places = (chunk.numbers == UNDECIDED).nonzero()[0]
-            open_.append(places)
-            bits.append(chunk.bits[places])
-        lane = np.repeat(np.arange(8), [len(places) for places in open_])
-        row, column = _divided(np.concatenate(open_), wide)
-        image, row = _divided(row, deep) if many > 1 else (np.zeros_like(row), row)
-        return _Left(image + k, row + d, lane, column + g, np.concatenate(bits))
-
-    def _settle(self, schedule: Words, first: int, left: Sequence[_Left], lanes: NDArray[np.int16]) -> None:
-        """Draw what 16 bits left open. Together: there are few, and each call of NumPy costs."""
-        image, row, lane, group, bits = (np.concatenate(parts) for parts in zip(*left, strict=True))
-        if not len(bits):
-            return
-        draw, coordinate = row.astype(np.uint64) + np.uint64(first), lane * lanes.shape[-1] + group
-        keys = schedule if schedule.shape[-1] == 1 else schedule[..., image]
-        philox = Philox(row.shape)
-        philox((draw & MASK, draw >> HALF, (coordinate >> 1).astype(np.uint64), _FURTHER), keys)
-        w0, w1, w2, w3 = philox.words()
-        odd = (coordinate & 1).astype(bool)
-        further = np.where(odd, w3, w1).astype(np.uint64) << HALF | np.where(odd, w2, w0)
-        lanes[image, row, lane, group] = self._table.settled(bits, further)
-
-    def _chunk(self, shape: tuple[int, int, int]) -> _Chunk:
-        if shape not in self._kept:
-            if len(self._kept) >= MOST_SHAPES:
-                self._kept.clear()
-            self._kept[shape] = _Chunk(shape)
-        return self._kept[shape]
+    def _draw(self, keys: NDArray[np.uint64], first: int, out: NDArray[np.int16]) -> None:
+        many, deep, coordinates = out.shape
+        groups = -(-coordinates // 8)
+        begin = np.full(many, first * groups, dtype=np.uint64)
+        # A word's low half comes first, as on every machine that torch runs on.
+        halves = random_words(keys, begin, deep * groups).view(np.uint16).reshape(-1)
+        whole = coordinates == 8 * groups and out.flags.c_contiguous
+        numbers = out.reshape(-1) if whole else np.empty(len(halves), dtype=np.int16)
+        for at in range(0, len(halves), LOOKED_UP):
+            some = halves[at : at + LOOKED_UP]
+            index = self._index[: len(some)]
+            np.copyto(index, some)
+            # All are in range; "raise" would copy.
+            np.take(self._table.guide, index, out=numbers[at : at + LOOKED_UP], mode="wrap")
+        undecided = (numbers == UNDECIDED).nonzero()[0]
+        row, coordinate = _divided(undecided, 8 * groups)
+        image, draw = _divided(row, deep) if many > 1 else (np.zeros_like(row), row)
+        numbers[undecided] = self._table.settled(
+            halves[undecided], _further_bits(keys[image], first, draw, coordinate, coordinates)
+        )
+        if not whole:
+            out[...] = numbers.reshape(many, deep, 8 * groups)[..., :coordinates]
 
 
-def _chunks(lanes: NDArray[np.int16]) -> Iterator[tuple[tuple[int, int, int], NDArray[np.int16]]]:
-    """Parts of at most `AT_ONCE` counters, and where each begins: as many groups, then draws, then images."""
-    images, draws, _, groups = lanes.shape
-    wide = min(groups, AT_ONCE)
-    deep = max(1, min(draws, AT_ONCE // wide))
-    many = max(1, min(images, AT_ONCE // (wide * deep)))
-    for k in range(0, images, many):
-        for d in range(0, draws, deep):
-            for g in range(0, groups, wide):
-                yield (k, d, g), lanes[k : k + many, d : d + deep, :, g : g + wide]
-
-
-class _Left(NamedTuple):
-    """Numbers that are still undecided: where they are, and their first 16 bits; arrays (N,)."""
-
-    image: NDArray[np.intp]
-    row: NDArray[np.intp]
-    lane: NDArray[np.intp]
-    group: NDArray[np.intp]
-    bits: NDArray[np.intp]
-
-
-class _Chunk:
-    """Memory for one chunk: new memory each time would fault its pages in again.
-
-    Attributes:
-        bits: of one lane, for `numbers`.
-    """
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.philox = Philox(shape)
-        self.bits = np.empty(math.prod(shape), dtype=np.intp)
-        self.numbers = np.empty(math.prod(shape), dtype=np.int16)
+def _further_bits(
+    keys: NDArray[np.uint64], first: int, draw: NDArray[np.intp], coordinate: NDArray[np.intp], coordinates: int
+) -> NDArray[np.uint64]:
+    """The 64 further bits of some numbers, all arrays (N,); draws are counted from ``first``."""
+    if not len(draw):
+        return np.empty(0, dtype=np.uint64)
+    pairs = -(-coordinates // 2)
+    begin = np.uint64(FURTHER + first * pairs) + (draw * pairs + (coordinate >> 1)).astype(np.uint64)
+    words = random_words(keys, begin, 1).view(np.uint64)  # (N, 2): the low word of each comes first
+    return np.where(coordinate & 1, words[:, 1], words[:, 0])
 
 
 def _divided(whole: NDArray[np.intp], by: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -175,7 +119,7 @@ class Table:
         self.stop = np.searchsorted(high, every, side="right").astype(np.int32)
         self.guide = np.where(self.start == self.stop, self.start - self._reach, UNDECIDED).astype(np.int16)
 
-    def settled(self, bits: NDArray[np.intp], further: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def settled(self, bits: NDArray[np.integer], further: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The numbers that all 80 bits give where 16 did not decide.
 
         Args:

@@ -11,7 +11,7 @@ WORD = 2**32
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
-FIRST, FURTHER = 0, 1  # what a counter's last word says its bits are for
+FURTHER = 2**63  # from this counter on bits are the further ones
 
 
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -37,16 +37,18 @@ def number(law: LatticeLaw, key: int, draw: int, coordinate: int, coordinates: i
 
     Args:
         key: of `stream_key`.
-        draw: index within the phase, in [0, 2**64): a block's number times its draws, plus the place in it.
+        draw: index within the phase, below 2**63 / coordinates: a block's number times its draws, plus the place in it.
         coordinate: index in the image in the order (H, W, C), in [0, coordinates).
         coordinates: numbers in an image, below 2**32.
     """
-    words = (key % WORD, key // WORD)
-    counters = -(-coordinates // 8)
-    lane, group = divmod(coordinate, counters)
-    word = philox4x32((draw % WORD, draw // WORD, group, FIRST), words)[lane // 2]
+    group, lane = divmod(coordinate, 8)
+    word = _words(key, draw * -(-coordinates // 8) + group)[lane // 2]
     first = word // 2**16 if lane % 2 else word % 2**16
     pair, place = divmod(coordinate, 2)
-    more = philox4x32((draw % WORD, draw // WORD, pair, FURTHER), words)
+    more = _words(key, FURTHER + draw * -(-coordinates // 2) + pair)
     further = more[2 * place] + WORD * more[2 * place + 1]
     return bisect_right(law.thresholds(), first * 2**64 + further) - law.reach
+
+
+def _words(key: int, counter: int) -> tuple[int, int, int, int]:
+    return philox4x32((counter % WORD, counter // WORD, 0, 0), (key % WORD, key // WORD))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from acr_ray.smoothing.lattice import table_of
 from acr_ray.smoothing.lattice_law import LatticeLaw
-from acr_ray.smoothing.lattice_reference import FIRST, FURTHER, MULTIPLIERS, ROUNDS, WEYL
+from acr_ray.smoothing.lattice_reference import FURTHER, MULTIPLIERS, ROUNDS, WEYL
 
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
 _WORD, _HALF = 2**32 - 1, 2**16 - 1
 
 
@@ -39,8 +40,8 @@ class TorchTable(NamedTuple):
         """Return the law's table on a device."""
         table = table_of(law)
         signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
-        arrays = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
-        return cls(*arrays, law.reach, int((table.stop - table.start).max()).bit_length())
+        start, stop, low = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
+        return cls(start, stop, low, law.reach, int((table.stop - table.start).max()).bit_length())
 
 
 def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, coordinates: int) -> Tensor:
@@ -53,12 +54,14 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
     device = keys.device
     draw = (torch.arange(draws, device=device) + first)[:, None]
     key = (keys[:, 0, None, None], keys[:, 1, None, None])
-    group = torch.arange(-(-coordinates // 8), device=device)
-    words = philox((draw & _WORD, draw >> 32, group, FIRST), key)
-    halves = [half for word in words for half in (word & _HALF, word >> 16)]
-    bits = torch.stack(halves, 2).flatten(2)[..., :coordinates]
-    pair = torch.arange(-(-coordinates // 2), device=device)
-    w0, w1, w2, w3 = philox((draw & _WORD, draw >> 32, pair, FURTHER), key)
+    groups, pairs = -(-coordinates // 8), -(-coordinates // 2)
+    counter = draw * groups + torch.arange(groups, device=device)
+    nothing = torch.zeros((), dtype=torch.int64, device=device)
+    words = philox((counter & _WORD, counter >> 32, nothing, nothing), key)
+    bits = torch.stack([half for word in words for half in (word & _HALF, word >> 16)], 3)
+    bits = bits.flatten(2)[..., :coordinates]
+    counter = draw * pairs + torch.arange(pairs, device=device)
+    w0, w1, w2, w3 = philox((counter & _WORD, (counter >> 32) + (FURTHER >> 32), nothing, nothing), key)
     further = torch.stack([_signed(w0, w1), _signed(w2, w3)], 3).flatten(2)[..., :coordinates]
     low, high = table.start[bits], table.stop[bits]
     last = len(table.low) - 1
@@ -70,8 +73,8 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
     return (low - table.reach).to(torch.int16)
 
 
-def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four int64 tensors of words below 2**32, of the broadcast shape.
+def philox(counter: Words, key: tuple[Tensor, Tensor]) -> Words:
+    """Philox4x32-10: four int64 tensors of words below 2**32, in the shape to which counter and key broadcast.
 
     Args:
         counter: its four words, likewise below 2**32.
@@ -84,8 +87,7 @@ def philox(counter: tuple[Tensor | int, ...], key: tuple[Tensor, Tensor]) -> tup
         high1, low1 = _product(c2, MULTIPLIERS[1])
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + WEYL[0]) & _WORD, (k1 + WEYL[1]) & _WORD
-    shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
-    return tuple(word.expand(shape) for word in (c0, c1, c2, c3))
+    return c0, c1, c2, c3
 
 
 def key_words(keys: list[int], device: str) -> Tensor:
@@ -93,7 +95,7 @@ def key_words(keys: list[int], device: str) -> Tensor:
     return torch.tensor([(key & _WORD, key >> 32) for key in keys], dtype=torch.int64, device=device)
 
 
-def _product(word: Tensor | int, by: int) -> tuple[Tensor, Tensor]:
+def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
     """The high and the low 32 bits of a product of two words, in parts below 2**49."""
     low = word * (by & _HALF)
     middle = word * (by >> 16) + (low >> 16)

@@ -93,7 +93,7 @@ class LatticeNoise:
 
     def __init__(self, law: LatticeLaw, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.law, self.device, self.dtype = law, device, dtype
-        self._on_cpu = torch.device(device).type == "cpu"
+        self._on_cpu = with_numpy(device)
         self._step = float(np.float32(1) / np.float32(law.levels))
         self._buffer: Tensor | None = None
         if self._on_cpu:
@@ -152,6 +152,33 @@ class LatticeNoise:
         noise = lattice_noise(table, keys, first, draws, images[0].numel())
         steps = noise + images.flatten(1)[:, None]
         return (steps.float() * self._step).to(self.dtype).unflatten(2, images.shape[1:])
+
+
+def with_numpy(device: str) -> bool:
+    """Whether lattice noise for this device is drawn by NumPy, not by torch on the device."""
+    return torch.device(device).type == "cpu"
+
+
+class LatticeSteps:
+    """Whole numbers K of a law on a device, without images.
+
+    Args:
+        law: of the noise.
+        device: ``"cpu"`` or a CUDA device.
+    """
+
+    def __init__(self, law: LatticeLaw, device: str) -> None:
+        self._device, on_cpu = device, with_numpy(device)
+        self._draws = LatticeDraws(law) if on_cpu else None
+        self._table = None if on_cpu else TorchTable.of(law, device)
+
+    def __call__(self, keys: Sequence[int], draws: int, coordinates: int) -> Tensor:
+        """The first ``draws`` draws of each key, int16 ``(len(keys), draws, coordinates)``."""
+        if self._draws is not None:
+            return torch.from_numpy(self._draws(keys, 0, draws, coordinates))
+        first = torch.zeros((), dtype=torch.int64, device=self._device)
+        assert self._table is not None  # of a GPU
+        return lattice_noise(self._table, key_words(list(keys), self._device), first, draws, coordinates)
 
 
 def grid_points(images: Tensor, levels: int) -> Tensor:

@@ -1,94 +1,69 @@
-"""Philox4x32-10 with NumPy: random bits as a function of a counter and a key.
+"""Philox4x32-10 on the CPU: random bits as a function of a key and a counter.
 
 Source: Salmon, Moraes, Dror & Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3". `lattice_reference` has the
-same in plain integers.
+same in plain integers. torch has it, too, several times as fast as NumPy can do it, but does not promise it yet: it is
+used where it is there and gives the published words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from acr_ray.smoothing.lattice_reference import MULTIPLIERS, ROUNDS, WEYL
+from acr_ray.smoothing.lattice_reference import MULTIPLIERS, ROUNDS, WEYL, philox4x32
 
-Words = NDArray[np.uint64]
-MASK, HALF = np.uint64(2**32 - 1), np.uint64(32)
-BROADCAST_ROUNDS = 2  # in which a word still depends on a part of the counter only
-LAST = (ROUNDS - 1) % 2  # which of the products the last round has made
-_LOW, _QUARTER = np.uint64(2**16 - 1), np.uint64(16)
-_M = np.array(MULTIPLIERS, dtype=np.uint64)
-_WEYL = np.arange(ROUNDS, dtype=np.uint64)[:, None] * np.array(WEYL, dtype=np.uint64)
+_MASK, _HALF = np.uint64(2**32 - 1), np.uint64(32)
 
 
-def round_keys(keys: Words) -> Words:
-    """The keys of all rounds, ``(rounds, 2, *keys.shape)``. Args: keys of 64 bits, their low word first."""
-    words = np.stack([keys & MASK, keys >> HALF])
-    return (words + _WEYL.reshape(ROUNDS, 2, *[1] * keys.ndim)) & MASK
-
-
-class Philox:
-    """Philox for counters of one shape; its memory is used again at each call.
+def random_words(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int) -> NDArray[np.uint32]:
+    """The words of consecutive counters, four each.
 
     Args:
-        shape: of the counters.
+        keys: of 64 bits, the low word is the first, ``(B,)``.
+        first: of 64 bits, ``(B,)``: where each row's counters begin; the two high words of a counter are 0.
+        counters: of each row, >= 1.
+
+    Returns:
+        uint32 ``(B, 4 * counters)``.
     """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._state = np.zeros((2, *shape), dtype=np.uint64)  # words 0 and 2, each in 64 bits
-        self._products = [np.zeros((2, *shape), dtype=np.uint64) for _ in range(2)]
-        # Halves of 64 bits as views, the low one first as on every machine that torch runs on.
-        self._low_state = _parts(self._state, np.uint32)[..., 0]
-        self._high = [_parts(products, np.uint32)[::-1, ..., 1] for products in self._products]
-        self._low = [_parts(products, np.uint32)[::-1, ..., 0] for products in self._products]
-        self._words = self._four(self._state.reshape(2, -1), self._products[LAST][::-1].reshape(2, -1))
-        self._multipliers = _M.reshape(2, *[1] * len(shape))
-
-    def __call__(self, counter: Sequence[Words], keys: Words) -> None:
-        """Compute the random words; they stay until the next call.
-
-        Args:
-            counter: its four words, each below 2**32, in arrays that broadcast to the shape.
-            keys: of `round_keys`, their last dimensions broadcast as well.
-        """
-        c0, c1, c2, c3 = counter
-        for number in range(BROADCAST_ROUNDS):
-            p0, p1 = c0 * _M[0], c2 * _M[1]
-            k0, k1 = keys[number]
-            out = self._state if number == BROADCAST_ROUNDS - 1 else (None, None)
-            # The key first: what comes of one part of the counter is small.
-            c0 = np.bitwise_xor((p1 >> HALF) ^ k0, c1, out=out[0])
-            c2 = np.bitwise_xor((p0 >> HALF) ^ k1, c3, out=out[1])
-            c1, c3 = p1 & MASK, p0 & MASK
-        self._low[1][0], self._low[1][1] = c1, c3
-        for number in range(BROADCAST_ROUNDS, ROUNDS):
-            now = number % 2
-            np.multiply(self._state, self._multipliers, out=self._products[now])
-            # Word 0 takes from the product of word 2 and the other way round: the views are turned.
-            np.bitwise_xor(self._high[now], self._low[1 - now], out=self._low_state)
-            np.bitwise_xor(self._state, keys[number], out=self._state)
-
-    def words(self) -> list[NDArray[np.uint32]]:
-        """The four words, each of the counters' shape."""
-        return self._four(self._low_state, self._low[LAST])
-
-    def half(self, number: int, out: NDArray[np.intp]) -> None:
-        """Write half words, the low one of word 0 first, then its high one, into ``(counters,)``.
-
-        Args:
-            number: which, 0 to 7.
-        """
-        word, target = self._words[number // 2], out.view(np.uint64)
-        if number % 2:
-            np.right_shift(word, _QUARTER, out=target)
-        if number % 2 == 0 or number // 2 % 2:  # words 1 and 3 are products, with more above
-            np.bitwise_and(target if number % 2 else word, _LOW, out=target)
-
-    @staticmethod
-    def _four(even: NDArray, odd: NDArray) -> list[NDArray]:
-        return [even[0], odd[0], even[1], odd[1]]
+    return _by_torch(keys, first, counters) if torch_has_it() else by_numpy(keys, first, counters)
 
 
-def _parts(words: Words, kind: type) -> NDArray:
-    return words.view(kind).reshape(*words.shape, -1)
+def by_numpy(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int) -> NDArray[np.uint32]:
+    """As `random_words`."""
+    at = np.add(first[:, None], np.arange(counters, dtype=np.uint64), dtype=np.uint64)
+    nothing = np.zeros(at.shape, dtype=np.uint64)
+    c0, c1, c2, c3 = at & _MASK, at >> _HALF, nothing, nothing
+    k0, k1 = keys[:, None] & _MASK, keys[:, None] >> _HALF
+    for _ in range(ROUNDS):
+        p0, p1 = c0 * np.uint64(MULTIPLIERS[0]), c2 * np.uint64(MULTIPLIERS[1])
+        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _MASK, (p0 >> _HALF) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = (k0 + np.uint64(WEYL[0])) & _MASK, (k1 + np.uint64(WEYL[1])) & _MASK
+    return np.stack([c0, c1, c2, c3], -1).astype(np.uint32).reshape(len(keys), -1)
+
+
+def _by_torch(keys: NDArray[np.uint64], first: NDArray[np.uint64], counters: int) -> NDArray[np.uint32]:
+    words = torch.empty(len(keys), 4 * counters, dtype=torch.int32)
+    state = np.empty((len(keys), 1, 2), dtype=np.uint64)  # a key and an offset for each row
+    state[:, 0, 0], state[:, 0, 1] = keys, first
+    torch.ops.aten._philox_randint_(words, torch.from_numpy(state), -(2**31), None)
+    return words.numpy().view(np.uint32)
+
+
+@lru_cache(maxsize=1)
+def torch_has_it() -> bool:
+    """Whether this torch has Philox, and gives the words that it should."""
+    keys, first = (np.array(values, dtype=np.uint64) for values in ((0, 2**64 - 1, 5), (0, 2**63, 2**32 - 1)))
+    expected = [
+        word
+        for key, start in zip(keys.tolist(), first.tolist(), strict=True)
+        for at in range(start, start + 300)
+        for word in philox4x32((at % 2**32, at // 2**32, 0, 0), (key % 2**32, key // 2**32))
+    ]
+    try:
+        return _by_torch(keys, first, 300).ravel().tolist() == expected
+    except (AttributeError, RuntimeError, TypeError):
+        return False

@@ -54,7 +54,9 @@ def facts_of(settings: CertifySettings, coordinates: int, draws: int | None = No
     """
     facts = noise_facts(law_of(settings), settings.device, coordinates, settings.n0 + (draws or settings.n))
     # The looks of the other rules have forward passes of several shapes, in which one network is several classifiers.
-    return facts if settings.stopping == "fixed" else replace(facts, grade=FLOAT)
+    # Without the images' size nothing is known of what the noise takes of alpha.
+    one_shape = settings.stopping == "fixed" and coordinates > 0
+    return facts if one_shape else replace(facts, grade=FLOAT)
 
 
 def noise_facts(law: LatticeLaw | None, device: str, coordinates: int, draws: int) -> NoiseFacts:

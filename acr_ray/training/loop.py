@@ -26,6 +26,7 @@ from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
 from acr_ray.training.named_files import Contents
 from acr_ray.training.networks import build_networks
+from acr_ray.training.noise import lattice_law
 from acr_ray.training.optimizer import build_optimizer, learning_rate
 from acr_ray.training.precision import gradient_scaler
 from acr_ray.training.selection import SampleSelection
@@ -106,7 +107,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.module, recipe.training, device)
         self.scaler = gradient_scaler(recipe.training.precision, device)
         self.identity = identity or digest(recipe.identity(contents))
-        self.engine = SamplingEngine(self.networks.network, len(images.class_names), recipe.training.sigma, device)
+        law, sigma = lattice_law(recipe, images), recipe.training.sigma
+        levels = None if law is None else law.levels
+        self.engine = SamplingEngine(self.networks.network, len(images.class_names), sigma, device, levels)
         self.progress, self.timers, self.worker_sync = Progress(), Timers(device), worker_sync or WorkerSync(group)
         self.step = TrainStep(
             recipe, self.networks, build_method(recipe), self.optimizer, self.scaler, group, self.timers, seed, images

@@ -138,7 +138,8 @@ class SampleSelection:
         model, card = discarding_model(self.recipe, self.images, self.contents)
         model = model.to(device=device, memory_format=self.networks.memory_format)
         images = self.images.in_order_of(card.class_names, f"discard.checkpoint {self.recipe.discard.checkpoint}")
-        return SamplingEngine(in_precision(model, t.precision, device), card.num_classes, t.sigma, device), images
+        network, levels = in_precision(model, t.precision, device), self.engine.levels
+        return SamplingEngine(network, card.num_classes, t.sigma, device, levels), images
 
     def _counts(
         self, engine: SamplingEngine, images: ImageSet, items: NDArray[np.int64], draws: int, purpose: str, view: str

@@ -18,7 +18,7 @@ from acr_ray.training.graphed import GraphedAttack
 from acr_ray.training.group import Group
 from acr_ray.training.methods import Batch, Method
 from acr_ray.training.networks import Networks
-from acr_ray.training.noise import training_noise
+from acr_ray.training.noise import LatticeTrainingNoise, lattice_law, training_noise
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import Timers
 
@@ -84,6 +84,8 @@ class TrainStep:
         self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
         self.shape, self.class_names = images.shape, images.class_names
         t, on_gpu = recipe.training, torch.device(networks.device).type == "cuda"
+        law = lattice_law(recipe, images)
+        self._lattice = None if law is None else LatticeTrainingNoise(law, networks.device)
         self._scale = HALF_SCALE if t.precision == "float16" else 1.0
         # As part of compiling: it passes more rows, so what it answers can differ in the last bits.
         self._graphed = None
@@ -144,7 +146,10 @@ class TrainStep:
     def _batch(self, given: StepInput, x: Tensor, y: Tensor, positions: NDArray[np.int64]) -> Batch:
         t, device = self.recipe.training, self.networks.device
         with self.timers("noise"):
-            noise = training_noise(self.seed, given.epoch, positions, t.m, self.shape, device).mul_(t.sigma)
+            if self._lattice is None:
+                noise = training_noise(self.seed, given.epoch, positions, t.m, self.shape, device).mul_(t.sigma)
+            else:
+                noise = self._lattice(self.seed, given.epoch, positions, t.m, self.shape)
         seeds = view_seeds(self.seed, given.epoch, positions, "method")
         progress = given.epoch + given.number / given.steps
         names = self.class_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,12 @@ from scipy.stats import chi2, kstest
 from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.smoothing.arithmetic import prepare
-from acr_ray.smoothing.compiled import Compiled
+from acr_ray.smoothing.compiled import Compiled, compiler_problem
 from acr_ray.smoothing.engine import SamplingEngine
-from acr_ray.smoothing.noise import standard_normal
+from acr_ray.smoothing.lattice import LatticeDraws
+from acr_ray.smoothing.lattice_law import LatticeLaw, levels_for
+from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
+from acr_ray.smoothing.noise import LatticeNoise, standard_normal
 from acr_ray.smoothing.plan import Phase
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
@@ -40,6 +44,7 @@ def engine(found: Findings) -> None:
     """Noise, logits, counts, order of blocks, memory."""
     device = found.device
     _noise(found)
+    _lattice(found)
     model, x, y, names = trained()
     few = 40 if found.dry else 400
     rows = (x[:few, None] + SIGMA * torch.randn(few, 20, *x.shape[1:], generator=_seeded(1))).flatten(0, 1)
@@ -57,6 +62,14 @@ def engine(found: Findings) -> None:
     chosen, n = list(range(0, len(x), 100 if found.dry else 12)), 1000 if found.dry else 10_000
     phase = Phase("estimate", n, 500)
     on_cpu = counts(SamplingEngine(prepare(model), 10, SIGMA), x, names, chosen, phase)
+    with found.check("counts under lattice noise: the CPU's, but for rounding in the network") as v:
+        levels = levels_for(SIGMA, 16)
+        engines = (
+            SamplingEngine(prepare(model, device=where), 10, SIGMA, where, levels=levels) for where in ("cpu", device)
+        )
+        a, b = (counts(one, x, names, chosen[:10], phase) for one in engines)
+        v["share_of_answers_that_differ"] = float(np.abs(a - b).sum() / 2 / a.sum())
+        assert v["share_of_answers_that_differ"] < 1e-3
     for dtype in _dtypes(found):
         with found.check(f"counts, {dtype}: like the CPU's, and the same when drawn again") as v:
             sampling = SamplingEngine(prepare(model, device=device, dtype=dtype), 10, SIGMA, device)
@@ -162,6 +175,30 @@ def _noise(found: Findings) -> None:
         other = both[:draws].flatten().cpu().numpy()
         v["correlation_with_other_seed"] = float(np.corrcoef(flat, other)[0, 1])
         assert abs(v["correlation_with_other_seed"]) < 6 / len(flat) ** 0.5
+
+
+def _lattice(found: Findings) -> None:
+    draws, law, keys = 20 if found.dry else 500, LatticeLaw(0.5, 255), [5, 2**64 - 1]
+    here = LatticeDraws(law)(keys, 3, draws, 3072)
+    table, words = TorchTable.of(law, found.device), key_words(keys, found.device)
+    first = torch.full((), 3, dtype=torch.int64, device=found.device)
+    compiled = None if found.dry else torch.compile(lattice_noise, dynamic=False)
+    for name, draw in (("as it stands", lattice_noise), ("compiled", compiled)):
+        if draw is None or (draw is compiled and compiler_problem(found.device)):
+            continue
+        with found.check(f"lattice noise, {name}: the CPU's bit for bit") as v:
+            started = time.perf_counter()
+            there = draw(table, words, first, draws, 3072).cpu().numpy()
+            v["seconds_first_time"] = time.perf_counter() - started
+            assert (there == here).all()
+    with found.check("lattice noise: copies of images are the CPU's bit for bit") as v:
+        images, phase = torch.rand(2, 3, 32, 32, generator=_seeded(2)), Phase("estimate", 4 * draws, draws)
+        for dtype in (torch.float32, torch.bfloat16):
+            made = []
+            for device in ("cpu", found.device):
+                noise = LatticeNoise(law, device, dtype)
+                made.append([c.cpu() for c in noise.blocks(noise.placed(images), ["a", "b"], 7, phase, 1, 3)])
+            assert all(map(torch.equal, *made)) and made[0][0].dtype == dtype
 
 
 def _dtypes(found: Findings) -> tuple[str, ...]:

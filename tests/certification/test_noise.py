@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.special import ndtri
+from scipy.stats import chi2
 
 import acr_ray
 from acr_ray.certification.redrawing import Redrawn, compare
@@ -16,12 +17,17 @@ from acr_ray.cli.commands import audit
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.data import open_images
 from acr_ray.models import load_checkpoint
-from acr_ray.reporting import open_source
+from acr_ray.reporting import build_report, open_source
+from acr_ray.reporting.summary import summary
+from acr_ray.reporting.tables import comparison_table, markdown_table
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.datasets import grid_of
+from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.bounds import lower_bound
 from acr_ray.smoothing.classifier import SmoothedClassifier
-from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left
+from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
+from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.run_noise import facts_of, judged_by
 from docs.examples.low_bits import DISTANCE, answers
 from tests.fakes.models import write_digits_checkpoint
@@ -52,12 +58,12 @@ def columns(out):
 
 def test_a_run_draws_lattice_noise_and_says_so(checkpoint, lattice_run):
     """The counts are those of `SmoothedClassifier`, image by image."""
-    rows, summary = columns(lattice_run), json.loads((lattice_run / "summary.json").read_text())
+    rows, told = columns(lattice_run), json.loads((lattice_run / "summary.json").read_text())
     share = 440 * 64 * LatticeLaw(0.25, 256).total_variation
     for row in rows:
         assert (row["noise"], row["step"], row["grade"], row["noise_alpha"]) == ("lattice/1", "1/256", "sound", share)
-    assert (summary["noise"], summary["step"], summary["grade"]) == ("lattice/1", "1/256", "sound")
-    assert summary["noise_alpha"] == share and summary["rounded"] == {"images": 0, "farthest": 0.0}
+    assert (told["noise"], told["step"], told["grade"]) == ("lattice/1", "1/256", "sound")
+    assert told["noise_alpha"] == share and told["rounded"] == {"images": 0, "farthest": 0.0}
     model, card = load_checkpoint(str(checkpoint))
     images = open_images("digits", None, "test")
     smoothed = SmoothedClassifier(model, 10, card.sigma, grid=grid_of(card.dataset))
@@ -143,11 +149,39 @@ class Grey(torch.nn.Module):
         return torch.stack([torch.ones(len(x)), torch.zeros(len(x))], 1)
 
 
+def test_reports_say_which_sources_are_sound(checkpoint, lattice_run, tmp_path):
+    certified(checkpoint, tmp_path / "float", noise="float")
+    both = [open_source(("a", str(lattice_run))), open_source(("b", str(tmp_path / "float")))]
+    told = "Certificates: one-class. Sound in floating point: a."
+    report = build_report(both, (0.0, 0.25), False)
+    assert told in comparison_table(report) and told in markdown_table(report)
+    assert [source["grade"] for source in summary(report)["sources"]] == ["sound", "float"]
+    assert "Sound" not in comparison_table(build_report(both[1:], (0.0, 0.25), False))
+
+
+def test_counts_are_those_of_float_noise_within_chance(checkpoint):
+    """Two-sample test of the selected class's counts, over images; each alone may differ."""
+    model, card = load_checkpoint(str(checkpoint))
+    images, phase, n = open_images("digits", None, "test"), Phase("estimate", 1000, 500), 1000
+    levels = levels_for(card.sigma, 16)
+    one, other = (SamplingEngine(prepare(model), 10, card.sigma, levels=chosen) for chosen in (levels, None))
+    chosen = range(0, 500, 25)
+    x, names = images.load(chosen, None), [images.names[i] for i in chosen]
+    a, b = (engine.count_images(x, names, 0, phase, 0, 2) for engine in (one, other))
+    top = a.argmax(1)[:, None]
+    hits = [np.take_along_axis(counts, top, 1)[:, 0] for counts in (a, b)]
+    share = (hits[0] + hits[1]) / (2 * n)
+    spread = np.sqrt(2 * n * share * (1 - share))
+    scores = (hits[0] - hits[1])[spread > 0] / spread[spread > 0]
+    assert len(scores) > 10 and chi2.sf((scores**2).sum(), len(scores)) > 1e-4
+
+
 def test_only_one_shape_of_forward_passes_is_sound():
     settings = CertifySettings(sigma=0.5, dataset="digits")
     assert facts_of(settings, 64).grade == "sound"
     assert facts_of(settings.change({"stopping": "radii"}), 64).grade == "float"
     assert facts_of(settings.change({"noise": "float"}), 64).grade == "float"
+    assert facts_of(settings, 0).grade == "float"  # a plan that does not say how large its images are
 
 
 def test_images_between_the_grids_points_are_rounded_and_counted(checkpoint, tmp_path, capsys):

@@ -14,13 +14,13 @@ import pytest
 import torch
 from scipy import stats
 
-from acr_ray.smoothing import lattice, lattice_reference, lattice_torch
+from acr_ray.smoothing import lattice, lattice_reference, lattice_torch, philox
 from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.lattice import LatticeDraws, Table
 from acr_ray.smoothing.lattice_law import BITS, LatticeLaw, alpha_left, levels_for, noise_share
 from acr_ray.smoothing.lattice_reference import number, philox4x32, stream_key
 from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
-from acr_ray.smoothing.philox import Philox, round_keys
+from acr_ray.smoothing.philox import by_numpy, random_words
 
 #: Of the Random123 library (kat_vectors): counter, key, words.
 VECTORS = [
@@ -41,6 +41,12 @@ def with_numpy(law, keys, first, draws, coordinates):
     return LatticeDraws(law)(keys, first, draws, coordinates)
 
 
+def with_numpy_alone(law, keys, first, draws, coordinates):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(philox, "torch_has_it", lambda: False)
+        return with_numpy(law, keys, first, draws, coordinates)
+
+
 def with_torch(law, keys, first, draws, coordinates):
     table = TorchTable.of(law, "cpu")
     return lattice_noise(table, key_words(keys, "cpu"), torch.tensor(first), draws, coordinates).numpy()
@@ -55,17 +61,30 @@ def slowly(law, keys, first, draws, coordinates):
     )
 
 
-FAST = [with_numpy, with_torch]
+FAST = [with_numpy, with_numpy_alone, with_torch]
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), VECTORS)
 def test_philox_gives_the_published_words(counter, key, words):
     assert philox4x32(counter, key) == words
-    fast = Philox((1,))
-    fast([np.array([word], dtype=np.uint64) for word in counter], round_keys(np.array([key[0] + (key[1] << 32)], "u8")))
-    assert tuple(int(word[0]) for word in fast.words()) == words
     found = lattice_torch.philox(tuple(torch.tensor([word]) for word in counter), tuple(map(torch.tensor, key)))
     assert tuple(int(word[0]) for word in found) == words
+
+
+@pytest.mark.parametrize("words", [random_words, by_numpy])
+def test_consecutive_counters_give_the_references_words(words):
+    keys, first = np.array([0, 2**64 - 1, 12345], "u8"), np.array([0, 2**63 + 2**40, 2**32 - 2], "u8")
+    found = words(keys, first, 5).tolist()
+    for row, key, start in zip(found, keys.tolist(), first.tolist(), strict=True):
+        each = [philox4x32((n % 2**32, n // 2**32, 0, 0), (key % 2**32, key // 2**32)) for n in range(start, start + 5)]
+        assert row == [word for four in each for word in four]
+
+
+def test_another_philox_of_torchs_would_not_be_taken(monkeypatch):
+    monkeypatch.setattr(philox, "_by_torch", lambda *given: by_numpy(*given) ^ np.uint32(1))
+    assert not philox.torch_has_it.__wrapped__()
+    monkeypatch.setattr(philox, "_by_torch", by_numpy)
+    assert philox.torch_has_it.__wrapped__()
 
 
 def test_a_key_is_the_beginning_of_a_digest():
@@ -262,10 +281,12 @@ def test_the_pages_test_vectors_are_the_references():
 def test_the_reference_is_what_it_says():
     """One number by hand: the definition, with exact fractions in place of thresholds."""
     key, draw, coordinate, coordinates = KEYS[0], 2**32 + 5, 19, 24
-    words = philox4x32((5, 1, 19 % 3, 0), (key % 2**32, key >> 32))
-    lane = 19 // 3
+    counter = draw * 3 + 19 // 8
+    words = philox4x32((counter % 2**32, counter >> 32, 0, 0), (key % 2**32, key >> 32))
+    lane = 19 % 8
     first = words[lane // 2] // (2**16 if lane % 2 else 1) % 2**16
-    more = philox4x32((5, 1, 19 // 2, 1), (key % 2**32, key >> 32))
+    counter = 2**63 + draw * 12 + 19 // 2
+    more = philox4x32((counter % 2**32, counter >> 32, 0, 0), (key % 2**32, key >> 32))
     u = Fraction(first * 2**64 + more[2] + 2**32 * more[3], 2**BITS)
     found = lattice_reference.number(CIFAR, key, draw, coordinate, coordinates)
     with mpmath.workprec(300):

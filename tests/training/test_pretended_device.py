@@ -9,6 +9,7 @@ import torch
 from acr_ray.data import open_images
 from acr_ray.settings import load_recipe
 from acr_ray.settings.recipe import AttackSettings
+from acr_ray.smoothing import noise as noises
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.plan import Phase
@@ -98,6 +99,24 @@ def test_the_engine_waits_for_nothing_between_blocks(dtype, images):
             engine.count_label(x, labels, names, 0, Phase("p_a", blocks * 50, 50))
         waits.append(sum(seen.waits.values()))
     assert waits == [1, 1, 1, 1]  # whether all logits were finite, once at the end
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_lattice_noise_of_a_device_waits_for_nothing_between_blocks_and_is_the_cpus(dtype, images, monkeypatch):
+    ready = prepare(Trainer(load_recipe("digits-gaussian"), images, 0, Group()).module, dtype=dtype)
+    x, names = images.load(range(3), None), images.names[:3]
+    phase = Phase("estimate", 300, 50)
+    expected = SamplingEngine(ready, 10, 0.25, levels=256).count_images(x, names, 0, phase, 0, 6)
+    monkeypatch.setattr(noises, "with_numpy", lambda device: False)
+    monkeypatch.setattr(noises, "compiler_problem", lambda device: "none here")
+    engine, waits = SamplingEngine(ready, 10, 0.25, levels=256), []
+    for blocks in (2, 6):
+        with Pretended() as seen:
+            found = engine.count_images(x, names, 0, phase, 0, blocks)
+        assert not seen.float64 and not seen.mixed
+        waits.append(sum(seen.waits.values()))
+    assert waits == [1, 1]
+    assert (found == expected).all()
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
