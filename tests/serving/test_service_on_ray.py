@@ -9,14 +9,14 @@ import urllib.request
 
 import pytest
 
+from acr_ray.cli.commands import certify, gate
+from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import CHECKPOINT
 from acr_ray.models import load_checkpoint
 from acr_ray.serving.seeds import read_secret
 from acr_ray.settings.serve import ServeSettings
 from acr_ray.storage import Folder
 from acr_ray.tracking import Tracker
-from acr_ray.tracking.promoting import promote
-from acr_ray.tracking.registry import find_version
 from acr_ray.tracking.runs import CHECKPOINT_FILES
 from docs.examples.serve_client import ask
 from tests.fakes.jobs import below, start, wait_for
@@ -56,7 +56,7 @@ class Load(threading.Thread):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_replicas_and_a_moved_alias_give_no_wrong_answer(tmp_path, kills):
+def test_killed_replicas_and_a_model_promoted_through_the_gate_give_no_wrong_answer(tmp_path, kills):
     import mlflow
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -64,6 +64,8 @@ def test_killed_replicas_and_a_moved_alias_give_no_wrong_answer(tmp_path, kills)
     versions = [register(uri, folder) for folder in folders]
     client = mlflow.MlflowClient(uri, uri)
     client.set_registered_model_alias("digits", "live", versions[0])
+    few = {"n": 200, "n0": 20, "max_images": 40, "alpha": 0.05}
+    certify.run(str(folders[0]), RunOptions(str(tmp_path / "certified"), tracking=False), settings=few, on_ray=False)
     options = ("--tracking-uri", uri, "--poll", 0.2, "--port", 0, "--secret-file", tmp_path / "secret")
     process = start("serve", "models:/digits@live", "--replicas", 2, "--max-draws", 2000, "--chunk", 50, *options)
     lines = []
@@ -84,7 +86,16 @@ def test_killed_replicas_and_a_moved_alias_give_no_wrong_answer(tmp_path, kills)
             before = [len(load.answers) for load in loads]
             wait_for(lambda b=before: all(len(load.answers) > n + 20 for load, n in zip(loads, b, strict=True)))
             wait_for(lambda: len(below(process.pid, "ServeReplica")) >= 2)
-        promote(find_version(f"models:/digits/{versions[1]}", uri), "live", uri, None)
+        options = RunOptions(str(tmp_path / "gate"), tracking_uri=uri)
+        passed = gate.run(
+            f"models:/digits/{versions[1]}",
+            options,
+            against=str(tmp_path / "certified"),
+            require=["certified_accuracy@0 >= -60pt"],
+            promote="live",
+            on_ray=False,
+        )
+        assert passed.opened and passed.summary["new_model_sha256"] == load_checkpoint(str(folders[1]))[1].sha256
         wait_for(lambda: all(load.answers[-1]["model"]["version"] == versions[1] for load in loads))
         for load in loads:
             load.ended.set()
