@@ -166,16 +166,16 @@ def csv_table(report: Report) -> str:
     fixed += ("acr_low", "acr_high", "hard_share")
     radii = (MetricKey(Metric.CERTIFIED_ACCURACY, r).column for r in report.radii)
     writer.writerow(
-        [*fixed, *radii, "certificate", "worst_class", "worst_class_accuracy_at_0", "worst_class_hard_share", "grade"]
+        [*fixed, *radii, "grade", "certificate", "worst_class", "worst_class_accuracy_at_0", "worst_class_hard_share"]
     )
     for row in report.all_rows:
         low, high = row.acr_interval or ("", "")
         incomplete, worst = int(row.shown_name != row.name), row.worst_class
         writer.writerow(
             [row.name, incomplete, "" if row.images is None else row.images, row.sigma, row.n, row.alpha]
-            + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy, row.certificate]
+            + [row.acr, int(row.acr_is_lower), low, high, row.hard_share, *row.certified_accuracy]
+            + [row.grade, row.certificate]
             + (["", "", ""] if worst is None else [worst.label, worst.accuracy_at_0, worst.hard_share])
-            + [row.grade]
         )
     return stream.getvalue()
 
