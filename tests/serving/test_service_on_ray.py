@@ -55,7 +55,7 @@ class Load(threading.Thread):
             self.error = error
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.endurance)])
 def test_killed_replicas_and_a_model_promoted_through_the_gate_give_no_wrong_answer(tmp_path, kills):
     import mlflow
 

@@ -114,7 +114,7 @@ def test_bounds_half_as_wide_do_not_hold():
 def test_bounds_hold_in_many_runs(which):
     _, p = list(populations(400))[which]
     draws = np.where(np.arange(400) % 3, 100, 700)
-    assert misses(p, draws, 0.01, 1500) <= 0.01
+    assert misses(p, draws, 0.01, 500) <= 0.01
 
 
 def test_between_two_points_of_the_grid_the_bounds_are_those_of_its_neighbours():
