@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from acr_ray.smoothing.compiled import Compiled
+from acr_ray.smoothing.tracing import PASSES
 
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 FOLDED = "batch norm folded"
@@ -151,7 +152,8 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
     if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         return None
     try:
-        graph = fx.symbolic_trace(model)
+        with PASSES.tracing():
+            graph = fx.symbolic_trace(model)
     except Exception:  # tracing runs the user's code with stand-ins for tensors: anything may be raised
         return None
     # A tensor that forward makes itself would be frozen at the value it had while tracing.

@@ -14,6 +14,7 @@ from acr_ray.smoothing.arithmetic import input_dtype
 from acr_ray.smoothing.lattice_law import LatticeLaw
 from acr_ray.smoothing.noise import FloatNoise, LatticeNoise, Noise
 from acr_ray.smoothing.plan import Phase
+from acr_ray.smoothing.tracing import PASSES
 
 
 class BrokenModelError(RuntimeError):
@@ -112,7 +113,8 @@ class SamplingEngine:
 
         To be called in inference mode, the model in evaluation mode.
         """
-        logits = self.model(noisy)
+        with PASSES.passing():
+            logits = self.model(noisy)
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noisy), self.num_classes)}")
         self.evaluations += len(noisy)

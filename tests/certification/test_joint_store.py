@@ -18,9 +18,9 @@ from acr_ray.smoothing.distribution_rule import LOOKS
 from acr_ray.storage import Folder
 from tests.fakes.sampler_pool import SimulatedSamplerPool
 
-IMAGES = 60
+IMAGES = 50
 SETTINGS = CertifySettings(
-    sigma=0.5, dataset="digits", n=20_000, n0=100, block=500, stopping="distribution", band=0.12, alpha=0.05
+    sigma=0.5, dataset="digits", n=20_000, n0=100, block=500, stopping="distribution", band=0.15, alpha=0.05
 )
 
 
@@ -160,7 +160,7 @@ def test_settings_that_do_not_fit_are_refused():
 
 
 def test_the_band_is_a_part_of_the_run_and_of_no_other():
-    assert SETTINGS.identity()["band"] == 0.12 and SETTINGS.identity()["band_upto"] == 0.98
+    assert SETTINGS.identity()["band"] == 0.15 and SETTINGS.identity()["band_upto"] == 0.98
     assert SETTINGS.sha256 != SETTINGS.change({"band": 0.1}).sha256
     fixed = SETTINGS.change({"stopping": "fixed"})
     assert "band" not in fixed.identity() and fixed.sha256 == fixed.change({"band": 0.1, "band_upto": 0.9}).sha256
