@@ -18,7 +18,7 @@ KINDS = (".yaml", ".sh", ".sbatch", ".md", ".py")
 TEXTS = [path for path in sorted(CLUSTER.rglob("*")) if path.suffix in KINDS and "monitoring" not in path.parts]
 NODE, SBATCH = CLUSTER / "ray-up" / "node.sh", CLUSTER / "slurm" / "acr-ray.sbatch"
 #: In Kubernetes the Service and the probes come from outside the pod; a policy says who may.
-NEEDED = {"raycluster.yaml", "rayjob.yaml", "mlflow.yaml"}
+NEEDED = {"raycluster.yaml", "rayjob.yaml", "rayservice.yaml", "mlflow.yaml"}
 MEASURED = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -48,6 +48,8 @@ def check_ours(name: str, text: str) -> list[str]:
     wrong = []
     if name not in NEEDED and "0.0.0.0" in text:
         wrong.append("listens on all addresses")
+    if "http_options: {host: 0.0.0.0" in text and "ACR_RAY_SERVE_TOKEN" not in text:
+        wrong.append("the service asks for no token")
     versions = set(re.findall(r"\b2\.\d+\.\d+\b", text)) - {ray_version()}
     if versions:
         wrong.append(f"Ray {versions}, and constraints.txt has {ray_version()}")
@@ -83,6 +85,7 @@ def test_our_rules_hold(path):
         (SBATCH, "umask 077", "umask 077 && export RAY_AUTH_TOKEN=abc"),
         (CLUSTER / "kuberay" / "rayjob.yaml", f'"{ray_version()}"', '"2.9.3"'),
         (CLUSTER / "kuberay" / "rayjob.yaml", "image: acr-ray:0.2", "image: acr-ray:0.3"),
+        (CLUSTER / "kuberay" / "rayservice.yaml", "name: ACR_RAY_SERVE_TOKEN", "name: OTHER"),
         (CLUSTER / "ray-up" / "local.yaml", "cluster_name: acr-ray", f"cluster_name: {'ab' * 32}"),
     ],
 )
