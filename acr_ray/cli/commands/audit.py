@@ -59,12 +59,13 @@ def run(
     Raises:
         UserError: the runs are unfinished, do not belong together, or are not of this model and these images.
     """
-    if redraw and not checkpoint:
-        raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
-    from acr_ray.cli.drivers.audit import Redrawing, audit  # loads scipy, which --help and a mistake need not wait for
+    _check_redraw(redraw, checkpoint)
+    from acr_ray.cli.drivers.audit import (
+        audit,
+        redrawing_of,
+    )  # loads scipy, which --help and a mistake need not wait for
 
-    named = (checkpoint, root, class_map, dataset, choices or ImportChoices()) if checkpoint else None
-    redrawing = Redrawing(redraw, redraw_seed, *named) if redraw and named else None
+    redrawing = redrawing_of(redraw, redraw_seed, checkpoint, root, class_map, dataset, choices)
     return audit(runs, options, {"alpha": alpha, "bound": bound, "certificate": certificate}, rho, redrawing)
 
 
@@ -107,13 +108,16 @@ def verify(
         UserError: an option does not fit.
         CommandFailed: something does not hold; says what.
     """
-    if redraw and not checkpoint:
-        raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
-    from acr_ray.cli.drivers.audit import Redrawing
+    _check_redraw(redraw, checkpoint)
+    from acr_ray.cli.drivers.audit import redrawing_of
     from acr_ray.cli.drivers.bundling import check_bundle
 
-    named = (checkpoint, root, class_map, dataset, choices or ImportChoices()) if checkpoint else None
-    check_bundle(file, key, Redrawing(redraw, redraw_seed, *named) if redraw and named else None)
+    check_bundle(file, key, redrawing_of(redraw, redraw_seed, checkpoint, root, class_map, dataset, choices))
+
+
+def _check_redraw(redraw: int | None, checkpoint: str | None) -> None:
+    if redraw and not checkpoint:
+        raise UserError("--redraw: needs the model; give --checkpoint CHECKPOINT")
 
 
 def main(argv: list[str]) -> None:

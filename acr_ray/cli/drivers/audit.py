@@ -46,6 +46,21 @@ class Redrawing:
     choices: ImportChoices
 
 
+def redrawing_of(
+    lines: int | None,
+    seed: int,
+    checkpoint: str | None,
+    root: str | None,
+    class_map: str | None,
+    dataset: str | None,
+    choices: ImportChoices | None,
+) -> Redrawing | None:
+    """Return what is drawn again; None if no lines or no model are named."""
+    if not lines or not checkpoint:
+        return None
+    return Redrawing(lines, seed, checkpoint, root, class_map, dataset, choices or ImportChoices())
+
+
 def audit(
     run_folders: Sequence[str],
     options: RunOptions,
