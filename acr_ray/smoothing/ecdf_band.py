@@ -208,21 +208,21 @@ def deficits() -> NDArray[np.float64]:
 
     The sum over p of ``1[p >= x] - E_p psi``, in units of the images within one standard error of an estimate.
     """
-    return np.array([float(((_Y >= 0) - limit_score(theta)).sum() * _DY) for theta in _THETAS])
+    return np.array([float(((DISTANCES >= 0) - limit_score(theta)).sum() * DISTANCE_STEP) for theta in _THETAS])
 
 
-_Y = np.linspace(-13.0, 13.0, 2601)
-_DY = _Y[1] - _Y[0]
+DISTANCES = np.linspace(-13.0, 13.0, 2601)
+DISTANCE_STEP = DISTANCES[1] - DISTANCES[0]
 
 
 def limit_score(theta: float) -> NDArray[np.float64]:
-    """The score as a function of the estimate's distance from x in standard errors, at `_Y`."""
-    log_density = -0.5 * _Y**2 - 0.5 * np.log(2 * np.pi)
+    """The score as a function of the estimate's distance from x in standard errors, at `DISTANCES`."""
+    log_density = -0.5 * DISTANCES**2 - 0.5 * np.log(2 * np.pi)
 
     def score(kappa: float) -> NDArray[np.float64]:
-        return np.minimum((_Y >= 0) * 1.0, (kappa - log_density) / theta)
+        return np.minimum((DISTANCES >= 0) * 1.0, (kappa - log_density) / theta)
 
     def excess(kappa: float) -> float:
-        return float((np.exp(theta * score(kappa) + log_density)).sum() * _DY - 1.0)
+        return float((np.exp(theta * score(kappa) + log_density)).sum() * DISTANCE_STEP - 1.0)
 
     return score(optimize.brentq(excess, -200.0, 20.0))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from acr_ray.smoothing.ecdf_band import grid, limit_score, sharpness
+from acr_ray.smoothing.ecdf_band import DISTANCE_STEP, DISTANCES, grid, limit_score, sharpness
 
 #: Each step's draws are about this many times those of the one before: the R20 series of preferred numbers.
 RATIO = 10**0.05
@@ -102,8 +102,7 @@ def _undecided(p: NDArray[np.float64], x: NDArray[np.float64], n: int, theta: fl
 @lru_cache(maxsize=4)
 def _lost(theta: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``1[t >= 0] - E psi`` of an image whose p_A lies t standard errors above x."""
-    y = np.linspace(-13.0, 13.0, 2601)
     score = limit_score(theta)
     t = np.linspace(-12.0, 12.0, 481)
-    density = np.exp(-0.5 * (y - t[:, None]) ** 2) / math.sqrt(2 * math.pi) * (y[1] - y[0])
-    return t, (t >= 0) - density @ score - special.ndtr(t - 13.0)
+    density = np.exp(-0.5 * (DISTANCES - t[:, None]) ** 2) / math.sqrt(2 * math.pi) * DISTANCE_STEP
+    return t, (t >= 0) - density @ score - special.ndtr(t - DISTANCES[-1])
