@@ -18,6 +18,8 @@ from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.int8_network import int8_problem
+from acr_ray.smoothing.int8_parameters import Int8Parameters
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.run_noise import levels_of
 from acr_ray.storage.node_checks import shared_memory_problem
@@ -33,16 +35,19 @@ class Arithmetic:
     compiled: bool = False
     rows: tuple[int, ...] = ()
     levels: int | None = None  # of lattice noise; None: float noise
+    int8: bytes | None = None  # the network's `Int8Parameters`, for int8
 
     @classmethod
-    def of(cls, settings: CertifySettings) -> Arithmetic:
-        """Return the arithmetic that a run's settings ask for."""
-        return cls(settings.device, settings.dtype, settings.compile, (settings.block,), levels_of(settings))
+    def of(cls, settings: CertifySettings, int8: bytes | None = None) -> Arithmetic:
+        """Return the arithmetic that a run's settings ask for, with its int8 network if it has one."""
+        return cls(settings.device, settings.dtype, settings.compile, (settings.block,), levels_of(settings), int8)
 
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
         if self.device != "cpu" and not torch.cuda.is_available():
             return f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on this node"
+        if self.dtype == "int8" and (problem := int8_problem()):
+            return problem
         return compiler_problem(self.device) if self.compiled else None
 
 
@@ -84,7 +89,10 @@ class Sampler:
         if problem := shared_memory_problem() or self._arithmetic.problem():
             raise UserError(problem)
         how = self._arithmetic
-        ready = prepare(self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows)
+        int8 = None if how.int8 is None else Int8Parameters.from_bytes(how.int8, "the int8 network of this run")
+        ready = prepare(
+            self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows, int8=int8
+        )
         logger(run=self._run).info("sampler at work on %s", how.device)
         return SamplingEngine(ready, self._classes, self._sigma, how.device, how.levels)
 

@@ -127,7 +127,7 @@ def redraw_lines(run: Audited, folder: Folder, redrawing: Redrawing) -> Comparis
 
     r, settings = redrawing, run.plan.settings
     device = arithmetic_here(settings).device
-    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices)
+    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices, folder)
     lines = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in lines:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"

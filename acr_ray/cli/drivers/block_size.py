@@ -18,12 +18,19 @@ CANDIDATES = {"cpu": (50, 100, 200, 400, 800), "cuda": (100, 250, 500, 1000, 200
 
 
 def with_measured_block(
-    settings: CertifySettings, options: RunOptions, out: Folder, card: ModelCard, model: nn.Module, gpus: float
+    settings: CertifySettings,
+    options: RunOptions,
+    out: Folder,
+    card: ModelCard,
+    model: nn.Module,
+    gpus: float,
+    int8: bytes | None = None,
 ) -> CertifySettings:
     """Put the quickest block into the settings: measured now, or by the run that the folder already holds.
 
     Args:
         gpus: of one sampler actor.
+        int8: the run's int8 network; None: it has none.
 
     Raises:
         CommandFailed: no sampler answered.
@@ -34,7 +41,7 @@ def with_measured_block(
     from acr_ray.certification.sampler import Arithmetic
 
     tried = CANDIDATES[settings.device]
-    arithmetic = replace(Arithmetic.of(settings), rows=tried)
+    arithmetic = replace(Arithmetic.of(settings, int8), rows=tried)
     arguments = (card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
     (measured,) = ask_one_actor(arguments, [("rates", (tried,))], gpus, "--block auto", options.verbose)
     rates = dict(zip(tried, measured, strict=True))

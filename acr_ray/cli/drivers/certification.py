@@ -22,6 +22,7 @@ from acr_ray.cli.drivers.certification_inputs import (
     open_inputs,
     open_split,
 )
+from acr_ray.cli.drivers.int8 import compared, int8_of_run
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
 from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run
@@ -32,7 +33,7 @@ from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
 from acr_ray.data import ImageSet
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, INT8, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.models.in_process import described, is_in_process
 from acr_ray.reporting import build_report, open_source
@@ -50,7 +51,7 @@ from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, with_run
 
 SCHEMA_VERSION = 1
-OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
+OWNED = (INT8, LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
 
 
 def certify(
@@ -88,17 +89,24 @@ def certify(
         subject = Subject(*described(checkpoint, info, choices.normalization), type(checkpoint).__name__)
     inputs = open_inputs(subject.card, subject.named, changes, device, images)
     inputs = replace(inputs, settings=with_fitting_noise(inputs.settings, "noise" in changes))
+    int8 = int8_of_run(subject, inputs.settings, images, None if options.overwrite else out)
     if measure_block:
-        block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus)
+        block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus, int8)
         inputs = replace(inputs, settings=block)
-    return _certify(subject, inputs, options, out, samplers, checks)
+    return _certify(subject, inputs, int8, options, out, samplers, checks)
 
 
 def _certify(
-    subject: Subject, inputs: CertificationInputs, options: RunOptions, out: Folder, samplers: Samplers, checks: bool
+    subject: Subject,
+    inputs: CertificationInputs,
+    int8: bytes | None,
+    options: RunOptions,
+    out: Folder,
+    samplers: Samplers,
+    checks: bool,
 ) -> CertifyResult:
     card, settings, images, training_run = subject.card, inputs.settings, inputs.images, subject.training_run
-    plan = make_plan(settings, images, card, subject.model)
+    plan = make_plan(settings, images, card, subject.model, int8)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
     opened = open_tracked_run(
@@ -129,7 +137,7 @@ def _certify(
 
     def work() -> None:
         if not opened.computed:
-            summary = _sample(plan, inputs, subject, opened, name, samplers, checks)
+            summary = _sample(plan, inputs, subject, int8, opened, name, samplers, checks)
             out.write_json(SUMMARY, {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)
@@ -153,6 +161,7 @@ def _sample(
     plan: RunPlan,
     inputs: CertificationInputs,
     subject: Subject,
+    int8: bytes | None,
     opened: TrackedRun,
     name: str,
     samplers: Samplers,
@@ -162,6 +171,8 @@ def _sample(
     from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
 
     out, settings, card = opened.out, plan.settings, subject.card
+    if int8 is not None:
+        out.write_bytes(INT8, int8)
     plan.save(out)
     ledger, store = plan.open(out)
     started, before = time.monotonic(), store.noise_draws
@@ -169,11 +180,13 @@ def _sample(
     rounded = rounded_images(settings, inputs.images)
     if checks and not before:  # a run that goes on has been looked at
         opened.remember(checks=look(subject, inputs))
+    if int8 is not None and "int8" not in opened.record:
+        opened.remember(int8=compared(subject, inputs, int8))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
     state = subject.model if is_in_process(card) else state_bytes(subject.model)
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
-    with samplers.pool(card, state, settings, label) as (pool, low, high), Waiting() as waiting:
+    with samplers.pool(card, state, settings, label, int8) as (pool, low, high), Waiting() as waiting:
         coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
@@ -202,6 +215,7 @@ def _sample(
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
     noise = plan.noise()
     summary |= {"noise": noise.name, "step": noise.step, "grade": noise.grade, "noise_alpha": noise.share}
+    summary |= {"int8": opened.record.get("int8")} if int8 is not None else {}
     return summary | {"rounded": rounded, "checks": opened.record.get("checks")}
 
 
