@@ -141,7 +141,7 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
     before, certified = _counted(baseline.rows, pairing.a, grid)
     after, certified_after = _counted(other.rows, pairing.b, grid)
     same = bool(baseline.model) and baseline.model == other.model and baseline.sigma == other.sigma
-    same = same and baseline.precision == other.precision
+    same = same and (baseline.precision == other.precision or "" in (baseline.precision, other.precision))
     p_a = baseline.rows.p_a[pairing.a]
     p_after = other.rows.p_a[pairing.b]
     change = after - before

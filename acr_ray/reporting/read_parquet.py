@@ -20,7 +20,7 @@ from acr_ray.smoothing.rules import PLAIN, TWO_CLASS
 from acr_ray.smoothing.two_class import two_class_p_lower
 from acr_ray.storage.tables import check_table_version, read_table, table_metadata
 
-MODEL, PRECISION = "model_sha256", "dtype"  # say whether two sources are the same classifier
+MODEL = "model_sha256"  # says whether two sources are the same classifier
 _INTEGERS = ("idx", "label", "predicted", "count_top", "count_label", "n")
 COLUMNS = {
     "image": "text",
@@ -108,8 +108,8 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         notes=notes(bound, n, wrong, _grid(facts)),
         bound=bound,
         grid=_reached(_grid(facts), radii) if bound in GRIDS else (),
-        model=_one_text(table, MODEL),
-        precision=_precision(table, facts),
+        model=_model(table),
+        precision=_precision(facts),
         class_names=tuple(facts.get("class_names") or ()),
         band=float(facts.get("band") or DEFAULT_BAND),
         noise=noise,
@@ -163,25 +163,24 @@ def _reached(grid: list[float], radii: np.ndarray) -> tuple[float, ...]:
     return tuple(sorted({r for r in grid if r >= 0} or set(np.round(radii[radii > 0], 9).tolist())))
 
 
-def _one_text(table: pa.Table, column: str) -> str:
-    """Return what all rows say, e.g. their model; "" if that is not one text."""
-    texts = pc.unique(table[column]).to_pylist() if column in table.column_names else []
-    return str(texts[0]) if len(texts) == 1 and texts[0] else ""
+def _model(table: pa.Table) -> str:
+    """Return the one model behind all rows; "" if that is not said."""
+    models = pc.unique(table[MODEL]).to_pylist() if MODEL in table.column_names else []
+    return str(models[0]) if len(models) == 1 and models[0] else ""
 
 
-def _precision(table: pa.Table, facts: dict) -> str:
-    """Return the arithmetic of the network behind the rows; each int8 network is one of its own."""
-    dtype = _one_text(table, PRECISION)
-    return str(facts.get("arithmetic") or dtype) if dtype == "int8" else dtype
+def _precision(facts: dict) -> str:
+    """Return what the run says of its network's arithmetic: its first word, but of int8 all, with the hash."""
+    said = str(facts.get("arithmetic") or "")
+    return said if said.startswith("int8") else said.split(" ")[0]
 
 
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
-    optional = {P_LOWER: "number", MODEL: "text", PRECISION: "text", SECOND: "whole", **NOISE_COLUMNS}
+    optional = {P_LOWER: "number", MODEL: "text", SECOND: "whole", **NOISE_COLUMNS}
     repeated = (
         "outcome",
         "bound",
         MODEL,
-        PRECISION,
         *(column for column, kind in NOISE_COLUMNS.items() if kind == "text"),
     )
     table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
