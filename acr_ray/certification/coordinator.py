@@ -12,6 +12,7 @@ from acr_ray.certification.image_cache import ImageCache
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.ledger_writer import LedgerWriter, StorageLost
 from acr_ray.certification.pool import (
+    Machine,
     PoolEvent,
     SampleRequest,
     SampleResult,
@@ -82,6 +83,7 @@ class Coordinator:
     Attributes:
         samplers: those that were started and neither lost nor released.
         wasted: noise draws that were drawn more than once.
+        machines: what the samplers draw with, those of before included.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Coordinator:
         self._losses_in_a_row = 0
         self.samplers: dict[SamplerHandle, _SamplerState] = {}
         self.wasted = 0
+        self.machines: set[Machine] = set()
 
     def run(self, on_progress: Callable[[CertificationProgress], None] = lambda progress: None) -> None:
         """Draw until every image is finished.
@@ -183,6 +186,7 @@ class Coordinator:
             self._replace(event.sampler, state, event.reason)
         elif isinstance(event, SamplerReady):
             state.ready = True
+            self.machines |= {event.machine} - {None}
         elif isinstance(event, TaskDone):
             self._losses_in_a_row = 0
             task = state.tasks.pop(event.task_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from acr_ray.certification.pool import SampleRequest, SampleResult
+from acr_ray.certification.machine import machine_of
+from acr_ray.certification.pool import Machine, SampleRequest, SampleResult
 from acr_ray.models import ModelCard, load_state
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
@@ -24,6 +24,13 @@ from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.run_noise import levels_of
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device's or the host's memory is full."""
+    texts = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 @dataclass(frozen=True)
@@ -99,14 +106,35 @@ class Sampler:
     def pid(self) -> int:
         return os.getpid()
 
-    def device_name(self) -> str:
-        """Return what draws: the GPU's name, or the processor's kind. Asked first.
+    def machine(self) -> Machine:
+        """Return what draws. Asked first.
 
         Raises:
             UserError: this machine lacks what drawing needs.
         """
-        on_gpu = self._engine.device != "cpu"
-        return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+        return machine_of(self._engine.device)
+
+    def fitting_block(self, block: int) -> int:
+        """Return the greatest of ``block``, its half, its quarter, … that fits into the memory; 0 if not even 1 does.
+
+        To be asked of a sampler that draws nothing afterwards.
+        """
+        image = torch.full((1, *self._shape), 0.5)
+        while block and not self._fits(image, block):
+            block //= 2
+        return block
+
+    def _fits(self, image: torch.Tensor, block: int) -> bool:
+        try:
+            self._engine.count_images(image, ["fits"], self._seed, Phase("fits", 2 * block, block), 0, 2)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # What it has allocated goes with it.
+            self.__dict__.pop("_engine", None)
+            torch.cuda.empty_cache()
+            return False
+        return True
 
     def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
         """Measure noise draws a second of one image with blocks of each size.
@@ -118,7 +146,9 @@ class Sampler:
         for block in blocks:
             try:
                 rates.append(self._rate(image, Phase("rates", 2**40, block), seconds))
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 rates.append(0.0)
                 torch.cuda.empty_cache()
         return rates
@@ -146,9 +176,9 @@ class Sampler:
             except Exception as error:
                 where = f"image {', '.join(request.names)}, {request.phase.name} blocks {first} to {stop - 1}"
                 logger(run=self._run).error("%s: %s", where, error)
-                if isinstance(error, torch.OutOfMemoryError):
+                if is_out_of_memory(error):
                     raise UserError(
-                        f"--block: {len(images) * request.phase.block} rows do not fit into the GPU's memory; "
+                        f"--block: {len(images) * request.phase.block} rows do not fit into the memory; "
                         "give a smaller --block, or --block auto"
                     ) from error
                 if isinstance(error, BrokenModelError):

@@ -6,7 +6,6 @@ its forward pass. torch's own operators for this (oneDNN's) are used; the kernel
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from acr_ray.settings import UserError
 from acr_ray.smoothing.int8_layout import Layout, Pool, layout_of
 from acr_ray.smoothing.int8_parameters import Int8Parameters, Steps, Weights
+from acr_ray.smoothing.processor import processor_flags
 
 FLAGS = ("avx512_vnni", "avx_vnni")  # of processors that add up products of 8-bit numbers without losing any
 
@@ -44,7 +44,7 @@ class Int8Network(nn.Module):
 
 def int8_problem() -> str | None:
     """What this machine lacks for int8, in one line; None if it has all that it needs."""
-    flags = _processor_flags()
+    flags = processor_flags()
     if not any(flag in flags for flag in FLAGS):
         return (
             "--dtype int8: this machine's processor has no VNNI (avx512_vnni or avx_vnni), without which sums of 8-bit "
@@ -53,14 +53,6 @@ def int8_problem() -> str | None:
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return f"--dtype int8: torch {torch.__version__} has no int8 convolutions here; leave --dtype int8 out"
     return None
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def _in_int8(graph: fx.GraphModule, parameters: Int8Parameters) -> fx.GraphModule:

@@ -119,7 +119,7 @@ def test_images_that_are_objects_are_calibrated_on_only_if_that_is_said(checkpoi
 
 def test_where_int8_cannot_be_had_it_is_one_line_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
     out = tmp_path / "a"
-    monkeypatch.setattr(int8_network, "_processor_flags", lambda: {"avx2"})
+    monkeypatch.setattr(int8_network, "processor_flags", lambda: {"avx2"})
     with pytest.raises(UserError, match="no VNNI"):
         run(checkpoint, out, dtype="int8")
     monkeypatch.undo()

@@ -187,7 +187,7 @@ def test_what_int8_cannot_compute_is_refused_in_one_line(model, said):
 
 
 def test_a_processor_without_vnni_is_told_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(int8_network, "_processor_flags", lambda: {"avx2", "avx512f"})
+    monkeypatch.setattr(int8_network, "processor_flags", lambda: {"avx2", "avx512f"})
     assert "no VNNI" in int8_network.int8_problem()
     model, shape = network("digits_resnet")
     with pytest.raises(UserError, match="no VNNI"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from acr_ray.certification import certificates
 from acr_ray.certification.joint_store import JointCountStore
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.drivers.block_size import with_measured_block
+from acr_ray.cli.drivers.block_size import with_fitting_block, with_measured_block
 from acr_ray.cli.drivers.certification_inputs import (
     CertificationInputs,
     Subject,
@@ -22,6 +23,7 @@ from acr_ray.cli.drivers.certification_inputs import (
     open_inputs,
     open_split,
 )
+from acr_ray.cli.drivers.drawn_by import as_json, noted
 from acr_ray.cli.drivers.int8 import compared, int8_of_run
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
@@ -92,8 +94,10 @@ def certify(
     int8 = int8_of_run(subject, inputs.settings, images, None if options.overwrite else out)
     if measure_block:
         block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus, int8)
-        inputs = replace(inputs, settings=block)
-    return _certify(subject, inputs, int8, options, out, samplers, checks)
+    else:
+        block = with_fitting_block(inputs.settings, options, out, subject.card, subject.model, samplers)
+    asked, inputs = inputs.settings.block, replace(inputs, settings=block)
+    return _certify(subject, inputs, int8, options, out, samplers, checks, None if measure_block else asked)
 
 
 def _certify(
@@ -104,6 +108,7 @@ def _certify(
     out: Folder,
     samplers: Samplers,
     checks: bool,
+    block_asked: int | None,
 ) -> CertifyResult:
     card, settings, images, training_run = subject.card, inputs.settings, inputs.images, subject.training_run
     plan = make_plan(settings, images, card, subject.model, int8)
@@ -122,6 +127,8 @@ def _certify(
     if opened is None:
         print(f"done before: {out}/{CERTIFICATES}")
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
+    if block_asked not in (None, settings.block):
+        opened.remember(block_asked=block_asked)
     tracker = opened.tracker
     tracker.params(
         {
@@ -190,7 +197,12 @@ def _sample(
         coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
+        def note_machines() -> None:
+            opened.remember(drawn_by=as_json([*noted(opened.record), *coordinator.machines]))
+
         def on_progress(progress: CertificationProgress) -> None:
+            with suppress(OSError):  # while the storage fails the coordinator waits for it
+                note_machines()
             if progress.rate:
                 waiting.end()
             lines(progress)
@@ -203,7 +215,8 @@ def _sample(
             raise CommandFailed(
                 f"{error}; see the actors' log (--verbose); run the same command again to resume"
             ) from error
-        certificates.write(out, certificates.certificate_table(plan, store))
+        note_machines()
+        certificates.write(out, certificates.certificate_table(plan, store, noted(opened.record)))
     row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
     summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
     summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
@@ -215,6 +228,7 @@ def _sample(
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
     noise = plan.noise()
     summary |= {"noise": noise.name, "step": noise.step, "grade": noise.grade, "noise_alpha": noise.share}
+    summary |= {"drawn_by": as_json(noted(opened.record))}
     summary |= {"int8": opened.record.get("int8")} if int8 is not None else {}
     return summary | {"rounded": rounded, "checks": opened.record.get("checks")}
 
