@@ -186,7 +186,8 @@ class Coordinator:
             self._replace(event.sampler, state, event.reason)
         elif isinstance(event, SamplerReady):
             state.ready = True
-            self.machines |= {event.machine} - {None}
+            if event.machine is not None:
+                self.machines.add(event.machine)
         elif isinstance(event, TaskDone):
             self._losses_in_a_row = 0
             task = state.tasks.pop(event.task_id)

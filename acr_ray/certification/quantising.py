@@ -62,7 +62,7 @@ def find_parameters(model: nn.Module, model_sha256: str, images: ImageSet, setti
     """
     engine = SamplingEngine(model, 2, settings.sigma, levels=levels_of(settings))
     batches = [noisy.clone() for _, noisy in _noisy(engine, images, IMAGES, CHOICE, NOISE, 1)]
-    about = {"model_sha256": model_sha256, "dataset": images.dataset, "split": settings.calibration}
+    about: dict[str, object] = {"model_sha256": model_sha256, "dataset": images.dataset, "split": settings.calibration}
     about |= {"images": min(IMAGES, len(images)), "sigma": settings.sigma, "noise": settings.noise}
     return calibrate(model, batches, about)
 

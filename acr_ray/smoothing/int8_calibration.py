@@ -35,7 +35,7 @@ def calibrate(model: nn.Module, batches: Sequence[Tensor], about: Mapping[str, A
         UserError: int8 cannot compute this network; says what stands in the way.
     """
     use_float32("ieee")
-    graph = int8_graph(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    graph = int8_graph(model).to(memory_format=torch.channels_last)
     layout = layout_of(graph)
     graph.recompile()
     seen = _Seen(graph, layout)

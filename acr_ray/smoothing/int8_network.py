@@ -206,8 +206,7 @@ class Int8Convolution(nn.Module):
         before = (x, *self.input, self.packed, self.scale, self.zeros)
         how = (self.bias, *self.place, self.groups, *self.output, torch.uint8)
         if added is None or self.added is None:
-            post = "relu" if self.relu else "none"
-            return torch.ops.onednn.qconv2d_pointwise.default(*before, *how, post, [], "")
+            return torch.ops.onednn.qconv2d_pointwise.default(*before, *how, "relu" if self.relu else "none", [], "")
         total = added if self.overwrites else added.clone()
-        post = ("sum", 1.0, "relu" if self.relu else None, [], "")
+        post: tuple[Any, ...] = ("sum", 1.0, "relu" if self.relu else None, [], "")
         return torch.ops.onednn.qconv2d_pointwise.binary(*before, total, *how, *self.added, *post)
