@@ -6,7 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import acr_ray
+from acr_ray.certification.sampler import Sampler
 from acr_ray.cli.commands import audit, certify
+from acr_ray.cli.drivers import certification_plan
 from acr_ray.cli.drivers import int8 as driver
 from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import INT8, LEDGER
@@ -16,6 +18,7 @@ from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing import int8_network
 from acr_ray.smoothing.int8_network import int8_problem
 from acr_ray.smoothing.int8_parameters import sha256_of
+from tests.fakes.jobs import run as command
 from tests.fakes.models import write_digits_checkpoint
 
 BUDGET = {"n": 300, "n0": 20, "max_images": 12, "block": 100}
@@ -115,6 +118,26 @@ def test_images_that_are_objects_are_calibrated_on_only_if_that_is_said(checkpoi
         acr_ray.certify(out=str(tmp_path / "a"), **given)
     found = acr_ray.certify(out=str(tmp_path / "a"), calibration="test", **given)
     assert found.summary["int8"]["calibration"]["split"] == "test"
+
+
+@needs_vnni
+def test_a_plan_is_of_the_int8_network(checkpoint, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(certification_plan, "Sampler", lambda *arguments: made.append(arguments) or Sampler(*arguments))
+    found = certify.plan(checkpoint, RunOptions(None), settings={**BUDGET, "dtype": "int8"})
+    assert made[0][-1].int8 is not None and made[0][-1].dtype == "int8" and found.rate > 0
+    assert "int8: calibrating on 128 noisy train images" in capsys.readouterr().out
+
+
+@needs_vnni
+@pytest.mark.ray
+def test_actors_have_the_counts_of_this_process(head, checkpoint, tmp_path):
+    told = [f"--{name.replace('_', '-')}={value}" for name, value in BUDGET.items()]
+    arguments = ("--out", tmp_path / "actors", "--dtype", "int8", "--actors", 2, "--no-tracking", *told)
+    command("certify", checkpoint, *arguments, head=head, cwd=tmp_path)
+    run(checkpoint, tmp_path / "here", dtype="int8")
+    assert (tmp_path / "actors" / INT8).read_bytes() == (tmp_path / "here" / INT8).read_bytes()
+    assert counts(tmp_path / "actors") == counts(tmp_path / "here")
 
 
 def test_where_int8_cannot_be_had_it_is_one_line_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
