@@ -175,7 +175,20 @@ def test_small_requests_do_not_wait_for_large_ones():
         assert scheduler.step()
         steps += 1
     assert steps <= 2 and not any(t.answer.done() for t in large)
-    assert all(abs(t.question.drawn - large[0].question.drawn) <= 50 for t in large)
+    assert all(abs(t.question.drawn - large[1].question.drawn) <= 50 for t in large[1:])
+
+
+def test_images_that_came_together_do_not_all_end_together():
+    """All would send their answers and ask again at once, with nothing left to draw meanwhile."""
+    scheduler = Scheduler(drawer(), 64)
+    begun = [ticket(p_a_question(5000), image, f"{i}") for i, image in enumerate(making.digits(12))]
+    scheduler.submit(begun)
+    ended = []
+    while len(scheduler):
+        before = len(scheduler)
+        scheduler.step()
+        ended.append(before - len(scheduler))
+    assert sum(ended) == 12 and sum(ended[: len(ended) * 9 // 10]) >= 2 and max(ended) <= 4, ended
 
 
 def test_places_that_nobody_else_needs_go_to_whoever_can_use_them():
