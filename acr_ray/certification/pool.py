@@ -16,7 +16,7 @@ SamplerHandle = Any  # one sampler, by whatever the pool knows it
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Blocks of one phase of some images, as a sampler needs them: their names, and themselves if they are new to it."""
+    """Blocks of one phase of some images, as a sampler needs them: names, and the images where they are new to it."""
 
     names: tuple[str, ...]
     pixels: NDArray[np.float32] | None  # (images, C, H, W) in [0, 1]; None: the sampler keeps all of them

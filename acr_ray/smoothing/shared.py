@@ -99,10 +99,13 @@ class SharedPasses:
         Raises:
             BrokenModelError: a logit is not finite; says of which image.
         """
+        return self._by_asker(asked, self._totals(asked, images, places, run_seed).cpu().numpy())
+
+    def _totals(self, asked: Sequence[Asked], images: Tensor, places: Sequence[int], run_seed: int) -> Tensor:
+        """Class counts of each image in turn, and last how many answers are none, ``(images, num_classes + 1)``."""
         engine, classes = self._engine, self._engine.num_classes
         plan, owners = self._plan(asked, places, run_seed), len(places)
         owner = torch.from_numpy(plan.owner).to(engine.device).split(self.rows)
-        # The last column counts answers that are none.
         total = torch.zeros(owners + 1, classes + 1, dtype=torch.int64, device=engine.device)
         one = torch.ones((), dtype=torch.int64, device=engine.device).expand(self.rows)
         copies = self._noise.passes(images, plan.image, plan.key, plan.draw, self.rows)
@@ -113,7 +116,7 @@ class SharedPasses:
                 total.view(-1).scatter_add_(0, mine * (classes + 1) + answers, one)
         self.passes += len(owner)
         self.drawn += sum(a.rows for a in asked)
-        return self._by_asker(asked, total[:-1].cpu().numpy())
+        return total[:-1]
 
     def _plan(self, asked: Sequence[Asked], places: Sequence[int], run_seed: int) -> _Rows:
         each = [(a, name) for a in asked for name in a.names]
