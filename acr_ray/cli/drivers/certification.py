@@ -24,7 +24,7 @@ from acr_ray.cli.drivers.certification_inputs import (
 )
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
-from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run
+from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run, with_shared_passes
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.notebook import certify_progress
@@ -91,6 +91,7 @@ def certify(
     if measure_block:
         block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus)
         inputs = replace(inputs, settings=block)
+    inputs = replace(inputs, settings=with_shared_passes(inputs.settings, changes, options, out))
     return _certify(subject, inputs, options, out, samplers, checks)
 
 
@@ -174,7 +175,8 @@ def _sample(
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
     with samplers.pool(card, state, settings, label) as (pool, low, high), Waiting() as waiting:
-        coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
+        rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
+        coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, rows, shared=shared)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
         def on_progress(progress: CertificationProgress) -> None:
