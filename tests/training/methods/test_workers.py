@@ -49,7 +49,10 @@ def train(name, world, out):
 
 
 # Several processes on two cores take their time; make test-slow has them.
-MORE = [pytest.param("stability", 2, marks=pytest.mark.slow), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("smoothmix", "catrs"))]
+MORE = [
+    pytest.param(name, world, marks=pytest.mark.slow)
+    for name, world in (("stability", 2), ("smoothmix", 3), ("catrs", 3))
+]
 
 
 @pytest.mark.parametrize("name, world", MORE)
