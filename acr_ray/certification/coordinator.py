@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from acr_ray.certification.count_store import CountStore
-from acr_ray.certification.image_cache import ImageCache
+from acr_ray.certification.image_cache import WITH_SAMPLER, ImageCache, Kept, most_kept
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.ledger_writer import LedgerWriter, StorageLost
 from acr_ray.certification.pool import (
@@ -58,6 +59,7 @@ class _Task:
 class _SamplerState:
     """What is known of a sampler."""
 
+    keeps: Kept[None]  # the images that it has
     ready: bool = False
     tasks: dict[int, _Task] = field(default_factory=dict)  # by task id
 
@@ -79,6 +81,7 @@ class Coordinator:
         draws_per_pass: noise draws of a forward pass, at most.
         patience: seconds for which the storage may fail.
         clock: seconds that only grow.
+        shared: every pass has ``draws_per_pass`` rows, of any images; else those of one work item.
 
     Attributes:
         samplers: those that were started and neither lost nor released.
@@ -97,10 +100,13 @@ class Coordinator:
         draws_per_pass: int,
         patience: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
+        shared: bool = False,
     ) -> None:
         self._store, self._pool, self._low, self._high, self._clock = store, pool, low, high, clock
         self._names, self._cache = images.names, ImageCache(images)
-        self._queue = Queue(len(store), store.advance, store.phases, draws_per_pass, SELECT)
+        self._most_kept = most_kept(WITH_SAMPLER, math.prod(images.shape))
+        least = draws_per_pass if shared else 1
+        self._queue = Queue(len(store), store.advance, store.phases, draws_per_pass, SELECT, least)
         self._writer, self._meter = LedgerWriter(ledger, patience, clock), ProgressMeter(store, clock)
         self._rate = RateEstimator(first_size=4 * draws_per_pass)
         self._task_ids = itertools.count()
@@ -143,7 +149,7 @@ class Coordinator:
         return sum(state.ready for state in self.samplers.values())
 
     def _start_sampler(self) -> None:
-        self.samplers[self._pool.start()] = _SamplerState()
+        self.samplers[self._pool.start()] = _SamplerState(Kept(self._most_kept))
 
     def _stop_sampler(self, sampler: SamplerHandle) -> None:
         self.samplers.pop(sampler, None)
@@ -163,13 +169,17 @@ class Coordinator:
         return None
 
     def _send(self, sampler: SamplerHandle, items: list[WorkItem]) -> None:
-        task_id, requests = next(self._task_ids), [self._request(item) for item in items]
+        keeps = self.samplers[sampler].keeps
+        task_id, requests = next(self._task_ids), [self._request(item, keeps) for item in items]
+        keeps.trim()
         self.samplers[sampler].tasks[task_id] = _Task(items, self._clock())
         self._pool.draw(sampler, task_id, requests)
 
-    def _request(self, item: WorkItem) -> SampleRequest:
+    def _request(self, item: WorkItem, keeps: Kept[None]) -> SampleRequest:
         names = tuple(self._names[i] for i in item.images)
-        return SampleRequest(names, self._cache.pixels(item.images), item.phase, item.first, item.stop)
+        pixels = None if keeps.has(names) else self._cache.pixels(item.images)
+        keeps.use(names, None if pixels is None else [None] * len(names))
+        return SampleRequest(names, pixels, item.phase, item.first, item.stop)
 
     def _stop_idle(self) -> None:
         """Give back samplers that nothing is left for."""

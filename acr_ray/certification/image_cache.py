@@ -1,16 +1,68 @@
-"""Decoded images, kept for as long as they are likely to be asked for again."""
+"""Images kept for as long as they are likely to be asked for again: decoded, and with the samplers."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet
 
-MOST = 64  # images kept decoded
+MOST = 64  # images kept decoded, at least
+DECODED = 2**25  # numbers kept decoded: 128 MB
+WITH_SAMPLER = 2**25  # numbers that a sampler keeps: 64 MB as steps of a grid, 128 MB in float32
+
+V = TypeVar("V")
+
+
+def most_kept(numbers: int, coordinates: int) -> int:
+    """Return how many images are kept where so many numbers may be; an image has ``coordinates``."""
+    return max(MOST, numbers // max(1, coordinates))
+
+
+class Kept(Generic[V]):
+    """What was used last, by name.
+
+    Coordinator and sampler keep one each of the same images, and trim it after each task: both know without a word
+    what the sampler still has.
+
+    Args:
+        most: how many stay after `trim`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Return whether all are kept."""
+        return all(name in self._values for name in names)
+
+    def use(self, names: Sequence[str], values: Iterable[V] | None = None) -> list[V]:
+        """Return the values of some names, which are then those used last.
+
+        Args:
+            values: new ones; None: all are kept.
+
+        Raises:
+            KeyError: one is not kept, and no values are given.
+        """
+        if values is not None:
+            self._values.update(zip(names, values, strict=True))
+        for name in names:
+            self._values.move_to_end(name)
+        return [self._values[name] for name in names]
+
+    def trim(self) -> None:
+        """Forget those that were not used for longest."""
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
 
 
 class ImageCache:
@@ -18,10 +70,10 @@ class ImageCache:
 
     Args:
         images: to load from, by position.
-        most: how many stay when they are not asked for.
+        most: how many stay when they are not asked for; None: as many as `DECODED` allows.
     """
 
-    def __init__(self, images: ImageSet, most: int = MOST) -> None:
+    def __init__(self, images: ImageSet, most: int | None = None) -> None:
         self._images, self._most = images, most
         self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
 
@@ -37,6 +89,7 @@ class ImageCache:
         for position in positions:
             self._pixels.move_to_end(position)
         stacked = np.stack([self._pixels[position] for position in positions])
-        while len(self._pixels) > self._most:
+        most = most_kept(DECODED, stacked[0].size) if self._most is None else self._most
+        while len(self._pixels) > most:
             self._pixels.popitem(last=False)
         return stacked

@@ -16,10 +16,10 @@ SamplerHandle = Any  # one sampler, by whatever the pool knows it
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Blocks of one phase of some images, as a sampler needs them: the images themselves and their names."""
+    """Blocks of one phase of some images, as a sampler needs them: names, and the images where they are new to it."""
 
     names: tuple[str, ...]
-    pixels: NDArray[np.float32]  # (images, C, H, W) in [0, 1]
+    pixels: NDArray[np.float32] | None  # (images, C, H, W) in [0, 1]; None: the sampler keeps all of them
     phase: Phase
     first: int
     stop: int

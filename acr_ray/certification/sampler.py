@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from acr_ray.certification.image_cache import WITH_SAMPLER, Kept, most_kept
 from acr_ray.certification.machine import machine_of
 from acr_ray.certification.pool import Machine, SampleRequest, SampleResult
 from acr_ray.models import ModelCard, load_state
@@ -22,6 +24,7 @@ from acr_ray.smoothing.int8_network import int8_problem
 from acr_ray.smoothing.int8_parameters import Int8Parameters
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.run_noise import levels_of
+from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
 
@@ -42,12 +45,15 @@ class Arithmetic:
     compiled: bool = False
     rows: tuple[int, ...] = ()
     levels: int | None = None  # of lattice noise; None: float noise
+    pass_rows: int | None = None  # of every pass, shared by images; None: a pass is a block of a work item's images
     int8: bytes | None = None  # the network's `Int8Parameters`, for int8
 
     @classmethod
     def of(cls, settings: CertifySettings, int8: bytes | None = None) -> Arithmetic:
         """Return the arithmetic that a run's settings ask for, with its int8 network if it has one."""
-        return cls(settings.device, settings.dtype, settings.compile, (settings.block,), levels_of(settings), int8)
+        rows = settings.pass_rows
+        levels = levels_of(settings)
+        return cls(settings.device, settings.dtype, settings.compile, (rows or settings.block,), levels, rows, int8)
 
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
@@ -89,6 +95,7 @@ class Sampler:
             model = state
         self._model, self._classes, self._arithmetic, self._sigma = model, card.num_classes, arithmetic, sigma
         self._seed, self._shape, self._run = seed, tuple(card.shape), run
+        self._kept: Kept[torch.Tensor] = Kept(most_kept(WITH_SAMPLER, math.prod(self._shape)))
 
     @cached_property
     def _engine(self) -> SamplingEngine:
@@ -166,23 +173,66 @@ class Sampler:
         return best
 
     def draw(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
-        """Draw what a task asks for; one result for each request."""
+        """Draw what a task asks for; one result for each request. Keeps the images for later tasks."""
+        images = [self._images(request) for request in requests]
+        results = self._draw_shared(requests, images) if self._shared else self._draw_each(requests, images)
+        self._kept.trim()  # as the coordinator does
+        return results
+
+    @cached_property
+    def _shared(self) -> SharedPasses | None:
+        rows = self._arithmetic.pass_rows
+        return None if rows is None else SharedPasses(self._engine, rows)
+
+    def _images(self, request: SampleRequest) -> list[torch.Tensor]:
+        """The request's images, new ones kept: as the noise places them where passes are shared, else as they come."""
+        if request.pixels is None:
+            return self._kept.use(request.names)
+        images = torch.tensor(request.pixels)
+        return self._kept.use(request.names, self._engine.noise.placed(images) if self._shared else images)
+
+    def _draw_shared(
+        self, requests: Sequence[SampleRequest], images: Sequence[Sequence[torch.Tensor]]
+    ) -> list[SampleResult]:
+        """All requests in passes of one shape. Each is said to take its draws' part of the time."""
+        shared = self._shared
+        assert shared is not None
+        started = time.perf_counter()
+        asked = [Asked(request.names, request.phase, request.first, request.stop) for request in requests]
+        named: dict[str, torch.Tensor] = {}
+        for a, some in zip(asked, images, strict=True):
+            named.update(zip(a.names, some, strict=True))
+        place = {name: at for at, name in enumerate(named)}
+        try:
+            counts = shared.count(
+                asked, torch.stack(list(named.values())), [place[name] for a in asked for name in a.names], self._seed
+            )
+        except Exception as error:
+            raise self._told(error, shared.rows, "") from error
+        seconds = (time.perf_counter() - started) / sum(a.rows for a in asked)
+        return [SampleResult(found, a.rows * seconds) for found, a in zip(counts, asked, strict=True)]
+
+    def _draw_each(
+        self, requests: Sequence[SampleRequest], images: Sequence[Sequence[torch.Tensor]]
+    ) -> list[SampleResult]:
+        """Each request in passes of its own."""
         results = []
-        for request in requests:
+        for request, own in zip(requests, images, strict=True):
             started = time.perf_counter()
-            images, first, stop = torch.tensor(request.pixels), request.first, request.stop
+            names, phase, first, stop = request.names, request.phase, request.first, request.stop
             try:
-                counts = self._engine.count_images(images, request.names, self._seed, request.phase, first, stop)
+                counts = self._engine.count_images(torch.stack(list(own)), names, self._seed, phase, first, stop)
             except Exception as error:
-                where = f"image {', '.join(request.names)}, {request.phase.name} blocks {first} to {stop - 1}"
-                logger(run=self._run).error("%s: %s", where, error)
-                if is_out_of_memory(error):
-                    raise UserError(
-                        f"--block: {len(images) * request.phase.block} rows do not fit into the memory; "
-                        "give a smaller --block, or --block auto"
-                    ) from error
-                if isinstance(error, BrokenModelError):
-                    raise BrokenModelError(f"{error} ({where})") from error
-                raise
+                where = f"image {', '.join(names)}, {phase.name} blocks {first} to {stop - 1}"
+                raise self._told(error, len(own) * phase.block, where) from error
             results.append(SampleResult(counts, time.perf_counter() - started))
         return results
+
+    def _told(self, error: Exception, rows: int, where: str) -> Exception:
+        """Return what an error in a pass of so many rows is to be called."""
+        logger(run=self._run).error("%s: %s", where or "a shared pass", error)
+        if is_out_of_memory(error):
+            return UserError(
+                f"--block: {rows} rows do not fit into the memory; give a smaller --block, or --block auto"
+            )
+        return BrokenModelError(f"{error} ({where})") if isinstance(error, BrokenModelError) and where else error

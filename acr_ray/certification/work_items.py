@@ -68,6 +68,8 @@ class Queue:
         phases: by name.
         draws_per_pass: noise draws of a forward pass, at most, if several images share it.
         select: name of the phase in which images share forward passes.
+        least: noise draws of a task, at least, while there are so many: the rows of a pass that costs the same if
+            it is not full.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class Queue:
         phases: dict[str, Phase],
         draws_per_pass: int,
         select: str,
+        least: int = 1,
     ) -> None:
         self._advance, self._phases, self._select = advance, phases, select
         self._images, self._next = images, 0
-        self._draws_per_pass = draws_per_pass
+        self._draws_per_pass, self._least = draws_per_pass, least
         self._items: deque[WorkItem] = deque()
         self._noise_draws = 0  # in _items
 
@@ -117,7 +120,7 @@ class Queue:
             if self.is_empty():
                 break
             if self.all_begun and not taken:
-                left = min(left, max(1, self._noise_draws // tasks))
+                left = min(left, max(self._least, self._noise_draws // tasks))
             item = self._items.popleft()
             self._noise_draws -= item.noise_draws
             draws_per_block = len(item.images) * item.phase.block

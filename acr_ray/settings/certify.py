@@ -90,12 +90,19 @@ class CertifySettings(Settings):
         "train", description="split whose noisy images the int8 network is calibrated on"
     )
     compile: bool = Field(False, description="torch.compile the network")
+    pass_rows: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="rows of every forward pass, whichever images they are of; none: an image's blocks have passes of "
+        "their own. A run that has begun keeps its own",
+    )
 
     def identity(self) -> dict[str, object]:
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         # As runs were before these fields came.
         usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
-        usual |= {"noise": "float", "grid": None}
+        usual |= {"noise": "float", "grid": None, "pass_rows": None}
         usual |= {} if self.dtype == "int8" else {"calibration": self.calibration}
         left_out = {"radii", "root", "class_map", "tolerance", "band", "band_upto"}
         left_out |= {k for k, v in usual.items() if getattr(self, k) == v}
@@ -147,6 +154,8 @@ class CertifySettings(Settings):
             )
         if sum(choice is not None for choice in (self.every, self.max_images, self.image_list)) > 1:
             raise ValueError("max_images, every and image_list exclude each other")
+        if self.pass_rows is not None and self.noise == "float":
+            raise ValueError(f"pass_rows = {self.pass_rows}: belongs to noise lattice")
         if self.grid is not None and self.noise == "float":
             raise ValueError(f"grid = {self.grid}: belongs to noise lattice")
         return self

@@ -38,6 +38,8 @@ MOST_SCORED = 1_000_000
 _THETAS = np.geomspace(0.02, 60.0, 120)
 #: Rounding errors of log-gamma stay below: what an expectation that must be at most 1 is kept below it.
 _GUARD = 1e-8
+#: Scores that are worked out together.
+_AT_ONCE = 500_000
 
 
 @lru_cache(maxsize=8)
@@ -142,7 +144,8 @@ def _total(counts: NDArray[np.int64], draws: NDArray[np.int64], theta: float) ->
             total += np.bincount(x, score[x, of_n[image] - first[x]], minlength=places)
         else:
             images = np.bincount(of_n, minlength=int(n) + 1 + width)  # by count, with room beyond n
-            total += np.einsum("xk,xk->x", images[first[:, None] + np.arange(width)], score)
+            windows = np.lib.stride_tricks.sliding_window_view(images, width)
+            total += [float(windows[begin] @ row) for begin, row in zip(first, score, strict=True)]
         total += of_n.size - end  # above the window the score is 1
     return total
 
@@ -156,10 +159,20 @@ def _scores(n: int, theta: float, images: int) -> tuple[NDArray[np.int64], NDArr
         above it 1.
     """
     x = grid(images)
-    spread = np.sqrt(n * x * (1 - x))
-    reach = np.ceil(spread * np.sqrt(2 * theta + 20) + theta + 10)
+    reach = np.ceil(np.sqrt(n * x * (1 - x)) * np.sqrt(2 * theta + 20) + theta + 10)
     first = np.maximum(np.floor(n * x - reach), 0).astype(np.int64)
     width = int(min(2 * reach.max() + 2, n + 1))
+    score = np.empty((len(x), width))
+    rows = max(1, _AT_ONCE // width)
+    for begin in range(0, len(x), rows):  # a dozen arrays of the window's size are at work, so not all of it at once
+        some = slice(begin, begin + rows)
+        score[some] = _scores_at(x[some], first[some], width, n, theta)
+    return first, score
+
+
+def _scores_at(
+    x: NDArray[np.float64], first: NDArray[np.int64], width: int, n: int, theta: float
+) -> NDArray[np.float64]:
     count = first[:, None] + np.arange(width)
     log_b = np.where(count <= n, _log_binomial(np.minimum(count, n), n, x[:, None]), -np.inf)
     up = count >= np.ceil(n * x - 1e-9)[:, None]
@@ -183,7 +196,7 @@ def _scores(n: int, theta: float, images: int) -> tuple[NDArray[np.int64], NDArr
     with np.errstate(invalid="ignore"):
         score = np.where(kappa >= cut, up * 1.0, (kappa - log_b) / theta)
     score[count > n] = 0.0  # no image has such a count
-    return first, score
+    return score
 
 
 def _log_binomial(k: NDArray[np.int64], n: int, p: NDArray[np.float64]) -> NDArray[np.float64]:

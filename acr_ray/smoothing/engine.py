@@ -113,12 +113,29 @@ class SamplingEngine:
 
         To be called in inference mode, the model in evaluation mode.
         """
+        classes, finite = self.answers_by_row(noisy)
+        return classes, finite.all()
+
+    def answers_by_row(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """The class of each row, and whether its logits are finite; reading them waits for the device.
+
+        To be called in inference mode and within `evaluating`.
+
+        Args:
+            noisy: ``(rows, C, H, W)``.
+
+        Returns:
+            int64 and bool, ``(rows,)``.
+
+        Raises:
+            ValueError: the model's output has another shape.
+        """
         with PASSES.passing():
             logits = self.model(noisy)
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(f"the model gives {tuple(logits.shape)}, not {(len(noisy), self.num_classes)}")
         self.evaluations += len(noisy)
-        return logits.argmax(1), torch.isfinite(logits).all()
+        return logits.argmax(1), torch.isfinite(logits).all(1)
 
     def count(self, image: Tensor, name: str, run_seed: int, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
         """Class counts of the blocks ``first`` to ``stop - 1`` of one image.

@@ -51,15 +51,34 @@ class LatticeDraws:
         many = max(1, min(len(keys), AT_ONCE // (padded * deep)))
         for k in range(0, len(keys), many):
             for d in range(0, draws, deep):
-                self._draw(streams[k : k + many], first + d, noise[k : k + many, d : d + deep])
+                some = streams[k : k + many]
+                begin = np.full(len(some), first + d, dtype=np.int64)
+                self._draw(some, begin, noise[k : k + many, d : d + deep])
         return noise
 
-    def _draw(self, keys: NDArray[np.uint64], first: int, out: NDArray[np.int16]) -> None:
+    def singly(self, keys: NDArray[np.uint64], draws: NDArray[np.int64], coordinates: int) -> NDArray[np.int16]:
+        """Draw one draw of each of many streams: the same numbers as all at once or in any company.
+
+        Args:
+            keys: of `lattice_reference.stream_key`, ``(N,)``.
+            draws: index of each one's draw within its phase, >= 0, ``(N,)``.
+            coordinates: numbers in a draw.
+
+        Returns:
+            int16 ``(N, coordinates)``.
+        """
+        noise = np.empty((len(keys), 1, coordinates), dtype=np.int16)
+        many = max(1, AT_ONCE // (8 * -(-coordinates // 8)))
+        for k in range(0, len(keys), many):
+            self._draw(keys[k : k + many], draws[k : k + many], noise[k : k + many])
+        return noise[:, 0]
+
+    def _draw(self, keys: NDArray[np.uint64], first: NDArray[np.int64], out: NDArray[np.int16]) -> None:
+        """Draw ``out``; ``first``: index of each key's first draw, (keys,)."""
         many, deep, coordinates = out.shape
         groups = -(-coordinates // 8)
-        begin = np.full(many, first * groups, dtype=np.uint64)
         # A word's low half comes first, as on every machine that torch runs on.
-        halves = random_words(keys, begin, deep * groups).view(np.uint16).reshape(-1)
+        halves = random_words(keys, (first * groups).astype(np.uint64), deep * groups).view(np.uint16).reshape(-1)
         whole = coordinates == 8 * groups and out.flags.c_contiguous
         numbers = out.reshape(-1) if whole else np.empty(len(halves), dtype=np.int16)
         for at in range(0, len(halves), LOOKED_UP):
@@ -72,20 +91,20 @@ class LatticeDraws:
         row, coordinate = _divided(undecided, 8 * groups)
         image, draw = _divided(row, deep) if many > 1 else (np.zeros_like(row), row)
         numbers[undecided] = self._table.settled(
-            halves[undecided], _further_bits(keys[image], first, draw, coordinate, coordinates)
+            halves[undecided], _further_bits(keys[image], first[image] + draw, coordinate, coordinates)
         )
         if not whole:
             out[...] = numbers.reshape(many, deep, 8 * groups)[..., :coordinates]
 
 
 def _further_bits(
-    keys: NDArray[np.uint64], first: int, draw: NDArray[np.intp], coordinate: NDArray[np.intp], coordinates: int
+    keys: NDArray[np.uint64], draw: NDArray[np.int64], coordinate: NDArray[np.intp], coordinates: int
 ) -> NDArray[np.uint64]:
-    """The 64 further bits of some numbers, all arrays (N,); draws are counted from ``first``."""
+    """The 64 further bits of some numbers, all arrays (N,)."""
     if not len(draw):
         return np.empty(0, dtype=np.uint64)
     pairs = -(-coordinates // 2)
-    begin = np.uint64(FURTHER + first * pairs) + (draw * pairs + (coordinate >> 1)).astype(np.uint64)
+    begin = np.uint64(FURTHER) + (draw * pairs + (coordinate >> 1)).astype(np.uint64)
     words = random_words(keys, begin, 1).view(np.uint64)  # (N, 2): the low word of each comes first
     return np.where(coordinate & 1, words[:, 1], words[:, 0])
 

@@ -49,10 +49,10 @@ def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, co
 
     Args:
         keys: int64 ``(B, 2)``: the low and the high word of each image's key.
-        first: int64 ``()``: index of the first draw within the phase.
+        first: int64 ``()``: index of the first draw within the phase; or one for each key, ``(B, 1)``.
     """
     device = keys.device
-    draw = (torch.arange(draws, device=device) + first)[:, None]
+    draw = (torch.arange(draws, device=device) + first)[..., None]
     key = (keys[:, 0, None, None], keys[:, 1, None, None])
     groups, pairs = -(-coordinates // 8), -(-coordinates // 2)
     counter = draw * groups + torch.arange(groups, device=device)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from acr_ray.smoothing.compiled import compiler_problem
@@ -115,6 +116,48 @@ class LatticeNoise:
 
     def seeded(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
         return next(self._from(images, seeds, 0, draws, 1))
+
+    def passes(
+        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+    ) -> Iterator[Tensor]:
+        """Noisy copies that many images share passes with: row i is a draw of the image ``which[i]``.
+
+        Args:
+            images: of `placed`.
+            which: position of each row's image, ``(N,)``, N a multiple of ``rows``.
+            keys: of each row's stream (`lattice_reference.stream_key`), ``(N,)``.
+            draws: index of each row's draw within its phase, ``(N,)``.
+            rows: of a pass.
+
+        Yields:
+            ``(rows, C, H, W)`` in channels-last memory order; a row depends on its own image, key and draw alone.
+        """
+        if self._on_cpu:
+            return self._passes_on_host(images, which, keys, draws, rows)
+        return self._passes_on_device(images, which, keys, draws, rows)
+
+    def _passes_on_host(
+        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+    ) -> Iterator[Tensor]:
+        flat, coordinates = images.flatten(1).numpy(), images[0].numel()
+        together = rows * max(1, AHEAD // (rows * coordinates))
+        for at in range(0, len(which), together):
+            now = slice(at, at + together)
+            steps = self._draws.singly(keys[now], draws[now], coordinates)
+            steps += flat[which[now]]
+            for one in torch.from_numpy(steps).split(rows):
+                yield self._scaled(one[None], images)
+
+    def _passes_on_device(
+        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+    ) -> Iterator[Tensor]:
+        # Sent once, before the first pass: each copy to the device would be waited for.
+        parts = (which, keys & np.uint64(2**32 - 1), keys >> np.uint64(32), draws)
+        plan = torch.from_numpy(np.stack([part.astype(np.int64) for part in parts], 1)).to(self.device)
+        for one in plan.split(rows):
+            mine = images.index_select(0, one[:, 0])
+            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], 1)
+            yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
         if self._on_cpu:

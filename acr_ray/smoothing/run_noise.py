@@ -9,6 +9,7 @@ from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for, no
 
 LATTICE, PCG64, PHILOX_CUDA = "lattice/1", "pcg64/1", "philox-cuda/1"  # names of noise, with a version
 SOUND, FLOAT = "sound", "float"  # grades of certificates; docs/noise.md says what they promise
+MOST_ROWS_ON_CPU = 100  # of a pass that images share
 USUAL_GRID = 255  # of 8-bit images, and of all that do not say another
 
 
@@ -45,6 +46,14 @@ def levels_of(settings: CertifySettings) -> int | None:
     return None if law is None else law.levels
 
 
+def pass_rows(settings: CertifySettings) -> int:
+    """Return how many rows a pass that images share has in a new run: on a GPU a block, on a CPU 100 at most.
+
+    A pass costs the same if nobody needs its last rows. A CPU is about as fast with few rows, a GPU is not.
+    """
+    return settings.block if settings.device == "cuda" else min(settings.block, MOST_ROWS_ON_CPU)
+
+
 def facts_of(settings: CertifySettings, coordinates: int, draws: int | None = None) -> NoiseFacts:
     """Return what the certificates of a run say of their noise.
 
@@ -53,9 +62,9 @@ def facts_of(settings: CertifySettings, coordinates: int, draws: int | None = No
         draws: estimation draws of an image, at most; None: the settings' n.
     """
     facts = noise_facts(law_of(settings), settings.device, coordinates, settings.n0 + (draws or settings.n))
-    # The looks of the other rules have forward passes of several shapes, in which one network is several classifiers.
-    # Without the images' size nothing is known of what the noise takes of alpha.
-    one_shape = settings.stopping == "fixed" and coordinates > 0
+    # Without shared passes the looks of the other rules have forward passes of several shapes, in which one network is
+    # several classifiers. Without the images' size nothing is known of what the noise takes of alpha.
+    one_shape = (settings.stopping == "fixed" or settings.pass_rows is not None) and coordinates > 0
     return facts if one_shape else replace(facts, grade=FLOAT)
 
 

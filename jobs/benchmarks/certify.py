@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for name in models:
         found["models"][name] = _model(name, options, rounds, dtype)
     found["memory"] = _memory(options)
+    if not options.quick:
+        found["early_stopping"] = _early_stopping(options.device, dtype, rounds)
     if not options.quick and options.device == "cpu":
         found["job_vs_processes"] = _job(models[0], rounds)
     return found
@@ -141,6 +143,28 @@ def _job(name: str, rounds: int) -> dict[str, float | int]:
     shares = ratios(seconds["plain"], seconds["job"])
     print(f"{name}: 2 actors against 2 plain processes: {shares['median']:.3f} of their samples a second")
     return shares
+
+
+def _early_stopping(device: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Seconds and passes of `--stopping radii` on digits: passes of one image over passes that images share."""
+    call = {"images": 100, "n": 20_000, "block": 500 if device == "cpu" else 2000, "device": device, "dtype": dtype}
+    with Worker("jobs.benchmarks.certify_looks", WORKER_ENVIRONMENT) as worker:
+        last: dict[str, Any] = {}
+
+        def seconds(shared: bool) -> float:
+            last["shared" if shared else "own"] = worker.call("run", shared=shared, **call)
+            return last["shared" if shared else "own"]["seconds"]
+
+        works = {"own": lambda: seconds(False), "shared": lambda: seconds(True)}
+        for work in works.values():
+            work()
+        ratio = ratios(*(alternate(works, rounds)[way] for way in ("own", "shared")))
+    counts = {way: (run["passes"] / call["images"], run["rows"] / run["passes"]) for way, run in last.items()}
+    for way, (passes, rows) in counts.items():
+        print(f"--stopping radii, digits, {way} passes: {passes:.1f} an image, of {rows:.0f} rows")
+    print(f"--stopping radii, digits: passes of one image take {ratio['median']:.2f} times as long as shared ones")
+    names = ("passes_per_image", "rows_per_pass")
+    return {"own_over_shared": ratio, **{way: dict(zip(names, one, strict=True)) for way, one in counts.items()}}
 
 
 def has_art() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -21,8 +22,10 @@ from acr_ray.smoothing.lattice_law import LatticeLaw, levels_for
 from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
 from acr_ray.smoothing.noise import LatticeNoise, standard_normal
 from acr_ray.smoothing.plan import Phase
+from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
+from jobs.benchmarks.figures import alternate, ratios
 from jobs.benchmarks.gpu_parts import Findings
 
 SIGMA, SHAPE = 0.25, (3, 32, 32)
@@ -88,6 +91,7 @@ def engine(found: Findings) -> None:
         company = sampling.count_images(x[some], [names[i] for i in some], 0, phase, 0, blocks)
         v["draws_that_differ_in_company"] = int(abs(alone - company).sum() // 2)
         assert v["draws_that_differ_in_company"] <= 4
+    _shared(found, model, x, names, chosen)
     if not found.dry:
         with found.check("memory: drawing on takes no more") as v:
             held = []
@@ -136,6 +140,44 @@ def compiled(found: Findings) -> None:
             v["differ"] = int(abs(counts(without, x, names, chosen, phase) - own).sum() // 2)
             assert v["differ"] == 0
     torch._dynamo.reset()
+
+
+def _shared(found: Findings, model: torch.nn.Module, x: torch.Tensor, names: Any, chosen: list[int]) -> None:
+    """Passes that images share, as the looks of a stopping rule have them, against passes of one image."""
+    sampling = SamplingEngine(prepare(model, device=found.device), 10, SIGMA, found.device, levels_for(SIGMA, 16))
+    sizes = [20, 27, 36, 50, 66, 90] * (2 if found.dry else 20)
+    places = [k % len(chosen) for k in range(len(sizes))]
+    looks = [Phase("look", 20 * size, size) for size in sizes]
+    asked = [Asked((names[chosen[at]],), phase, 1, 2) for at, phase in zip(places, looks, strict=True)]
+    images = sampling.noise.placed(x[chosen])
+
+    def one_by_one() -> list[NDArray[np.int64]]:
+        each = zip(asked, places, strict=True)
+        return [sampling.count(x[chosen[at]], a.names[0], 0, a.phase, 1, 2) for a, at in each]
+
+    with found.check("looks of many images in passes of one shape: the same in any company, few passes") as v:
+        shared = SharedPasses(sampling, 500)
+        drawn = shared.count(asked, images, places, 0)
+        v["passes"], v["passes_of_one_image"] = shared.passes, len(asked)
+        back = shared.count(asked[::-1], images, places[::-1], 0)[::-1]
+        assert all(map(np.array_equal, drawn, back))
+        v["draws_that_differ_from_passes_of_one_image"] = int(
+            abs(np.concatenate(drawn) - np.stack(one_by_one())).sum() // 2
+        )
+        assert v["draws_that_differ_from_passes_of_one_image"] <= 4
+    with found.check("looks of many images: seconds of passes of one image over shared ones") as v:
+        works = {
+            "shared": lambda: _seconds(lambda: shared.count(asked, images, places, 0)),
+            "own": lambda: _seconds(one_by_one),
+        }
+        seconds = alternate(works, 3)
+        v["times"] = ratios(seconds["own"], seconds["shared"])
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()  # counts are read, so the device is done
+    return time.perf_counter() - started
 
 
 def counts(engine: SamplingEngine, x: torch.Tensor, names: Any, chosen: list[int], phase: Phase) -> NDArray[np.int64]:

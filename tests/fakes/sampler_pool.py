@@ -35,6 +35,7 @@ class SimulatedSamplerPool:
         self.now, self.started, self.tasks = 0.0, 0, 0
         self.blocks = self.lost_blocks = 0  # sent; and of those, under way with samplers when they were released
         self._under_way: dict[int, dict[int, int]] = {}
+        self._kept: dict[int, set[str]] = {}  # images that a sampler was sent
         self._num_classes, self._block_seconds, self._start_seconds = num_classes, block_seconds, start_seconds
         self._fails, self._slows = fails, slows
         self._events: list[tuple[float, int, PoolEvent]] = []
@@ -53,6 +54,10 @@ class SimulatedSamplerPool:
 
     def draw(self, sampler: int, task_id: int, requests: Sequence[SampleRequest]) -> None:
         self.tasks += 1
+        kept = self._kept.setdefault(sampler, set())
+        for request in requests:
+            assert request.pixels is not None or kept.issuperset(request.names), "it has never had this image"
+            kept.update(request.names)
         blocks = sum(len(r.names) * (r.stop - r.first) for r in requests)
         self.blocks += blocks
         self._under_way.setdefault(sampler, {})[task_id] = blocks

@@ -39,6 +39,7 @@ def test_a_step_is_measured_without_training_anything():
     assert found.state_mb == pytest.approx(3 * 4 * 7418 / 1e6)
 
 
+@pytest.mark.slow
 def test_imagenets_recipe_is_planned_without_the_model_that_it_will_need(tmp_path, capsys, monkeypatch):
     root = write_imagenet(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.lattice_law import LatticeLaw
 from acr_ray.smoothing.lattice_torch import TorchTable
 from acr_ray.smoothing.plan import Phase
+from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.training.methods import Batch, build_method
 from acr_ray.training.precision import in_precision
 from tests.fakes.card import like, on_card, pretended_card
@@ -84,6 +85,20 @@ def test_lattice_noise_is_made_on_the_card_in_the_networks_precision(dtype, monk
             assert noisy.is_contiguous(memory_format=torch.channels_last)
             classes, finite = engine._classes(noisy)
             assert classes.device.type == finite.device.type == "cuda"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_passes_that_images_share_are_made_and_counted_on_the_card(dtype, monkeypatch):
+    monkeypatch.setattr(noises, "compiler_problem", lambda device: "none here")
+    table = TorchTable.of(LatticeLaw(0.25, 255), "cpu")
+    monkeypatch.setattr(TorchTable, "of", lambda law, device: TorchTable(*map(like, table[:3]), *table[3:]))
+    ready = prepare(network(), dtype=dtype)
+    with pretended_card():
+        engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda", levels=255)
+        shared, images = SharedPasses(engine, 16), engine.noise.placed(like(torch.rand(2, *SHAPE)))
+        asked = [Asked(("a",), Phase("estimate/3", 23, 23), 0, 1), Asked(("b",), Phase("select", 40, 40), 0, 1)]
+        total = shared._totals(asked, images, [0, 1], 0)
+    assert total.device.type == "cuda" and total.shape == (2, 11) and shared.passes == 4
 
 
 class Planted(nn.Module):

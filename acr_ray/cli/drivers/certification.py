@@ -27,7 +27,7 @@ from acr_ray.cli.drivers.drawn_by import as_json, noted
 from acr_ray.cli.drivers.int8 import compared, int8_of_run
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
-from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run
+from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run, with_shared_passes
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.notebook import certify_progress
@@ -97,6 +97,7 @@ def certify(
     else:
         block = with_fitting_block(inputs.settings, options, out, subject.card, subject.model, samplers)
     asked, inputs = inputs.settings.block, replace(inputs, settings=block)
+    inputs = replace(inputs, settings=with_shared_passes(inputs.settings, changes, options, out))
     return _certify(subject, inputs, int8, options, out, samplers, checks, None if measure_block else asked)
 
 
@@ -194,7 +195,8 @@ def _sample(
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
     with samplers.pool(card, state, settings, label, int8) as (pool, low, high), Waiting() as waiting:
-        coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, settings.block)
+        rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
+        coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, rows, shared=shared)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
         def note_machines() -> None:

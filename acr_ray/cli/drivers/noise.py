@@ -1,4 +1,4 @@
-"""Which noise a certification draws, and what that does to its images. Printed before the first draw."""
+"""Which noise a certification draws, in which passes, and what that does to its images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.noise import off_grid
-from acr_ray.smoothing.run_noise import law_of, levels_of
+from acr_ray.smoothing.run_noise import law_of, levels_of, pass_rows
 from acr_ray.storage import Folder
 from acr_ray.storage.run_record import RUN, read_run
 
@@ -52,6 +52,26 @@ def with_fitting_noise(settings: CertifySettings, chosen: bool) -> CertifySettin
             raise
         print(f"float noise: {str(error).removeprefix('--noise lattice: ')}", flush=True)
         return settings.change({"noise": "float", "grid": None}, "certify")
+
+
+def with_shared_passes(
+    settings: CertifySettings, changes: Mapping[str, Any], options: RunOptions, out: Folder
+) -> CertifySettings:
+    """Let images share passes of one shape where a stopping rule asks for few draws at a time.
+
+    A run that the folder holds keeps what it has begun with; float noise comes in blocks of one image.
+
+    Args:
+        changes: fields that the user gave; ``pass_rows`` among them decides.
+    """
+    if "pass_rows" in changes or settings.noise == "float":
+        return settings
+    if out.is_file(RUN) and not options.overwrite:
+        record = read_run(out)
+        rows = record["identity"].get("pass_rows") if record["job"] == "certify" else None
+    else:
+        rows = None if settings.stopping == "fixed" else pass_rows(settings)
+    return settings.change({"pass_rows": rows}, "certify")
 
 
 def rounded_images(settings: CertifySettings, images: ImageSet) -> dict[str, Any] | None:

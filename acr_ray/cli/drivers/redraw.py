@@ -71,8 +71,10 @@ def drawer(
 
     def draw(name: str, phase: Phase, first: int, stop: int) -> NDArray[np.int64]:
         at = names.index(name)
-        # Selection draws of neighbours share a forward pass, and its shape may touch a logit's last bit.
-        group = group_of(at, len(names), phase, s.block) if phase.name == SELECT else [at]
+        # Selection draws of neighbours share a forward pass, and its shape may touch a logit's last bit. Passes that
+        # all images share have one shape, whatever is in them.
+        neighbours = phase.name == SELECT and s.pass_rows is None
+        group = group_of(at, len(names), phase, s.block) if neighbours else [at]
         pixels = here.load(group, None).numpy()
         ((counts, _),) = sampler.draw([SampleRequest(tuple(names[i] for i in group), pixels, phase, first, stop)])
         return counts[list(group).index(at)]
