@@ -7,7 +7,7 @@ import pytest
 
 import acr_ray
 from acr_ray.certification.sampler import Sampler
-from acr_ray.cli.commands import audit, certify
+from acr_ray.cli.commands import audit, certify, gate
 from acr_ray.cli.drivers import certification_plan
 from acr_ray.cli.drivers import int8 as driver
 from acr_ray.cli.session import RunOptions
@@ -53,8 +53,8 @@ def test_a_run_keeps_its_int8_network_and_its_certificates_name_it(checkpoint, t
     assert json.loads(table.schema.metadata[b"acr_ray.summary"])["arithmetic"] == found["arithmetic"]
     run(checkpoint, tmp_path / "b", dtype="int8", seed=5)
     assert (tmp_path / "b" / INT8).read_bytes() == (tmp_path / "a" / INT8).read_bytes(), "runs can be merged"
-    run(checkpoint, tmp_path / "c", dtype="int8", block=37, seed=0)
-    assert counts(tmp_path / "c") != counts(tmp_path / "b")
+    run(checkpoint, tmp_path / "c", dtype="int8", block=37)
+    assert counts(tmp_path / "c") == counts(tmp_path / "a") != counts(tmp_path / "b"), "the block decides nothing"
 
 
 @needs_vnni
@@ -118,6 +118,26 @@ def test_images_that_are_objects_are_calibrated_on_only_if_that_is_said(checkpoi
         acr_ray.certify(out=str(tmp_path / "a"), **given)
     found = acr_ray.certify(out=str(tmp_path / "a"), calibration="test", **given)
     assert found.summary["int8"]["calibration"]["split"] == "test"
+
+
+@needs_vnni
+def test_a_gate_draws_the_new_models_int8_network_if_the_old_run_is_of_one(checkpoint, tmp_path):
+    run(checkpoint, tmp_path / "old", dtype="int8")
+    options = RunOptions(str(tmp_path / "gate"), tracking=False)
+    asked = {"against": str(tmp_path / "old"), "require": ["hard_share <= +5pt"], "on_ray": False}
+    found = gate.run(checkpoint, options, **asked)
+    assert found.summary["evaluations"] > 0
+    assert (tmp_path / "gate" / INT8).read_bytes() == (tmp_path / "old" / INT8).read_bytes()
+    assert gate.run(checkpoint, options, **asked).summary == found.summary
+
+
+@needs_vnni
+@pytest.mark.parametrize("rows", [None, 7, 100])
+def test_passes_that_images_share_have_the_same_counts_of_any_size(checkpoint, tmp_path, rows):
+    asked = {"dtype": "int8", "stopping": "radii", "radii": (0.1, 0.3)}
+    run(checkpoint, tmp_path / "a", **asked)
+    run(checkpoint, tmp_path / "b", **asked, pass_rows=rows)
+    assert counts(tmp_path / "a") == counts(tmp_path / "b")
 
 
 @needs_vnni

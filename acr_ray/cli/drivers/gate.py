@@ -13,7 +13,7 @@ from acr_ray.cli.drivers.gate_sources import CertifiedModel, DrawnModel, GateQue
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.results import GateResult
 from acr_ray.cli.session import RunOptions, open_tracked_run
-from acr_ray.formats.files import LEDGER, PLAN, PLAN_IMAGES, SUMMARY
+from acr_ray.formats.files import INT8, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.serving.gate import Gate, gate_order
 from acr_ray.serving.gate_texts import finding_json, lines, why
 from acr_ray.serving.paired import HOLDS
@@ -25,7 +25,7 @@ from acr_ray.tracking.registry import find_version, is_registered
 from acr_ray.tracking.runs import with_run
 
 SCHEMA_VERSION = 1
-OWNED = (LEDGER, PLAN, PLAN_IMAGES, SUMMARY)
+OWNED = (INT8, LEDGER, PLAN, PLAN_IMAGES, SUMMARY)
 
 
 def gate(question: GateQuestion, options: RunOptions, samplers: Samplers) -> GateResult:

@@ -13,12 +13,14 @@ from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.certification_inputs import make_plan, open_checkpoint, open_inputs
+from acr_ray.cli.drivers.int8 import int8_of_run
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.notebook import certify_progress
 from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
+from acr_ray.formats.files import INT8
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.models.in_process import is_in_process
 from acr_ray.serving.gate import Gate, ImageOutcome
@@ -159,7 +161,9 @@ class DrawnModel:
         self._card: ModelCard = subject.card
         self._model = subject.model
         self._images: ImageSet = inputs.images.subset([place[old.plan.names[i]] for i in order])
-        self._plan: RunPlan = make_plan(inputs.settings, self._images, subject.card, subject.model)
+        # An int8 network, if the old run's was one.
+        self._int8 = int8_of_run(subject, inputs.settings, None, None if options.overwrite else out)
+        self._plan: RunPlan = make_plan(inputs.settings, self._images, subject.card, subject.model, self._int8)
         self._named = question.new
         self.model_sha256, self.evaluations = subject.card.sha256, 0
 
@@ -171,6 +175,8 @@ class DrawnModel:
 
     def feed(self, judged: Gate, old: Audited, order: Sequence[int]) -> None:
         """Draw image after image until the answer is known."""
+        if self._int8 is not None:
+            self._out.write_bytes(INT8, self._int8)
         self._plan.save(self._out)
         ledger, store = self._plan.open(self._out)
         see = _reader(judged, old, order, store)
@@ -186,7 +192,7 @@ class DrawnModel:
         lines = certify_progress()
         where = "starting {}" if self._samplers.on_ray else "drawing in this process"
         with (
-            self._samplers.pool(self._card, state, settings, f"gate {self._named}") as (pool, low, high),
+            self._samplers.pool(self._card, state, settings, f"gate {self._named}", self._int8) as (pool, low, high),
             Waiting() as waiting,
         ):
             coordinator = Coordinator(ledger, store, self._images, pool, low, high, settings.block)
