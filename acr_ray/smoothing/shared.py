@@ -127,8 +127,8 @@ class SharedPasses:
         draw = np.concatenate([np.arange(a.draws) + a.first * a.phase.block for a, _ in each])
         # What is left of the last pass is a draw again: another shape would be another classifier.
         more = -len(owner) % self.rows
-        filled = (np.pad(part, (0, more), mode="edge") for part in (image, key, draw))
-        return _Rows(*filled, np.pad(owner, (0, more), constant_values=len(each)))
+        image, key, draw = (np.pad(part, (0, more), mode="edge") for part in (image, key, draw))
+        return _Rows(image, key, draw, np.pad(owner, (0, more), constant_values=len(each)))
 
     @staticmethod
     def _by_asker(asked: Sequence[Asked], total: NDArray[np.int64]) -> list[NDArray]:
