@@ -47,6 +47,17 @@ def check_workers(recipe: Recipe, images: int, workers: int) -> None:
         )
 
 
+def out_of_memory(recipe: Recipe, workers: int) -> str:
+    """Return what a full GPU is answered with: the setting to change, and what it is now."""
+    t = recipe.training
+    rows = -(-recipe.inputs_per_step // (workers * t.accumulate)) * t.m
+    return (
+        f"the GPU's memory is full: {rows} noise draws pass the network at a time. Raise training.accumulate (now "
+        f"{t.accumulate}: the same batch in more parts), or lower training.batch_size (now {t.batch_size}); with "
+        "--overwrite, since either makes it another run"
+    )
+
+
 def _nothing(*given: Any) -> None:
     pass
 
@@ -129,11 +140,14 @@ class Trainer:
         """Train the epochs that are left, up to ``until`` where given.
 
         Raises:
-            TrainingStopped: a loss or a weight is not finite, or nothing is left to train on.
+            TrainingStopped: a loss or a weight is not finite, the GPU's memory is full, or nothing is left to train on.
         """
         last = self.recipe.training.epochs if until is None else min(until, self.recipe.training.epochs)
         while self.progress.epoch < last:
-            record = self.epoch(hooks)
+            try:
+                record = self.epoch(hooks)
+            except torch.OutOfMemoryError as error:
+                raise TrainingStopped(out_of_memory(self.recipe, self.group.world)) from error
             self.progress.history.append(record)
             self.progress.epoch += 1
             hooks.after_epoch()
