@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +14,25 @@ from torch.utils.data import DataLoader, Dataset
 from acr_ray.data.image_set import ImageSet, to_unit_range
 from acr_ray.settings import UserError
 
+DEVICES = "/dev/nvidia"  # how the names of GPUs begin
 Entry = tuple[np.ndarray, np.ndarray | None]
+
+
+def forget_devices(worker: int) -> None:
+    """Close what a loader process has inherited of GPUs; it uses none.
+
+    While a copy of the training process's handles is open, the driver keeps that process's memory on the GPU, even
+    after it was killed.
+
+    Args:
+        worker: its number, as the loader gives it.
+    """
+    here = Path("/proc/self/fd")
+    for handle in list(here.iterdir()) if here.is_dir() else ():
+        # The listing's own handle is closed by now.
+        with contextlib.suppress(OSError):
+            if os.readlink(handle).startswith(DEVICES):
+                os.close(int(handle.name))
 
 
 class _Reader(Dataset):
@@ -50,7 +71,12 @@ def batches(
     else:
         # A generator of its own: the loader would draw its base seed from torch's global one and move it on.
         found = DataLoader(
-            reader, batch_size=None, sampler=plan, num_workers=loader_workers, generator=torch.Generator()
+            reader,
+            batch_size=None,
+            sampler=plan,
+            num_workers=loader_workers,
+            generator=torch.Generator(),
+            worker_init_fn=forget_devices,
         )
     for batch in found:
         if isinstance(batch, UserError):
