@@ -12,10 +12,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts a Ray, so that ``make test`` can leave it to ``make test-ray``."""
+    """Mark what starts a Ray, so that ``make test`` can leave it to ``make test-ray``; the longest test comes first."""
     for item in items:
         if "head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.ray)
+    # Of the two processes of make test, one would otherwise begin it when the other has nothing left to do.
+    items.sort(key=lambda item: item.get_closest_marker("smoke") is None)
 
 
 @pytest.fixture(scope="session")

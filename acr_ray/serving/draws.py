@@ -7,7 +7,7 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,38 +16,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
-from acr_ray.smoothing.noise import Noise
+from acr_ray.smoothing.lattice_reference import stream_key
+from acr_ray.smoothing.noise import LatticeNoise, Noise
 from acr_ray.smoothing.plan import Phase
 
 RUN_SEED = 0  # of all requests: their noise differs by its name, which nobody else can compute
 
 
+@dataclass(eq=False)
 class Stream:
-    """An image's noisy copies, block by block, drawn ahead in portions that grow.
+    """An image, and the name of its noise.
 
-    Small images need little noise a block, and each call of NumPy costs as much as that; but who is answered after two
-    blocks must not have paid for forty. So each portion is twice as large as the one before.
-
-    Args:
+    Attributes:
         image: ``(C, H, W)`` float32 in [0, 1].
-        key: name of its noise, see `seeds.Secret.key`.
+        key: see `seeds.Secret.key`.
     """
 
-    def __init__(self, image: Tensor, key: str) -> None:
-        self.image, self.key = image, key
-        self._next, self._portion, self._left = ("", 0), 0, 0
-        self._blocks: Iterator[Tensor] = iter(())
+    image: Tensor
+    key: str
+    _placed: Tensor | None = None
 
-    def copies(self, noise: Noise, phase: Phase, number: int) -> Tensor:
-        """Return the noisy copies of block ``number``, ``(block, C, H, W)``; valid until the next are asked for."""
-        if self._next != (phase.name, number):
-            self._portion = self._left = 0
-        if self._left == 0:
-            self._portion = self._left = min(max(1, 2 * self._portion), phase.blocks - number)
-            image, stop = noise.placed(self.image[None]), number + self._portion
-            self._blocks = iter(noise.blocks(image, [self.key], RUN_SEED, phase, number, stop))
-        self._next, self._left = (phase.name, number + 1), self._left - 1
-        return next(self._blocks)
+    def placed(self, noise: Noise) -> Tensor:
+        """Return the image as the noise takes it, ``(1, …)``; worked out once."""
+        if self._placed is None:
+            self._placed = noise.placed(self.image[None])
+        return self._placed
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,8 @@ class Drawer:
 
     def __init__(self, engine: SamplingEngine, shape: tuple[int, int, int], rows: int, chunk: int) -> None:
         self.engine, self.chunk, self.places = engine, chunk, rows // chunk
-        self._rows = torch.zeros((rows, *shape), device=engine.device).to(memory_format=torch.channels_last)
+        noise = engine.noise
+        self._copies = Together(noise, rows, chunk) if isinstance(noise, LatticeNoise) else Apart(noise, shape, rows)
 
     def draw(self, chunks: Sequence[Chunk]) -> list[NDArray[np.int64] | BrokenModelError]:
         """Return the classes of each chunk's draws, in their order, ``(chunk,)``.
@@ -97,12 +91,55 @@ class Drawer:
             return [self.draw([one])[0] for one in chunks]
 
     def _pass(self, chunks: Sequence[Chunk]) -> NDArray[np.int64]:
-        noise = self.engine.noise
         with torch.inference_mode():
-            for place, one in enumerate(chunks):
-                copies = one.stream.copies(noise, one.phase, one.number)
-                self._rows[place * self.chunk : (place + 1) * self.chunk] = copies
-            # Places that nobody needs go along: another shape could change the last bits of a logit.
-            self._rows[len(chunks) * self.chunk :] = 0
-            classes = self.engine.answers_to(self._rows)
+            classes = self.engine.answers_to(self._copies(chunks))
         return classes.unflatten(0, (self.places, self.chunk))[: len(chunks)].cpu().numpy()
+
+
+class Together:
+    """The noisy copies of a pass where all of its noise can be drawn at once.
+
+    Args:
+        noise: of the engine.
+        rows, chunk: of `Drawer`.
+    """
+
+    def __init__(self, noise: LatticeNoise, rows: int, chunk: int) -> None:
+        self._noise, self._rows, self._chunk = noise, rows, chunk
+
+    def __call__(self, chunks: Sequence[Chunk]) -> Tensor:
+        # Places that nobody needs repeat the last draw: another shape could change the last bits of a logit.
+        place = np.minimum(np.arange(self._rows) // self._chunk, len(chunks) - 1)
+        keys = [stream_key(RUN_SEED, one.stream.key, one.phase.name) for one in chunks]
+        begin = np.array([one.number * self._chunk for one in chunks])
+        draws = begin[place] + np.arange(self._rows) % self._chunk
+        images = torch.cat([one.stream.placed(self._noise) for one in chunks])
+        return next(self._noise.passes(images, place, np.array(keys, dtype=np.uint64)[place], draws, self._rows))
+
+
+class Apart:
+    """The noisy copies of a pass where each image's noise is drawn by itself.
+
+    Args:
+        noise: of the engine.
+        shape, rows: of `Drawer`.
+    """
+
+    def __init__(self, noise: Noise, shape: tuple[int, int, int], rows: int) -> None:
+        self._noise = noise
+        self._rows: Tensor | None = None
+        self._shape = (rows, *shape)
+
+    def __call__(self, chunks: Sequence[Chunk]) -> Tensor:
+        used = 0
+        for one in chunks:
+            image, number = one.stream.placed(self._noise), one.number
+            (copies,) = self._noise.blocks(image, [one.stream.key], RUN_SEED, one.phase, number, number + 1)
+            if self._rows is None:
+                self._rows = torch.zeros(self._shape, device=copies.device).to(memory_format=torch.channels_last)
+            self._rows[used : used + len(copies)] = copies
+            used += len(copies)
+        assert self._rows is not None  # there is at least one chunk
+        # Places that nobody needs go along, see `Together`.
+        self._rows[used:] = 0
+        return self._rows

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.questions import Part, Question
@@ -32,12 +33,14 @@ class Ticket:
         question: what is asked.
         stream: of the image's noisy copies.
         deadline: by the scheduler's clock.
+        number: how many came before it, itself included.
         answer: its result is the question's, once it is answered or its time is up. A cancelled one is left aside.
     """
 
     question: Question
     stream: Stream
     deadline: float
+    number: int = 0
     answer: Future[dict] = field(default_factory=Future)
 
 
@@ -45,7 +48,9 @@ class Scheduler:
     """Shares forward passes between all images at work, one place after the other in turn.
 
     Each image gets a place before any gets its second, so one that needs few draws does not wait for one that needs
-    many; places that are left go to those who can use them, since a pass costs the same with empty ones.
+    many; places that are left go to those who can use them, since a pass costs the same with empty ones. But the first
+    place of a pass belongs to whoever came first: images that came together would otherwise end together, and while
+    their answers leave and their clients ask again there would be nothing to draw.
 
     Args:
         drawer: of the model.
@@ -63,6 +68,7 @@ class Scheduler:
     ) -> None:
         self._drawer, self._queue, self._on_pass, self._clock = drawer, queue, on_pass, clock
         self._turn: deque[Ticket] = deque()
+        self._taken = 0  # tickets so far
         self._closed, self._changed = False, threading.Condition()
         self._thread: threading.Thread | None = None
         self.pass_seconds = 0.0  # of recent passes, rather more than less
@@ -98,7 +104,10 @@ class Scheduler:
                 raise Closed
             if len(self._turn) + len(tickets) > self._queue:
                 raise Busy
-            self._turn.extend(tickets)
+            for ticket in tickets:
+                self._taken += 1
+                ticket.number = self._taken
+                self._turn.append(ticket)
             self._changed.notify()
 
     def close(self, wait: bool = False) -> None:
@@ -133,14 +142,20 @@ class Scheduler:
         """Give out the places of the next pass; end first what would be late after it."""
         late = self._clock() + self.pass_seconds + MARGIN
         with self._changed:
-            ended = [t for t in self._turn if t.deadline < late or t.answer.cancelled()]
+            ended = [t for t in self._turn if t.deadline < late]
             for ticket in ended:
                 self._turn.remove(ticket)
             chosen: list[tuple[Ticket, Part]] = []
+            if self._turn:
+                first = min(self._turn, key=attrgetter("number"))
+                if first.question.parts_left and not first.answer.cancelled():
+                    chosen.append((first, first.question.next_part()))
             waiting = 0  # in a row, with all their parts given out
             while len(chosen) < self._drawer.places and waiting < len(self._turn):
-                ticket = self._turn[0]
-                self._turn.rotate(-1)
+                ticket = self._turn.popleft()
+                if ticket.answer.cancelled():  # asked in its turn: asking all of them would cost each pass a lock each
+                    continue
+                self._turn.append(ticket)
                 if ticket.question.parts_left:
                     chosen.append((ticket, ticket.question.next_part()))
                     waiting = 0

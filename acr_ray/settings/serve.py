@@ -31,7 +31,7 @@ class ServeSettings(Settings):
         (0.0, 0.25, 0.5, 0.75, 1.0), max_length=MOST_RADII, description="radii to prove if a client names none"
     )
     deadline_ms: int = Field(10_000, ge=1, le=3_600_000, description="most milliseconds for an answer")
-    rows: int = Field(500, ge=1, le=100_000, description="noise draws of one forward pass, of all requests together")
+    rows: int = Field(1000, ge=1, le=100_000, description="noise draws of one forward pass, of all requests together")
     chunk: int = Field(100, ge=1, le=100_000, description="noise draws of one seed: the least that a request gets")
     queue: int = Field(256, ge=1, le=100_000, description="most images at work or waiting; more: 429")
     images: int = Field(64, ge=1, le=10_000, description="most images of one request")

@@ -10,7 +10,7 @@ import torch
 
 from acr_ray.models import load_checkpoint
 from acr_ray.serving.asking import JSON
-from acr_ray.serving.draws import Chunk, Drawer, Stream
+from acr_ray.serving.draws import Apart, Chunk, Drawer, Stream, Together
 from acr_ray.serving.errors import Refused
 from acr_ray.serving.questions import CertifyQuestion, PAQuestion
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
@@ -23,16 +23,28 @@ from tests.serving import making
 PHASE = Phase("estimate", 1000, 50)
 
 
-def test_a_stream_gives_each_block_in_any_order_and_after_a_fault():
-    image, model = torch.from_numpy(making.digits(1)[0]), load_checkpoint(making.checkpoint())[0]
-    noise, phase = making.engine(model).noise, Phase("estimate", 1234, 100)
-    alone = [Stream(image, "a").copies(noise, phase, number).clone() for number in range(13)]
-    stream, other = Stream(image, "a"), Stream(image, "b")
-    for number in [*range(13), 5, 6, 7, 6, 0, 12]:
-        assert torch.equal(stream.copies(noise, phase, number).clone(), alone[number])
-        other.copies(noise, phase, number)
-    assert not torch.equal(alone[0], alone[1]) and not torch.equal(other.copies(noise, phase, 0), alone[0])
-    assert not torch.equal(stream.copies(noise, Phase("select", 1234, 100), 0), alone[0])
+@pytest.mark.parametrize("levels", [255, None])
+def test_the_copies_of_a_pass_are_each_images_own_blocks(levels):
+    images = [torch.from_numpy(image) for image in making.digits(4)]
+    model = load_checkpoint(making.checkpoint())[0]
+    engine = SamplingEngine(model, 10, making.SIGMA, levels=levels)
+    noise, select = engine.noise, Phase("select", 100, 50)
+    chunks = [Chunk(Stream(images[0], "a"), PHASE, 7), Chunk(Stream(images[1], "b"), select, 0)]
+    chunks += [Chunk(chunks[0].stream, PHASE, 3), Chunk(Stream(images[3], "c"), PHASE, 19)]
+    blocks = [
+        next(
+            iter(noise.blocks(noise.placed(c.stream.image[None]), [c.stream.key], 0, c.phase, c.number, c.number + 1))
+        ).clone()
+        for c in chunks
+    ]
+    ways = [Apart(noise, (1, 8, 8), 300)]
+    if levels:
+        ways.append(Together(noise, 300, 50))
+    for copies in ways:
+        for order in ([0, 1, 2, 3], [3, 2, 0], [1], [2, 2, 2, 2, 2, 2]):
+            found = copies([chunks[i] for i in order])
+            assert found.shape == (300, 1, 8, 8)
+            assert torch.equal(found[: 50 * len(order)], torch.cat([blocks[i] for i in order]))
 
 
 def ask(service, kind, images, **options):
@@ -175,7 +187,20 @@ def test_small_requests_do_not_wait_for_large_ones():
         assert scheduler.step()
         steps += 1
     assert steps <= 2 and not any(t.answer.done() for t in large)
-    assert all(abs(t.question.drawn - large[0].question.drawn) <= 50 for t in large)
+    assert all(abs(t.question.drawn - large[1].question.drawn) <= 50 for t in large[1:])
+
+
+def test_images_that_came_together_do_not_all_end_together():
+    """All would send their answers and ask again at once, with nothing left to draw meanwhile."""
+    scheduler = Scheduler(drawer(), 64)
+    begun = [ticket(p_a_question(2000), image, f"{i}") for i, image in enumerate(making.digits(32))]
+    scheduler.submit(begun)
+    ended = []
+    while len(scheduler):
+        before = len(scheduler)
+        scheduler.step()
+        ended.append(before - len(scheduler))
+    assert sum(ended) == 32 and sum(ended[: len(ended) * 9 // 10]) >= 4, ended
 
 
 def test_places_that_nobody_else_needs_go_to_whoever_can_use_them():
