@@ -98,7 +98,7 @@ def measure(recipe: Recipe, images: ImageSet, device: str, workers: int = 1) -> 
         workers: that share a step of the run.
     """
     t, inputs = recipe.training, inputs_measured(recipe, images, device, workers)
-    small = recipe.change({"training.batch_size": inputs * t.m, "training.accumulate": 1})
+    small = recipe.change({"training.batch_size": inputs * t.m, "training.accumulate": 1, "data.decode": "cpu"})
     some = images.subset(np.arange(inputs))
     started = time.perf_counter()
     x = some.load(np.arange(inputs), view_seeds(0, 0, np.arange(inputs)))

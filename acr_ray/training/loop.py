@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet, batches
+from acr_ray.data.device_decoding import DeviceDecoder, decoding_problem
 from acr_ray.data.sampling import draw_epoch, share, steps, view_seeds
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
@@ -45,6 +46,14 @@ def check_workers(recipe: Recipe, images: int, workers: int) -> None:
             f"--workers {workers}: a step has only {smallest} inputs to share (batch_size/m); "
             f"allowed: 1 to {smallest}, or a larger training.batch_size"
         )
+
+
+def check_decoding(recipe: Recipe, images: ImageSet, on_gpu: bool) -> None:
+    """Raises UserError where images are to be decoded on a GPU, and there is none or it cannot decode them."""
+    if recipe.data.decode == "gpu":
+        no_gpu = "data.decode = gpu: the workers have no GPU; give --gpus-per-worker 1, or leave it out"
+        if problem := decoding_problem(images) if on_gpu else no_gpu:
+            raise UserError(problem)
 
 
 def out_of_memory(recipe: Recipe, workers: int) -> str:
@@ -112,9 +121,11 @@ class Trainer:
         worker_sync: WorkerSync | None = None,
     ) -> None:
         check_workers(recipe, len(images), group.world)
+        check_decoding(recipe, images, torch.device(device).type == "cuda")
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
         self.networks = build_networks(recipe, images, seed, group, device, contents or {})
         self.module, self.passes = self.networks.module, self.networks.passes
+        self._decoder = DeviceDecoder(images, device) if recipe.data.decode == "gpu" else None
         self.optimizer = build_optimizer(self.module, recipe.training, device)
         self.scaler = gradient_scaler(recipe.training.precision, device)
         self.identity = identity or digest(recipe.identity(contents))
@@ -170,7 +181,8 @@ class Trainer:
         plan = [(order[mine], view_seeds(self.seed, epoch, mine)) for mine in positions[first:]]
         attacks = self.recipe.attack.enabled and epoch >= t.e_t
         looks = worth_looking(self.progress.history[-1].get("attack_active", ())) if attacks and epoch else ()
-        loader = iter(batches(self.images, plan, self.recipe.data.loader_workers, pin_memory=self.device != "cpu"))
+        loader_workers, pinned = self.recipe.data.loader_workers, self.device != "cpu"
+        loader = iter(batches(self.images, plan, loader_workers, pinned, self._decoder))
         self.module.train()
         self.worker_sync.begin(first)
         for number in range(first, len(cuts)):

@@ -62,7 +62,7 @@ def test_every_option_that_decides_the_weights_is_part_of_a_run():
     others = {"training.precision": "bfloat16", "training.accumulate": 2, "attack.buckets": 8}
     others |= {"data.size": 9, "data.resize": "12", "data.crop": False, "data.augmentation": "flip"}
     others |= {"data.mean": (0.5,), "training.init": "/x", "training.init_learning_rate": 0.5}
-    others |= {"training.noise": "lattice"}
+    others |= {"training.noise": "lattice", "data.decode": "gpu"}
     assert set(LATER) <= {*others, "data.std"}
     needed = {"data.mean": {"data.std": (0.5,)}, "training.init_learning_rate": {"training.init": "/x"}}
     for field, value in others.items():
