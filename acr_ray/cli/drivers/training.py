@@ -41,9 +41,10 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
     from acr_ray.smoothing.engine import BrokenModelError
     from acr_ray.training.control.channel import ControlChannel
-    from acr_ray.training.loop import TrainingStopped
+    from acr_ray.training.loop import TrainingStopped, check_decoding
     from acr_ray.training.run import OWNED, run_training
 
+    check_decoding(recipe, images, bool(workers.gpus))
     channel, fingerprint = ControlChannel(out), images.fingerprint()
     settings = {**recipe.identity(contents), "seed": seed}
     hardware = {"workers": workers.text, "cpus_per_worker": workers.cpus, "gpu": bool(workers.gpus)}
