@@ -192,7 +192,7 @@ class Sampler:
         return self._kept.use(request.names, self._engine.noise.placed(images) if self._shared else images)
 
     def _draw_shared(
-        self, requests: Sequence[SampleRequest], images: Sequence[Sequence[torch.Tensor]]
+        self, requests: Sequence[SampleRequest], images: Sequence[list[torch.Tensor]]
     ) -> list[SampleResult]:
         """All requests in passes of one shape. Each is said to take its draws' part of the time."""
         shared = self._shared
@@ -212,9 +212,7 @@ class Sampler:
         seconds = (time.perf_counter() - started) / sum(a.rows for a in asked)
         return [SampleResult(found, a.rows * seconds) for found, a in zip(counts, asked, strict=True)]
 
-    def _draw_each(
-        self, requests: Sequence[SampleRequest], images: Sequence[Sequence[torch.Tensor]]
-    ) -> list[SampleResult]:
+    def _draw_each(self, requests: Sequence[SampleRequest], images: Sequence[list[torch.Tensor]]) -> list[SampleResult]:
         """Each request in passes of its own."""
         results = []
         for request, own in zip(requests, images, strict=True):

@@ -27,6 +27,7 @@ class DecodedSet(ImageSet):
     """
 
     in_memory = False
+    of_files = False  # whether `encoded` gives each image's file
     dtype: Any = np.uint8
 
     def __init__(self, *, framing: Framing, augmentation: str, **others: Any) -> None:
@@ -39,6 +40,20 @@ class DecodedSet(ImageSet):
     @abstractmethod
     def _open(self, row: int) -> Any:
         """The whole image of a row of the full split: PIL's, or a tensor (C, H, W)."""
+
+    def encoded(self, row: int) -> bytes:
+        """The image file of a row of the full split, where there is one; see `of_files`."""
+        raise NotImplementedError
+
+    @property
+    def framing(self) -> Framing:
+        """How an image becomes a square."""
+        return self._framing
+
+    @property
+    def augmentation(self) -> str:
+        """Of the training view."""
+        return self._augmentation
 
     @abstractmethod
     def _where(self, row: int) -> str:

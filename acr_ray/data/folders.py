@@ -39,6 +39,8 @@ class ImageFolders(DecodedSet):
         UserError: a folder is missing or holds no image.
     """
 
+    of_files = True
+
     def __init__(
         self, dataset: str, split: str, root: str, top: str, classes: Sequence[str], options: ImageOptions
     ) -> None:
@@ -69,14 +71,16 @@ class ImageFolders(DecodedSet):
         return str(self.path_of(row))
 
     def _open(self, row: int) -> Image.Image:
+        return decoded_image(self.encoded(row), self.path_of(row))
+
+    def encoded(self, row: int) -> bytes:
         path = self.path_of(row)
         try:
-            content = read_file(path, MOST_BYTES)
+            return read_file(path, MOST_BYTES)
         except FileNotFoundError:
             raise UserError(f"{path}: no such image file") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        return decoded_image(content, path)
 
     def _content(self) -> bytes:
         """File sizes: reading 150 GB to name a data set would cost more than it proves."""

@@ -143,6 +143,8 @@ class PackedImages(DecodedSet):
         UserError: the pack is damaged; names the file.
     """
 
+    of_files = True
+
     def __init__(
         self,
         root: str,
@@ -176,10 +178,12 @@ class PackedImages(DecodedSet):
         return {**self.__dict__, "_bytes": None}  # loader processes map the file themselves
 
     def _open(self, row: int) -> Image.Image:
+        return decoded_image(self.encoded(row), self._where(row))
+
+    def encoded(self, row: int) -> bytes:
         if self._bytes is None:
             self._bytes = np.memmap(self._folder / BINARY, dtype=np.uint8, mode="r")
-        content = self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
-        return decoded_image(content, self._where(row))
+        return self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def _where(self, row: int) -> str:
         return f"{self._folder}/{BINARY}: image {row} ({self._all_names[row]})"

@@ -27,6 +27,7 @@ Resize = Annotated[str, BeforeValidator(_resize), Words("whole number|default|no
 
 SIZE_TEXT = "side of the square that the network sees; none: the data's own, 224 for folders"
 RESIZE_TEXT = "shorter side before the central crop; default: 256/224 of size (arrays: size); none: no resize"
+DECODE_TEXT = "gpu: the training's JPEG files on the worker's GPU, which rounds otherwise than a CPU"
 CROP_TEXT = "crop the centre; false: resize to size x size, whatever the image's proportions"
 
 

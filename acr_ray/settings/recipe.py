@@ -13,6 +13,7 @@ from acr_ray.settings.datasets import DATASETS, OWN_DATASET, check_dataset, need
 from acr_ray.settings.errors import UserError
 from acr_ray.settings.image_options import (
     CROP_TEXT,
+    DECODE_TEXT,
     RESIZE_TEXT,
     SIZE_TEXT,
     Augmentation,
@@ -36,6 +37,7 @@ class DataSettings(Settings):
     )
     class_map: str | None = Field(None, description="file that names class folders, YAML or JSON: {folder: class}")
     loader_workers: int = Field(0, ge=0, le=256, description="processes that read and decode images, per worker")
+    decode: Literal["cpu", "gpu"] = Field("cpu", description=DECODE_TEXT)
     size: Size | None = Field(None, description=SIZE_TEXT)
     resize: Resize = Field("default", description=RESIZE_TEXT)
     crop: bool = Field(True, description=CROP_TEXT)
@@ -160,6 +162,7 @@ class AttackSettings(Settings):
 NOT_DECIDING = ("name", "data.root", "data.class_map", "data.loader_workers")
 # Fields that came later: at their defaults a run is what it was before there were any.
 LATER = (
+    "data.decode",
     "data.size",
     "data.resize",
     "data.crop",

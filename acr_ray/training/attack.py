@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acr_ray.settings.recipe import AttackSettings
 from acr_ray.smoothing.engine import evaluating
 from acr_ray.training.ascent import norms, resized, unit
+from acr_ray.training.precision import lowered_once
 
 # Gradients in float16 are of losses times this: below 6e-8 they would be 0. Their direction is all that is used.
 HALF_SCALE = 1024.0
@@ -72,7 +73,7 @@ def attack_noise(
     lengths = norms(noise)
     sizes = bucket_sizes(len(noise), buckets)
     looks = [*look_first, *[False] * settings.steps]
-    with evaluating(model), frozen(model):
+    with evaluating(model), frozen(model), lowered_once(model):
         for step in range(settings.steps):
             if looks[step]:
                 here = _padded(rows, sizes)
@@ -112,7 +113,7 @@ def attack_every_row(
     result, lengths = noise.clone(), norms(noise)
     attacked = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
     active = []
-    with evaluating(model), frozen(model):
+    with evaluating(model), frozen(model), lowered_once(model):
         for _ in range(settings.steps):
             delta = result.detach().requires_grad_()
             with torch.enable_grad():

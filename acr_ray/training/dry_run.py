@@ -82,13 +82,23 @@ class Measured:
     row_mb: float
 
 
-def measure(recipe: Recipe, images: ImageSet, device: str) -> Measured:
-    """Time a small step of this recipe on real images. On a GPU the step is a worker's share at its full size."""
+def inputs_measured(recipe: Recipe, images: ImageSet, device: str, workers: int) -> int:
+    """Return how many images the measured step has: on a GPU all that one worker passes at a time in the run."""
     t = recipe.training
-    on_cpu = torch.device(device).type == "cpu"
-    most = CPU_VALUES // int(np.prod(images.shape)) // t.m if on_cpu else recipe.inputs_per_step
-    inputs = max(1, min(recipe.inputs_per_step, most, len(images)))
-    small = recipe.change({"training.batch_size": inputs * t.m, "training.accumulate": 1})
+    most = -(-recipe.inputs_per_step // (workers * t.accumulate))
+    if torch.device(device).type == "cpu":
+        most = min(recipe.inputs_per_step, CPU_VALUES // int(np.prod(images.shape)) // t.m)
+    return max(1, min(most, len(images)))
+
+
+def measure(recipe: Recipe, images: ImageSet, device: str, workers: int = 1) -> Measured:
+    """Time a small step of this recipe on real images. On a GPU the step is a worker's share at its full size.
+
+    Args:
+        workers: that share a step of the run.
+    """
+    t, inputs = recipe.training, inputs_measured(recipe, images, device, workers)
+    small = recipe.change({"training.batch_size": inputs * t.m, "training.accumulate": 1, "data.decode": "cpu"})
     some = images.subset(np.arange(inputs))
     started = time.perf_counter()
     x = some.load(np.arange(inputs), view_seeds(0, 0, np.arange(inputs)))

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from acr_ray.data import ImageSet, batches
+from acr_ray.data.device_decoding import DeviceDecoder, decoding_problem
 from acr_ray.data.sampling import draw_epoch, share, steps, view_seeds
 from acr_ray.settings import Recipe, UserError, digest
 from acr_ray.smoothing.engine import SamplingEngine
@@ -45,6 +46,25 @@ def check_workers(recipe: Recipe, images: int, workers: int) -> None:
             f"--workers {workers}: a step has only {smallest} inputs to share (batch_size/m); "
             f"allowed: 1 to {smallest}, or a larger training.batch_size"
         )
+
+
+def check_decoding(recipe: Recipe, images: ImageSet, on_gpu: bool) -> None:
+    """Raises UserError where images are to be decoded on a GPU, and there is none or it cannot decode them."""
+    if recipe.data.decode == "gpu":
+        no_gpu = "data.decode = gpu: the workers have no GPU; give --gpus-per-worker 1, or leave it out"
+        if problem := decoding_problem(images) if on_gpu else no_gpu:
+            raise UserError(problem)
+
+
+def out_of_memory(recipe: Recipe, workers: int) -> str:
+    """Return what a full GPU is answered with: the setting to change, and what it is now."""
+    t = recipe.training
+    rows = -(-recipe.inputs_per_step // (workers * t.accumulate)) * t.m
+    return (
+        f"the GPU's memory is full: {rows} noise draws pass the network at a time. Raise training.accumulate (now "
+        f"{t.accumulate}: the same batch in more parts), or lower training.batch_size (now {t.batch_size}); with "
+        "--overwrite, since either makes it another run"
+    )
 
 
 def _nothing(*given: Any) -> None:
@@ -101,9 +121,11 @@ class Trainer:
         worker_sync: WorkerSync | None = None,
     ) -> None:
         check_workers(recipe, len(images), group.world)
+        check_decoding(recipe, images, torch.device(device).type == "cuda")
         self.recipe, self.images, self.seed, self.group, self.device = recipe, images, seed, group, device
         self.networks = build_networks(recipe, images, seed, group, device, contents or {})
         self.module, self.passes = self.networks.module, self.networks.passes
+        self._decoder = DeviceDecoder(images, device) if recipe.data.decode == "gpu" else None
         self.optimizer = build_optimizer(self.module, recipe.training, device)
         self.scaler = gradient_scaler(recipe.training.precision, device)
         self.identity = identity or digest(recipe.identity(contents))
@@ -129,11 +151,14 @@ class Trainer:
         """Train the epochs that are left, up to ``until`` where given.
 
         Raises:
-            TrainingStopped: a loss or a weight is not finite, or nothing is left to train on.
+            TrainingStopped: a loss or a weight is not finite, the GPU's memory is full, or nothing is left to train on.
         """
         last = self.recipe.training.epochs if until is None else min(until, self.recipe.training.epochs)
         while self.progress.epoch < last:
-            record = self.epoch(hooks)
+            try:
+                record = self.epoch(hooks)
+            except torch.OutOfMemoryError as error:
+                raise TrainingStopped(out_of_memory(self.recipe, self.group.world)) from error
             self.progress.history.append(record)
             self.progress.epoch += 1
             hooks.after_epoch()
@@ -156,7 +181,8 @@ class Trainer:
         plan = [(order[mine], view_seeds(self.seed, epoch, mine)) for mine in positions[first:]]
         attacks = self.recipe.attack.enabled and epoch >= t.e_t
         looks = worth_looking(self.progress.history[-1].get("attack_active", ())) if attacks and epoch else ()
-        loader = iter(batches(self.images, plan, self.recipe.data.loader_workers, pin_memory=self.device != "cpu"))
+        loader_workers, pinned = self.recipe.data.loader_workers, self.device != "cpu"
+        loader = iter(batches(self.images, plan, loader_workers, pinned, self._decoder))
         self.module.train()
         self.worker_sync.begin(first)
         for number in range(first, len(cuts)):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
+CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -21,6 +25,35 @@ class Autocast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(self.kind, self.dtype):
             return self.network(x).float()
+
+
+@contextmanager
+def lowered_once(network: nn.Module) -> Iterator[None]:
+    """Weights of an `in_precision` network in that precision for a while, in which they neither learn nor change.
+
+    Autocast remembers weights only where they learn, and only within a pass: each pass of an attack would convert them
+    all again, a fifth of a small network's kernels. Here they stand in for the float32 ones, with the same numbers.
+    Nothing is done where blocks are compiled: there the conversion is a part of other kernels.
+    """
+    lower = network if isinstance(network, Autocast) else None
+    modules = [] if lower is None else list(lower.network.modules())
+    if lower is None or any(module._compiled_call_impl is not None for module in modules):
+        yield
+        return
+    own: list[tuple[nn.Module, str, nn.Parameter]] = []
+    try:
+        for module in modules:
+            # What autocast converts; batch norm keeps float32. The float32 parameters themselves are left alone: DDP
+            # watches them.
+            for name, value in module._parameters.items() if isinstance(module, CONVERTED) else ():
+                if value is not None:
+                    own.append((module, name, value))
+        for module, name, value in own:
+            module._parameters[name] = nn.Parameter(value.detach().to(lower.dtype), requires_grad=False)
+        yield
+    finally:
+        for module, name, value in own:
+            module._parameters[name] = value
 
 
 def in_precision(network: nn.Module, precision: str, device: str) -> nn.Module:

@@ -23,7 +23,7 @@ from acr_ray.formats.files import (
 )
 from acr_ray.formats.states import RunState
 from acr_ray.settings import Recipe
-from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from acr_ray.settings.hardware import group_environment
 from acr_ray.storage import Folder
 from acr_ray.training.control.channel import ControlChannel
 from acr_ray.training.control.follower import Follower
@@ -108,7 +108,7 @@ def run_training(
             name=RAY_TRAIN,
             storage_path=out.uri,
             failure_config=FailureConfig(max_failures=policy.max_failures),
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": group_environment(os.environ)},
         ),
     )
     with Follower(channel, on_epoch, on_note):

@@ -15,7 +15,7 @@ from ray import tune
 from acr_ray.formats.files import SEARCH_BEGUN, TUNE_TRAIN
 from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import UserError
-from acr_ray.settings.hardware import WORKER_ENVIRONMENT
+from acr_ray.settings.hardware import group_environment
 from acr_ray.storage import Folder
 from acr_ray.storage.node_checks import node_problem
 from acr_ray.training.group import Group
@@ -123,7 +123,7 @@ def group_trial(config: dict[str, Any], context: SearchContext, claims: RemoteCl
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=8),
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": group_environment(os.environ)},
         ),
     )
     trainer.fit()

@@ -17,12 +17,14 @@ from PIL import Image
 from torch import nn
 
 from acr_ray.data import ImageSet, batches, open_images
+from acr_ray.data.device_decoding import DeviceDecoder
 from acr_ray.data.pack import write_pack
 from acr_ray.models import build_model
 from acr_ray.training.timing import wait_for
 from jobs.benchmarks.figures import figure
 
 BATCH, WIDTH, HEIGHT, EPOCHS = 32, 500, 375, 4
+ON_GPU = ", decoded on the GPU"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +45,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             write_pack(folders, Path(temporary) / name / "train", side=side)
             sets[name] = open_images("imagenet", str(Path(temporary) / name), "train")
         works = {(name, workers): images for name, images in sets.items() for workers in (0, options.loader_workers)}
+        if options.device == "cuda":  # data.decode = gpu
+            works |= {(f"{name}{ON_GPU}", workers): images for (name, workers), images in list(works.items())}
         rates: dict[tuple[str, int], list[float]] = {key: [] for key in works}
         for number in range(rounds + 1):
             for key, images in works.items():
-                rate = _images_per_second(images, key[1], number)
+                device = options.device if key[0].endswith(ON_GPU) else None
+                rate = _images_per_second(images, key[1], number, device)
                 if number:  # the first pass fills the page cache
                     rates[key].append(rate)
     appetite = _appetite(options.architecture, options.device, rounds)
@@ -73,13 +78,15 @@ def _write_images(root: Path, count: int) -> Path:
     return root
 
 
-def _images_per_second(images: ImageSet, workers: int, epoch: int) -> float:
+def _images_per_second(images: ImageSet, workers: int, epoch: int, decode_on: str | None = None) -> float:
     # Several epochs in one plan: starting loader processes is paid once in an epoch of a million images.
     rng = np.random.default_rng(epoch)
     order = np.concatenate([rng.permutation(len(images)) for _ in range(EPOCHS)])
     plan = [(order[at : at + BATCH], order[at : at + BATCH]) for at in range(0, len(order), BATCH)]
+    decoder = DeviceDecoder(images, decode_on) if decode_on else None
     started = time.perf_counter()
-    read = sum(len(x) for x, _ in batches(images, plan, workers))
+    read = sum(len(x) for x, _ in batches(images, plan, workers, decoder=decoder))
+    wait_for(decode_on or "cpu")
     return read / (time.perf_counter() - started)
 
 

@@ -1,10 +1,11 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from acr_ray.data import batches, open_images
+from acr_ray.data import batches, loading, open_images
 from acr_ray.data.sampling import view_seeds
 from acr_ray.settings import UserError
 
@@ -71,3 +72,31 @@ def test_the_plan_is_drawn_on_as_needed_and_may_be_left(imagenet_root, workers):
     next(found)
     found.close()
     assert len(drawn) <= 4
+
+
+class Handles:
+    """Images whose pixels tell how many handles of a pretended GPU the process that reads them has."""
+
+    in_memory, peak, labels = False, 1, np.zeros(3, dtype=np.int64)
+
+    def __init__(self, device):
+        self._device = device
+
+    def pixels(self, items, view_seeds):
+        handles = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if n.isdigit() and held(n)]
+        return torch.full((len(items), 1, 1, 1), float(handles.count(self._device)))
+
+
+def held(number):
+    return os.path.lexists(f"/proc/self/fd/{number}")
+
+
+def test_loader_processes_keep_no_handle_of_a_gpu(tmp_path, monkeypatch):
+    """The driver would keep a killed training's memory for as long as they live."""
+    monkeypatch.setattr(loading, "DEVICES", str(tmp_path / "nvidia"))
+    device = tmp_path / "nvidia0"
+    with device.open("w") as one, device.open("r") as other:
+        plan = [(np.arange(3), None)]
+        (here,), (there,) = (list(batches(Handles(str(device)), plan, workers)) for workers in (0, 1))
+        assert here[0].tolist() == [[[[2.0]]]] * 3 and there[0].tolist() == [[[[0.0]]]] * 3
+        assert one.writable() and other.readable(), "they are ours still"

@@ -5,7 +5,7 @@ import pytest
 
 from acr_ray.data import open_images
 from acr_ray.settings import UserError, load_recipe
-from acr_ray.training.dry_run import measure, plan_of
+from acr_ray.training.dry_run import inputs_measured, measure, plan_of
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from jobs import train
@@ -37,6 +37,18 @@ def test_a_step_is_measured_without_training_anything():
     assert found.rows == 256 and found.parameters == 7418
     assert min(found.train, found.attack, found.p_a, found.load) > 0 and found.row_mb >= 0
     assert found.state_mb == pytest.approx(3 * 4 * 7418 / 1e6)
+
+
+def test_a_gpu_is_given_what_one_worker_passes_at_a_time():
+    """Four GPUs that share a batch in two parts each: the whole batch on one of them would not fit."""
+    images = open_images("digits", None, "train")
+    recipe = load_recipe("digits").change({"training.batch_size": 1024, "training.m": 4})
+    assert recipe.inputs_per_step == 256
+    assert inputs_measured(recipe, images, "cuda", 1) == 256
+    assert inputs_measured(recipe, images, "cuda", 3) == 86
+    assert inputs_measured(recipe.change({"training.accumulate": 2}), images, "cuda", 4) == 32
+    assert inputs_measured(recipe, images, "cuda", 300) == 1
+    assert inputs_measured(recipe, images, "cpu", 4) == 256, "a CPU measures what it can in a moment"
 
 
 @pytest.mark.slow

@@ -1,16 +1,23 @@
 """Lower precisions with accumulation, compression and several workers; the optimizer after steps that overflowed."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from acr_ray.data import open_images
 from acr_ray.models import build_model
 from acr_ray.settings import load_recipe
+from acr_ray.settings.recipe import AttackSettings
+from acr_ray.training import attack as attacks
+from acr_ray.training.attack import attack_every_row, attack_noise
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.networks import compile_blocks
 from acr_ray.training.optimizer import begin_momentum
+from acr_ray.training.precision import in_precision, lowered_once
 from tests.fakes.gloo import in_workers
 
 CASES = {
@@ -77,3 +84,51 @@ def test_one_block_of_a_kind_is_compiled_for_all(monkeypatch):
     compiled.clear()
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     assert compile_blocks(plain) == [plain]
+
+
+@pytest.mark.parametrize("attack", [attack_noise, attack_every_row])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_an_attack_converts_the_weights_once_and_finds_what_it_did(precision, attack, monkeypatch):
+    """They were converted in each of its passes. The parameters themselves, which DDP watches, stay where they are."""
+    module = build_model("digits_resnet", 10, (1, 8, 8), (0.5,), (0.5,), seed=0).eval()
+    network, settings = in_precision(module, precision, "cpu"), AttackSettings(enabled=True, steps=3, epsilon=0.1)
+    generator = torch.Generator().manual_seed(0)
+    x, noise = (torch.rand(24, 1, 8, 8, generator=generator) for _ in range(2))
+    labels, before = network(x + noise).argmax(1), dict(module.named_parameters())
+    weighted = sum(isinstance(inner, (torch.nn.Conv2d, torch.nn.Linear)) for inner in module.modules())
+
+    def run():
+        with Counting("_to_copy") as counted:
+            found = attack(network, x, labels, noise, settings, scale=1024.0 if precision == "float16" else 1.0)
+        return found, counted.times
+
+    once, few = run()
+    monkeypatch.setattr(attacks, "lowered_once", lambda network: contextlib.nullcontext())
+    often, many = run()
+    assert many - few == 2 * (weighted + 1) and weighted == 4  # the linear layer has a bias, too
+    assert torch.equal(once.noise, often.noise) and torch.equal(once.active, often.active) and once.active[-1] > 0
+    assert dict(module.named_parameters()) == before
+    assert all(value.dtype is torch.float32 and value.requires_grad for value in before.values())
+
+
+class Counting(TorchDispatchMode):
+    """Counts one operation of torch."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.times = name, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.times += func.overloadpacket.__name__ == self.name
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_stay_as_they_are_if_an_attack_fails():
+    module = build_model("digits_resnet", 10, (1, 8, 8), (0.5,), (0.5,), seed=0)
+    before = dict(module.named_parameters())
+    with pytest.raises(KeyError), lowered_once(in_precision(module, "bfloat16", "cpu")):
+        assert sum(value.dtype is torch.bfloat16 for value in module.parameters()) == 5
+        raise KeyError
+    assert dict(module.named_parameters()) == before
+    with lowered_once(module):
+        assert dict(module.named_parameters()) == before

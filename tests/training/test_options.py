@@ -1,8 +1,10 @@
 """What makes a step faster or a batch larger changes nothing it should not, and defaults change nothing at all."""
 
+import contextlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,8 @@ from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer, TrainingStopped, check_workers
 from acr_ray.training.optimizer import learning_rate
 from acr_ray.training.profiling import Profile
+from acr_ray.training.step import StepInput
+from acr_ray.training.sums import Sums
 
 KEPT = Path(__file__).parent / "kept" / "digits_short.json"
 SHORT = {"training.epochs": 3, "training.e_t": 1, "training.milestones": (2,), "reweigh.every": 1}
@@ -58,7 +62,7 @@ def test_every_option_that_decides_the_weights_is_part_of_a_run():
     others = {"training.precision": "bfloat16", "training.accumulate": 2, "attack.buckets": 8}
     others |= {"data.size": 9, "data.resize": "12", "data.crop": False, "data.augmentation": "flip"}
     others |= {"data.mean": (0.5,), "training.init": "/x", "training.init_learning_rate": 0.5}
-    others |= {"training.noise": "lattice"}
+    others |= {"training.noise": "lattice", "data.decode": "gpu"}
     assert set(LATER) <= {*others, "data.std"}
     needed = {"data.mean": {"data.std": (0.5,)}, "training.init_learning_rate": {"training.init": "/x"}}
     for field, value in others.items():
@@ -93,6 +97,57 @@ def test_accumulated_gradients_are_those_of_the_whole_step(images, parts):
         assert one["backward_passes"] >= other["backward_passes"]
     for name, value in whole.module.state_dict().items():
         torch.testing.assert_close(value, split.module.state_dict()[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("inputs", "world", "accumulate", "parts"), [(7, 2, 4, 3), (5, 2, 3, 2), (9, 3, 2, 2)])
+def test_every_worker_passes_as_many_parts(images, monkeypatch, inputs, world, accumulate, parts):
+    """Shares of a step may differ by one image; synchronised batch norm would wait for ever for a part too many."""
+
+    class Among(Group):
+        """One of several workers that exchanges nothing."""
+
+        def __init__(self, rank):
+            super().__init__()
+            self.rank, self.world = rank, world
+
+        def wrap(self, module, **options):
+            return module
+
+        def no_gradient_sync(self, wrapped):
+            return contextlib.nullcontext()
+
+        def average_buffers(self, module):
+            pass
+
+    recipe = load_recipe("digits-gaussian").change(
+        {"training.m": 1, "training.batch_size": inputs, "training.accumulate": accumulate}
+    )
+    seen = []
+    for rank in range(world):
+        trainer = Trainer(recipe, images, 0, Among(rank))
+        passed = []
+        trainer.module.register_forward_pre_hook(lambda module, given, to=passed: to.append(len(given[0])))
+        mine = np.arange(rank, inputs, world)
+        given = StepInput(images.load(mine, None), torch.from_numpy(images.labels[mine]), mine, inputs)
+        trainer.step(given, Sums(0, "cpu"))
+        assert sum(passed) == len(mine)
+        seen.append(len(passed))
+    assert seen == [parts] * world
+
+
+def test_a_full_gpu_is_told_which_setting_to_change(images, monkeypatch):
+    trainer = Trainer(load_recipe("digits").change(SHORT | {"training.accumulate": 2}), images, 3, Group())
+
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer, "step", full)
+    with pytest.raises(TrainingStopped) as stopped:
+        trainer.run()
+    told = str(stopped.value)
+    assert "128 noise draws pass the network at a time" in told and "\n" not in told
+    assert "Raise training.accumulate (now 2" in told and "lower training.batch_size (now 256)" in told
+    assert "--overwrite" in told
 
 
 class Doubles:

@@ -26,7 +26,7 @@ def print_dry_run(recipe: Recipe, options: RunOptions, workers: Workers, policy:
     cuda = workers.gpus > 0 and torch.cuda.is_available()
     if not cuda:
         torch.set_num_threads(workers.cpus)
-    measured = measure(recipe, images, "cuda" if cuda else "cpu")
+    measured = measure(recipe, images, "cuda" if cuda else "cpu", count)
     rows = [("recipe", f"{recipe.name}: {recipe.method.name}, sigma {t.sigma}, {t.epochs} epochs"), _data(images)]
     rows.append(("model", f"{recipe.model.architecture}, {measured.parameters / 1e6:.2f} M parameters"))
     rows.append(
