@@ -76,8 +76,9 @@ class RaySamplerPool:
         actors: Actors,
         run: str = "",
     ) -> None:
-        # Weights, or a model of this very process, travel once into the object store; actors need no checkpoint.
-        self._arguments = (card, ray.put(state), sigma, seed, arithmetic, run)
+        # Weights, or a model of this very process, and an int8 network in the arithmetic travel once into the object
+        # store; actors need no checkpoint.
+        self._arguments = (card, ray.put(state), sigma, seed, ray.put(arithmetic), run)
         self._class = sampler_class(actors)
         # What is waited for, and the sampler and task id it belongs to; no task id: the sampler's start.
         self._pending: dict[ray.ObjectRef, tuple[SamplerHandle, int | None]] = {}

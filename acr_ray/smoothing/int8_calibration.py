@@ -50,6 +50,11 @@ def calibrate(model: nn.Module, batches: Sequence[Tensor], about: Mapping[str, A
     return Int8Parameters(weights, activations, dict(about or {}))
 
 
+def check_network(model: nn.Module) -> None:
+    """Raise UserError if int8 cannot compute a network; says what stands in the way."""
+    layout_of(int8_graph(model))
+
+
 def whole_weights(convolution: Any) -> Weights:
     """Write a convolution's weights as whole numbers from -127 to 127, each output channel with its own scale."""
     weight = convolution.weight.detach().double()

@@ -4,6 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
 import acr_ray
 from acr_ray.certification.sampler import Sampler
@@ -20,6 +21,12 @@ from acr_ray.smoothing.int8_network import int8_problem
 from acr_ray.smoothing.int8_parameters import sha256_of
 from tests.fakes.jobs import run as command
 from tests.fakes.models import write_digits_checkpoint
+
+
+class Flat(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
 
 BUDGET = {"n": 300, "n0": 20, "max_images": 12, "block": 100}
 needs_vnni = pytest.mark.skipif(int8_problem() is not None, reason=str(int8_problem()))
@@ -165,6 +172,9 @@ def test_where_int8_cannot_be_had_it_is_one_line_before_anything_is_written(chec
     monkeypatch.setattr(int8_network, "processor_flags", lambda: {"avx2"})
     with pytest.raises(UserError, match="no VNNI"):
         run(checkpoint, out, dtype="int8")
+    monkeypatch.setattr(int8_network, "processor_flags", lambda: {"avx_vnni"})
+    with pytest.raises(UserError, match="no convolution"):
+        acr_ray.certify(Flat().eval(), "digits", sigma=0.25, dtype="int8", out=str(out), **BUDGET)
     monkeypatch.undo()
     for settings, said in [({"compile": True}, "not compiled"), ({"device": "cuda"}, "arithmetic of CPUs")]:
         with pytest.raises(UserError, match=said):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from acr_ray.certification.local_pool import drawing_here
 from acr_ray.certification.quantising import IMAGES, agreement, find_parameters
 from acr_ray.cli.drivers.certification_inputs import CertificationInputs, Subject
 from acr_ray.data import ImageSet, open_images
 from acr_ray.formats.files import INT8
 from acr_ray.settings import CertifySettings, UserError
+from acr_ray.smoothing.int8_calibration import check_network
 from acr_ray.smoothing.int8_network import int8_problem
 from acr_ray.smoothing.int8_parameters import MOST_BYTES, Int8Parameters, sha256_of
 from acr_ray.storage import Folder
@@ -34,6 +37,7 @@ def int8_of_run(
         content = out.read_bytes(INT8, MOST_BYTES)
         if Int8Parameters.from_bytes(content, f"{out}/{INT8}").about.get("model_sha256") == subject.card.sha256:
             return content
+    check_network(subject.model)
     images = _images(settings, given)
     if images.shape != tuple(subject.card.shape):
         raise UserError(
@@ -43,6 +47,7 @@ def int8_of_run(
     count = min(IMAGES, len(images))
     print(f"int8: calibrating on {count} noisy {settings.calibration} images", flush=True)
     with drawing_here():
+        torch.set_num_threads(1)  # with another number last bits could differ, and with them a scale
         return find_parameters(subject.model, subject.card.sha256, images, settings).to_bytes()
 
 
