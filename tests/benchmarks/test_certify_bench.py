@@ -1,12 +1,15 @@
 """jobs.bench certify: its figures, and that what it times does what it says."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from jobs.benchmarks import certify_works
+from acr_ray.settings import UserError
+from acr_ray.smoothing.int8_network import Int8Network, int8_problem
+from jobs.benchmarks import certify, certify_works
 from jobs.benchmarks.figures import alternate, figure, ratios
 from jobs.benchmarks.processes import Worker, together
 from tests.fakes.jobs import run
@@ -73,3 +76,13 @@ def test_bad_benchmarks_are_one_line():
     _, error = run("bench", "certifi", code=2)
     assert error.strip() == "error: BENCHMARK certifi: unknown; allowed: certify" or "allowed: certify" in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(int8_problem() is not None, reason=str(int8_problem()))
+def test_int8_is_measured_on_cpus(capsys):
+    assert certify_works.engine("digits_resnet", 400, "cpu", 100, "int8") > 0
+    assert isinstance(certify_works.model_in("prepared", "digits_resnet", "cpu", "int8"), Int8Network)
+    with pytest.raises(UserError, match="arithmetic of CPUs"):
+        certify.run(
+            argparse.Namespace(simulate=False, models="x", quick=True, n=1, rounds=1, dtype="int8", device="cuda")
+        )
