@@ -195,7 +195,8 @@ class DrawnModel:
             self._samplers.pool(self._card, state, settings, f"gate {self._named}", self._int8) as (pool, low, high),
             Waiting() as waiting,
         ):
-            coordinator = Coordinator(ledger, store, self._images, pool, low, high, settings.block)
+            rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
+            coordinator = Coordinator(ledger, store, self._images, pool, low, high, rows, shared=shared)
             waiting.begin(where.format(count(high, "actor")))
 
             def on_progress(progress: Any) -> None:
