@@ -120,7 +120,8 @@ class DeviceDecoder:
         if augmentation == "flip":
             square = self._images.framing(image)
             return F.horizontal_flip(square) if uniforms([seed], 1)[0, 0] < 0.5 else square
-        *box, mirrored = random_resized_crop(*F.get_size(image), seed)
+        height, width = F.get_size(image)
+        *box, mirrored = random_resized_crop(height, width, seed)
         image = F.resized_crop(image, *box, list(self._images.shape[1:]))
         return F.horizontal_flip(image) if mirrored else image
 
