@@ -18,7 +18,7 @@ extra = @test -f $(VENV)/.ready-$(1) || { $(BIN)/python -m pip install --quiet -
   --constraint constraints.txt --editable ".[dev,$(1)]" && touch $(VENV)/.ready-$(1); }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-ray test-slow test-endurance test-browser gpu-test gpu-dry-test static-test services-test images-test compose-test \
+.PHONY: help setup demo bench test test-ray test-slow test-endurance test-browser gpu-test gpu-dry-test static-test services-tools services-test images-tools images-test compose-test \
   cluster-test ray-up-test slurm-test sbom audit lint format clean
 
 help: ## this list
@@ -68,14 +68,18 @@ static-test: $(READY) ## the files in docker/ and cluster/, by the linters and s
 	$(call debian,promtool,prometheus)
 	$(PYTEST) -m static
 
-services-test: $(READY) ## jobs against MLflow on PostgreSQL and S3, its server killed; results in an S3 bucket
+services-tools: $(READY)
 	$(call extra,services)
 	$(call debian,/usr/lib/postgresql/*/bin/initdb,postgresql)
+
+services-test: services-tools ## jobs against MLflow on PostgreSQL and S3, its server killed; results in an S3 bucket
 	$(PYTEST) -m services
 
-images-test: $(READY) ## build the images with buildah and run jobs in them as non-root (root, 15 GB of disk)
+images-tools: $(READY)
 	$(call debian,buildah,buildah crun)
 	$(call debian,debootstrap,debootstrap)
+
+images-test: images-tools ## build the images with buildah and run jobs in them as non-root (root, 15 GB of disk)
 	$(PYTEST) -m images
 
 compose-test: $(READY) ## the whole Compose stack under podman (root; after images-test's build)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ def head():
     """A Ray of our own with four logical CPUs; other Rays on the machine are not touched."""
     with PrivateHead(cpus=4) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """The file of an empty MLflow database, to be copied: making its tables takes more than a second."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(empty_store, tmp_path) -> str:
+    """The address of an MLflow database of the test's own, with nothing in it."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture(scope="session")

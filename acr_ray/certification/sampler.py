@@ -181,7 +181,7 @@ class Sampler:
             started = time.perf_counter()
             names, phase, first, stop = request.names, request.phase, request.first, request.stop
             try:
-                counts = self._engine.count_images(torch.stack(own), names, self._seed, phase, first, stop)
+                counts = self._engine.count_images(torch.stack(list(own)), names, self._seed, phase, first, stop)
             except Exception as error:
                 where = f"image {', '.join(names)}, {phase.name} blocks {first} to {stop - 1}"
                 raise self._told(error, len(own) * phase.block, where) from error

@@ -20,18 +20,28 @@ def add_result_options(parser: Parser) -> argparse._ArgumentGroup:
     """Add where results go and how they are tracked, for `RunOptions.of`. Returns the group."""
     group = parser.add_argument_group(RESULTS)
     add_out_option(group)
-    add_tracking_options(group)
+    add_run_place_options(group)
+    group.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
+    return group
+
+
+def add_run_place_options(group: argparse._ArgumentGroup) -> None:
+    """Add where in MLflow a run goes: ``--tracking-uri``, ``--experiment`` and ``--run-name``."""
+    _add_tracking_uri(group)
     group.add_argument(
         "--experiment", metavar="NAME", help="MLflow experiment [default: MLFLOW_EXPERIMENT_NAME, else acr-ray]"
     )
     group.add_argument("--run-name", metavar="TEXT", help="name of the MLflow run [default: made from the settings]")
-    return group
 
 
 def add_tracking_options(group: argparse._ArgumentGroup) -> None:
     """Add ``--tracking-uri`` and ``--no-tracking``."""
-    group.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
+    _add_tracking_uri(group)
     group.add_argument("--no-tracking", action="store_true", help="log nothing to MLflow")
+
+
+def _add_tracking_uri(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--tracking-uri", metavar="URI", help="MLflow [default: MLFLOW_TRACKING_URI, else ./mlflow.db]")
 
 
 def add_run_options(parser: Parser) -> argparse._ArgumentGroup:

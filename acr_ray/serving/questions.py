@@ -127,12 +127,7 @@ class CertifyQuestion(Question):
 
     def _claim(self) -> float:
         """What may be claimed at the last look reached."""
-        if not self._path:
-            return 0.0
-        # `judge_all` wants a whole path; what comes after a look changes nothing of what is claimed at it.
-        whole = [*self._path, *[self._path[-1]] * (len(self._rule.looks) - len(self._path))]
-        _, claims = self._rule.judge_all([whole], self._n0, [int(self._select[self._selected])])
-        return float(claims[0, len(self._path) - 1])
+        return self._rule.claim_so_far(self._path, self._n0, int(self._select[self._selected]))
 
     def answer(self, reason: str) -> dict:
         p_lower = self._p_lower if self.reason else self._claim()

@@ -114,6 +114,23 @@ class Rule:
         """
         raise NotImplementedError
 
+    def claim_so_far(self, path: Sequence[int], n0: int, count0: int) -> float:
+        """What may be claimed at the last look that was reached, if somebody else stops there: a budget, a deadline.
+
+        Args:
+            path: counts at the looks so far, at most K.
+            n0, count0: selection draws, and the count in them.
+
+        Returns:
+            a lower bound of p_A; 0.0 before the first look.
+        """
+        if not path:
+            return 0.0
+        # What comes after a look changes nothing of what may be claimed at it.
+        whole = [*path, *[path[-1]] * (len(self.looks) - len(path))]
+        _, claims = self.judge_all([whole], n0, [count0])
+        return float(claims[0, len(path) - 1])
+
 
 def geometric_looks(n: int, first: int, ratio: float) -> tuple[int, ...]:
     """Looks from ``first`` to ``n``, each about ``ratio`` times the one before."""

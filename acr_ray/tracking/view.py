@@ -32,6 +32,8 @@ JOBS = {
     "`report/` the page with the distribution of p_A.",
     "tune": "A search of `jobs.tune`: trials and trunks are the runs nested below it, its metrics the best trial's.",
     "report": "A comparison of `jobs.report`: the page, tables and figures; a nested run for each source.",
+    "import": "Weights of other code, imported by `jobs.import`: the checkpoint, the model. "
+    "Certify it with `python -m jobs.certify runs:/{run_id} --out DIR`.",
     "source": "A source of the report above it, with the same metrics as a certification's run.",
     "trial": "A trial of the search above it. KILLED: the scheduler ended it early, so its last numbers are no result.",
     "trunk": "Epochs that several trials share, trained once.",

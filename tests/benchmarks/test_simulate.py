@@ -23,7 +23,7 @@ def images(p, wrong=None) -> Population:
     return Population("made", p, np.zeros(p.size, bool) if wrong is None else np.asarray(wrong), **SMALL)
 
 
-@pytest.mark.parametrize("method, per_radius", [("gaussian", 50), ("ours", 50)])
+@pytest.mark.parametrize("method, per_radius", [pytest.param("gaussian", 50, marks=pytest.mark.slow), ("ours", 50)])
 def test_targets_on_the_released_certificates(method, per_radius):
     found = population(open_source(reference(f"certify/cifar10/{method}/noise_0.25.tsv")))
     assert found.radii == (0.0, 0.25, 0.5, 0.75) and (found.n, found.alpha, found.sigma) == (100_000, 0.001, 0.25)

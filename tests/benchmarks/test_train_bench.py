@@ -47,6 +47,7 @@ def test_the_plain_step_passes_everything_and_learns_as_much(weights, monkeypatc
     assert train_works.STATE["trainer"].recipe.attack == AttackSettings(enabled=True, steps=T, epsilon=0.25)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_batch_and_take_the_same_step():
     recipe = train.recipe_of("digits_resnet", (M, T, 0.25, 0.25, BATCH), "float32", False, BATCH)
     with socket.socket() as probe:

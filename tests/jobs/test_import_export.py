@@ -48,6 +48,26 @@ def test_the_fields_checkpoint_is_imported_by_one_command(tmp_path, field_checkp
         run_import(field_checkpoint, "--dataset", "cifar10", "--sigma", "0.25", "--out", out)
 
 
+def test_an_imported_model_becomes_a_version_of_a_registered_one_once(tmp_path, field_checkpoint, store, capsys):
+    from mlflow import MlflowClient
+
+    from acr_ray.tracking.registry import find_version
+    from acr_ray.tracking.runs import resolve_checkpoint
+
+    command = (field_checkpoint, "--dataset", "cifar10", "--sigma", "0.5", "--out", tmp_path / "ours")
+    run_import(*command)
+    assert MlflowClient(store).search_registered_models() == []
+    for _ in range(2):
+        run_import(*command, "--register", "theirs", "--tracking-uri", store)
+        assert "registered: models:/theirs/1" in capsys.readouterr().out
+    version = find_version("models:/theirs/1", store)
+    (run,) = MlflowClient(store).search_runs([MlflowClient(store).get_experiment_by_name("acr-ray").experiment_id])
+    assert run.info.run_id == version.run_id and run.data.params["architecture"] == "cifar_resnet20"
+    assert run.data.tags["acr_ray.job"] == "import" and run.info.status == "FINISHED"
+    folder, _ = resolve_checkpoint("models:/theirs/1", store)
+    assert load_checkpoint(folder)[1].sha256 == load_checkpoint(tmp_path / "ours")[1].sha256
+
+
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, field_checkpoint):
     out = tmp_path / "out"
     (tmp_path / "names").write_text("a\nb\n")

@@ -148,6 +148,8 @@ def test_a_search_from_the_command_to_its_report(head, tmp_path):
     trial = next(r for r in nested if r.data.tags.get("acr_ray.trial") == best["trial"])
     assert set(trial.data.params) == {"training.e_t", "discard.p_t"} and trial.data.metrics["acr"] == best["acr"]
     assert "best.json" in {f.path for f in client.list_artifacts(parent.info.run_id)}
+    logged = parent.data.params  # every option, defaults too
+    assert logged["checkpoint_every"] == "5" and logged["training.precision"] == "float32" and logged["trials"] == "3"
 
     again, _ = run(*given, "--tracking-uri", store, head=head)
     assert "done before" in again

@@ -22,9 +22,10 @@ from tests.reporting.making import certificates
 NASTY = "</script><img src=x onerror=\"document.title='owned'\">'&{{data}}<!--data-->"
 
 
-@pytest.fixture
-def made(tmp_path):
-    """A report on two runs, one with a nasty name and one partial, and its folder."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report on two runs, one with a nasty name and one partial, and its folder. Not to be written to."""
+    tmp_path = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(2)
     p = rng.beta(2, 0.4, 150)
     better = np.clip(p + rng.normal(0.02, 0.05, 150), 0, 1)
@@ -127,7 +128,7 @@ def test_summary_holds_the_contracts_fields(made):
 
 
 def test_thumbnails_are_shown_for_images_that_got_worse_and_dropped_when_too_large(made, tmp_path):
-    report, out = made
+    report, out = made[0], tmp_path / "out"
     stream = io.BytesIO()
     Image.new("L", (8, 8), 128).save(stream, format="PNG")
     worst = int(report.sources[0].rows.idx[report.comparisons[0].worse[0][0]])

@@ -86,8 +86,8 @@ def test_pictures_of_a_data_set_named_by_the_user(tmp_path):
         Thumbnails("digits", None, "test")[5000]
 
 
-def test_a_run_in_mlflow_is_a_source_and_the_comparison_has_a_nested_run_for_each(pair, tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_run_in_mlflow_is_a_source_and_the_comparison_has_a_nested_run_for_each(pair, store, tmp_path):
+    uri = store
     client = mlflow.MlflowClient(uri)
     run = client.create_run(client.create_experiment("x", (tmp_path / "artefacts").as_uri()))
     client.log_artifact(run.info.run_id, str(tmp_path / "a" / "certificates.parquet"))

@@ -111,9 +111,9 @@ def test_without_what_is_essential_nothing_later_is_tried():
 
 
 @pytest.fixture
-def uri(tmp_path):
+def uri(store):
     quieten()
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return store
 
 
 class Away:

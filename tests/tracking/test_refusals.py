@@ -16,11 +16,11 @@ from tests.reporting.making import certificates
 
 
 @pytest.fixture
-def uri(tmp_path, monkeypatch):
+def uri(store, monkeypatch):
     quieten()
     for name in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return store
 
 
 ODD = ["acc@5", "loss%", "a//b", "/root", "../up", "..", ".", "", "ünïcode ok", "x" * 300, "a\nb", "p(A)", "trailing/"]

@@ -27,9 +27,9 @@ from tests.fakes.models import write_digits_checkpoint
 
 
 @pytest.fixture
-def uri(tmp_path):
+def uri(store):
     quieten()
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return store
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from tests.fakes.models import write_digits_checkpoint
 
 
 @pytest.fixture
-def uri(tmp_path):
+def uri(store):
     quieten()
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return store
 
 
 def test_the_experiment_has_a_description_and_a_view(uri):

@@ -51,6 +51,7 @@ def test_a_gpu_is_given_what_one_worker_passes_at_a_time():
     assert inputs_measured(recipe, images, "cpu", 4) == 256, "a CPU measures what it can in a moment"
 
 
+@pytest.mark.slow
 def test_imagenets_recipe_is_planned_without_the_model_that_it_will_need(tmp_path, capsys, monkeypatch):
     root = write_imagenet(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

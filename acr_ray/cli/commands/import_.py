@@ -2,7 +2,8 @@
 
 CHECKPOINT is a .safetensors file, or a .pt, .pth, .pth.tar, .ckpt or .bin file of torch.save, or hf://owner/name; it is
 read as tensors and plain values, and nothing in it is run. Leaves checkpoint/ (model.safetensors, model.json) and
-summary.json in DIR, which certify takes. A file of the field's code (arch, state_dict, epoch) needs no --model.
+summary.json in DIR, which certify takes. A file of the field's code (arch, state_dict, epoch) needs no --model. With
+--register the model is logged to MLflow, too, as a version of a registered model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from acr_ray.cli.command_line import command_line
-from acr_ray.cli.options import RESULTS, add_model_options, add_out_option, import_choices
+from acr_ray.cli.options import (
+    RESULTS,
+    add_model_options,
+    add_out_option,
+    add_register_option,
+    add_run_place_options,
+    import_choices,
+)
 from acr_ray.cli.parser import Parser, given
 from acr_ray.cli.results import ImportResult
 from acr_ray.cli.session import RunOptions
@@ -42,7 +50,7 @@ def run(
 
     Args:
         checkpoint: a file, or ``hf://owner/name[/file]``.
-        options: where results go; nothing is logged to MLflow.
+        options: where results go; to MLflow nothing is logged but a model to be registered.
         settings: the images that the model is for, as ``certify`` takes them: ``dataset`` (needed), ``root``, ``size``
             and the like. They give shape and classes; digits and cifar10 need no root here.
         choices: which network it is, and what the file does not say.
@@ -62,7 +70,14 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     run(
         options.checkpoint,
-        RunOptions(out=options.out, tracking=False, overwrite=options.overwrite),
+        RunOptions(
+            out=options.out,
+            tracking_uri=options.tracking_uri,
+            experiment=options.experiment,
+            run_name=options.run_name,
+            overwrite=options.overwrite,
+            register=options.register,
+        ),
         settings=given(CertifySettings, options),
         choices=import_choices(options),
     )
@@ -80,5 +95,7 @@ def parser() -> Parser:
     parser.add_settings(CertifySettings, OPTIONS, defaults, groups=lambda _: images)
     group = parser.add_argument_group(RESULTS)
     add_out_option(group)
+    add_register_option(group)
+    add_run_place_options(group)
     group.add_argument("--overwrite", action="store_true", help="start anew if DIR holds another import")
     return parser

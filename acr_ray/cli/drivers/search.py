@@ -68,7 +68,10 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
         print(f"done before: {out}/{BEST_RECIPE}")
         return TuneResult(out, read_summary(out, "tune"), done_before=True)
     tracker = opened.tracker
-    tracker.params({"recipe": recipe.name, **identity, "code_version": __version__})
+    # Every option, defaults too; what decides the result under the names that it has in the run's identity.
+    params: dict[str, Any] = {"recipe": recipe.name, **recipe.flat(), **identity, "data.root": recipe.data.root}
+    params |= {name: getattr(arguments, name) for name in ("concurrent", "checkpoint_every", "max_failures")}
+    tracker.params(params | {"code_version": __version__})
     tracker.dataset(f"{images.dataset}-train", context.fingerprint, str(recipe.data.root), "tuning")
     waiting = Waiting()
     log = SearchLog(tracker, out, [o.name for o in context.objectives])

@@ -10,6 +10,7 @@ from acr_ray import __version__
 from acr_ray.cli.command_line import command_line
 from acr_ray.cli.drivers.mlflow_reports import log_sample_p_a
 from acr_ray.cli.drivers.recipe_inputs import check_recipe, open_data
+from acr_ray.cli.drivers.registering import register
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.notebook import epoch_progress
 from acr_ray.cli.progress import Waiting, count
@@ -23,7 +24,6 @@ from acr_ray.storage import Folder
 from acr_ray.storage.run_record import read_run
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import EpochMeters
-from acr_ray.tracking import Tracker
 from acr_ray.tracking.runs import CHECKPOINT_FILES, EpochLog, with_run
 from acr_ray.training.workers import CheckpointPolicy, Workers
 
@@ -124,19 +124,10 @@ def train(recipe: Recipe, options: RunOptions, workers: Workers, seed: int, poli
     log_sample_p_a(tracker, out)
     tracker.files(out / CHECKPOINT, list(CHECKPOINT_FILES), CHECKPOINT)
     tracker.model(out / CHECKPOINT, CHECKPOINT_FILES)
-    _register(tracker, options)
+    register(tracker, options)
     opened.close()
     _print_end(recipe, out)
     return TrainResult(out, read_summary(out, "train"), done_before=opened.computed)
-
-
-def _register(tracker: Tracker, options: RunOptions) -> None:
-    if options.register is None:
-        return
-    if version := tracker.register(options.register):
-        print(f"registered: models:/{options.register}/{version}", flush=True)
-    else:
-        print(f"warning: not registered as {options.register}; the same command again does it", flush=True)
 
 
 def _register_earlier(options: RunOptions, out: Folder) -> None:
@@ -145,7 +136,7 @@ def _register_earlier(options: RunOptions, out: Folder) -> None:
         return
     tracker = options.open_tracker(out)
     tracker.start("train", out.uri.rsplit("/", 1)[-1], run_id)
-    _register(tracker, options)
+    register(tracker, options)
     tracker.finish()
 
 

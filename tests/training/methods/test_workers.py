@@ -48,8 +48,11 @@ def train(name, world, out):
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-# Three processes on two cores take their time; make test-slow has them.
-MORE = [("stability", 2), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("smoothmix", "catrs"))]
+# Several processes on two cores take their time; make test-slow has them.
+MORE = [
+    pytest.param(name, world, marks=pytest.mark.slow)
+    for name, world in (("stability", 2), ("smoothmix", 3), ("catrs", 3))
+]
 
 
 @pytest.mark.parametrize("name, world", MORE)
