@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 
 from acr_ray.certification.count_store import CountStore
+from acr_ray.certification.pool import Machine
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV
 from acr_ray.formats.states import Outcome
@@ -20,10 +22,14 @@ from acr_ray.storage import Folder
 KEEP_COUNTS_UP_TO = 100  # classes in the dense column; the sparse ones have all that came up
 
 
-def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
+def certificate_table(run: RunPlan, store: CountStore, machines: Iterable[Machine] = ()) -> pa.Table:
     """One row for each finished image, by position: counts, and the bound if the rule is not a function of them.
 
-    The table's metadata say how many images there should be, whether some are missing, and how the classes are called.
+    The table's metadata say how many images there should be, whether some are missing, how the classes are called, and
+    what drew.
+
+    Args:
+        machines: that drew, if they are known.
     """
     settings, rows = run.settings, []
     for position in sorted(store.finished):
@@ -76,6 +82,8 @@ def certificate_table(run: RunPlan, store: CountStore) -> pa.Table:
     }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
     about |= {"band": settings.band, "band_upto": settings.band_upto} if settings.stopping == "distribution" else {}
+    drawn_by = [{"device": one.device, "torch": one.torch} for one in sorted(set(machines))]
+    about |= {"drawn_by": drawn_by} if drawn_by else {}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})
 
 

@@ -13,6 +13,7 @@ from acr_ray.certification.image_cache import WITH_SAMPLER, ImageCache, Kept, mo
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.ledger_writer import LedgerWriter, StorageLost
 from acr_ray.certification.pool import (
+    Machine,
     PoolEvent,
     SampleRequest,
     SampleResult,
@@ -85,6 +86,7 @@ class Coordinator:
     Attributes:
         samplers: those that were started and neither lost nor released.
         wasted: noise draws that were drawn more than once.
+        machines: what the samplers draw with, those of before included.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Coordinator:
         self._losses_in_a_row = 0
         self.samplers: dict[SamplerHandle, _SamplerState] = {}
         self.wasted = 0
+        self.machines: set[Machine] = set()
 
     def run(self, on_progress: Callable[[CertificationProgress], None] = lambda progress: None) -> None:
         """Draw until every image is finished.
@@ -193,6 +196,8 @@ class Coordinator:
             self._replace(event.sampler, state, event.reason)
         elif isinstance(event, SamplerReady):
             state.ready = True
+            if event.machine is not None:
+                self.machines.add(event.machine)
         elif isinstance(event, TaskDone):
             self._losses_in_a_row = 0
             task = state.tasks.pop(event.task_id)

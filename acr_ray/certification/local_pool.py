@@ -63,14 +63,14 @@ class LocalSamplerPool:
     ) -> None:
         self._arguments = (card, state, sigma, seed, arithmetic, run)
         self._samplers: dict[SamplerHandle, Sampler] = {}
-        self._ready: deque[SamplerHandle] = deque()
+        self._ready: deque[SamplerReady] = deque()
         self._tasks: deque[tuple[SamplerHandle, int, Sequence[SampleRequest]]] = deque()
 
     def start(self) -> SamplerHandle:
         handle = len(self._samplers)
         self._samplers[handle] = sampler = Sampler(*self._arguments)
-        sampler.device_name()  # raises if this machine lacks what drawing needs
-        self._ready.append(handle)
+        # Raises if this machine lacks what drawing needs.
+        self._ready.append(SamplerReady(handle, sampler.machine()))
         return handle
 
     def draw(self, sampler: SamplerHandle, task_id: int, requests: Sequence[SampleRequest]) -> None:
@@ -78,7 +78,7 @@ class LocalSamplerPool:
 
     def wait(self, seconds: float) -> list[PoolEvent]:
         if self._ready:
-            return [SamplerReady(self._ready.popleft())]
+            return [self._ready.popleft()]
         if self._tasks:
             handle, task_id, requests = self._tasks.popleft()
             return [TaskDone(handle, task_id, self._samplers[handle].draw(requests))]

@@ -32,11 +32,32 @@ class SampleResult(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True, order=True)
+class Machine:
+    """What draws.
+
+    Attributes:
+        device: the GPU's name, or the processor's and which of torch's kernels it takes.
+        torch: its version.
+    """
+
+    device: str
+    torch: str
+
+    def __str__(self) -> str:
+        return f"{self.device}, torch {self.torch}"
+
+
 @dataclass(frozen=True)
 class SamplerReady:
-    """A sampler has started and can draw."""
+    """A sampler has started and can draw.
+
+    Attributes:
+        machine: what it draws with; None if it does not say.
+    """
 
     sampler: SamplerHandle
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True)

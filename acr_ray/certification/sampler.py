@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +13,27 @@ import torch
 from torch import nn
 
 from acr_ray.certification.image_cache import WITH_SAMPLER, Kept, most_kept
-from acr_ray.certification.pool import SampleRequest, SampleResult
+from acr_ray.certification.machine import machine_of
+from acr_ray.certification.pool import Machine, SampleRequest, SampleResult
 from acr_ray.models import ModelCard, load_state
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
+from acr_ray.smoothing.int8_network import int8_problem
+from acr_ray.smoothing.int8_parameters import Int8Parameters
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.run_noise import levels_of
 from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.storage.node_checks import shared_memory_problem
 from acr_ray.telemetry.logs import logger
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device's or the host's memory is full."""
+    texts = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 @dataclass(frozen=True)
@@ -37,18 +46,21 @@ class Arithmetic:
     rows: tuple[int, ...] = ()
     levels: int | None = None  # of lattice noise; None: float noise
     pass_rows: int | None = None  # of every pass, shared by images; None: a pass is a block of a work item's images
+    int8: bytes | None = None  # the network's `Int8Parameters`, for int8
 
     @classmethod
-    def of(cls, settings: CertifySettings) -> Arithmetic:
-        """Return the arithmetic that a run's settings ask for."""
+    def of(cls, settings: CertifySettings, int8: bytes | None = None) -> Arithmetic:
+        """Return the arithmetic that a run's settings ask for, with its int8 network if it has one."""
         rows = settings.pass_rows
         levels = levels_of(settings)
-        return cls(settings.device, settings.dtype, settings.compile, (rows or settings.block,), levels, rows)
+        return cls(settings.device, settings.dtype, settings.compile, (rows or settings.block,), levels, rows, int8)
 
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
         if self.device != "cpu" and not torch.cuda.is_available():
             return f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on this node"
+        if self.dtype == "int8" and (problem := int8_problem()):
+            return problem
         return compiler_problem(self.device) if self.compiled else None
 
 
@@ -91,21 +103,45 @@ class Sampler:
         if problem := shared_memory_problem() or self._arithmetic.problem():
             raise UserError(problem)
         how = self._arithmetic
-        ready = prepare(self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows)
+        int8 = None if how.int8 is None else Int8Parameters.from_bytes(how.int8, "the int8 network of this run")
+        ready = prepare(
+            self._model, device=how.device, dtype=how.dtype, compiled=how.compiled, rows=how.rows, int8=int8
+        )
         logger(run=self._run).info("sampler at work on %s", how.device)
         return SamplingEngine(ready, self._classes, self._sigma, how.device, how.levels)
 
     def pid(self) -> int:
         return os.getpid()
 
-    def device_name(self) -> str:
-        """Return what draws: the GPU's name, or the processor's kind. Asked first.
+    def machine(self) -> Machine:
+        """Return what draws. Asked first.
 
         Raises:
             UserError: this machine lacks what drawing needs.
         """
-        on_gpu = self._engine.device != "cpu"
-        return torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+        return machine_of(self._engine.device)
+
+    def fitting_block(self, block: int) -> int:
+        """Return the greatest of ``block``, its half, its quarter, … that fits into the memory; 0 if not even 1 does.
+
+        To be asked of a sampler that draws nothing afterwards.
+        """
+        image = torch.full((1, *self._shape), 0.5)
+        while block and not self._fits(image, block):
+            block //= 2
+        return block
+
+    def _fits(self, image: torch.Tensor, block: int) -> bool:
+        try:
+            self._engine.count_images(image, ["fits"], self._seed, Phase("fits", 2 * block, block), 0, 2)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # What it has allocated goes with it.
+            self.__dict__.pop("_engine", None)
+            torch.cuda.empty_cache()
+            return False
+        return True
 
     def rates(self, blocks: Sequence[int], seconds: float = 1.0) -> list[float]:
         """Measure noise draws a second of one image with blocks of each size.
@@ -117,7 +153,9 @@ class Sampler:
         for block in blocks:
             try:
                 rates.append(self._rate(image, Phase("rates", 2**40, block), seconds))
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 rates.append(0.0)
                 torch.cuda.empty_cache()
         return rates
@@ -191,8 +229,8 @@ class Sampler:
     def _told(self, error: Exception, rows: int, where: str) -> Exception:
         """Return what an error in a pass of so many rows is to be called."""
         logger(run=self._run).error("%s: %s", where or "a shared pass", error)
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             return UserError(
-                f"--block: {rows} rows do not fit into the GPU's memory; give a smaller --block, or --block auto"
+                f"--block: {rows} rows do not fit into the memory; give a smaller --block, or --block auto"
             )
         return BrokenModelError(f"{error} ({where})") if isinstance(error, BrokenModelError) and where else error

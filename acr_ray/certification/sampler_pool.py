@@ -88,7 +88,7 @@ class RaySamplerPool:
         return sampler
 
     def _expect_ready(self, sampler: SamplerHandle) -> None:
-        self._pending[sampler.device_name.remote()] = (sampler, None)
+        self._pending[sampler.machine.remote()] = (sampler, None)
 
     def draw(self, sampler: SamplerHandle, task_id: int, requests: Sequence[SampleRequest]) -> None:
         self._pending[sampler.draw.remote(requests)] = (sampler, task_id)
@@ -120,4 +120,4 @@ class RaySamplerPool:
             raise
         except (RayActorError, ObjectLostError) as error:  # lost: the answer's node went before it was fetched
             return SamplerLost(sampler, " ".join(str(error).split())[:300])
-        return SamplerReady(sampler) if task_id is None else TaskDone(sampler, task_id, answer)
+        return SamplerReady(sampler, answer) if task_id is None else TaskDone(sampler, task_id, answer)

@@ -24,6 +24,7 @@ RAY_TRAIN = "ray"  # Ray Train's own
 LEDGER = "ledger"
 PLAN = "plan.json"
 PLAN_IMAGES = "images.parquet"
+INT8 = "int8.safetensors"  # the network of a run in int8
 CERTIFICATES = "certificates.parquet"
 CERTIFICATES_TSV = "certificates.tsv"
 

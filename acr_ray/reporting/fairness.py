@@ -49,7 +49,8 @@ class Warnings:
 
 def find_warnings(sources: Sequence[Source], pairings: Pairings) -> Warnings:
     """Look for everything that a reader must know before comparing; nothing is found if all is well."""
-    return Warnings(tuple(_alone(s) for s in sources), (*_settings(sources), *_images(sources, pairings)))
+    between = (*_settings(sources), *_precisions(sources), *_images(sources, pairings))
+    return Warnings(tuple(_alone(s) for s in sources), between)
 
 
 def stored_above_ceiling(source: Source) -> int:
@@ -98,6 +99,22 @@ def _settings(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
             explanation = lower if attribute == "bound" and (set(GRIDS) & set(by_value)) else ""
             warnings.append((f"{shown} differs: {listed}{explanation}", frozenset(range(len(sources)))))
     return warnings
+
+
+def _precisions(sources: Sequence[Source]) -> list[tuple[str, frozenset[int]]]:
+    """Weights in int8 and in floating point, or in two int8 networks, are several classifiers."""
+    warnings = []
+    for model in sorted({s.model for s in sources if s.model}):
+        alike = {k: s for k, s in enumerate(sources) if s.model == model and s.precision}
+        if len({s.precision for s in alike.values()}) > 1 and any(_is_int8(s) for s in alike.values()):
+            listed = "; ".join(f"{s.precision} in {s.name}" for s in alike.values())
+            text = f"the same weights as several classifiers, whose counts say nothing of each other: {listed}"
+            warnings.append((text, frozenset(alike)))
+    return warnings
+
+
+def _is_int8(source: Source) -> bool:
+    return source.precision.startswith("int8")
 
 
 def _shown(value: float | str) -> str:

@@ -80,7 +80,8 @@ class Comparison:
         common_acr: ACR of both there, on the shared images.
         grid: the radii that both can say, if one of them asked for some radii only: every radius above counts as
             the largest of these that it reaches. ``None`` if both know all radii.
-        same_model: both are certificates of the same weights at the same sigma: what differs are draws and rules.
+        same_model: both are certificates of the same weights in the same arithmetic at the same sigma: what differs
+            are draws and rules.
     """
 
     baseline: str
@@ -140,6 +141,7 @@ def compare(baseline: Source, other: Source, pairing: Pairing, worst: int = 48) 
     before, certified = _counted(baseline.rows, pairing.a, grid)
     after, certified_after = _counted(other.rows, pairing.b, grid)
     same = bool(baseline.model) and baseline.model == other.model and baseline.sigma == other.sigma
+    same = same and (baseline.precision == other.precision or "" in (baseline.precision, other.precision))
     p_a = baseline.rows.p_a[pairing.a]
     p_after = other.rows.p_a[pairing.b]
     change = after - before

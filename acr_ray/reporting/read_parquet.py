@@ -109,6 +109,7 @@ def read_certificates(content: bytes, where: str, name: str, run_summary: dict |
         bound=bound,
         grid=_reached(_grid(facts), radii) if bound in GRIDS else (),
         model=_model(table),
+        precision=_precision(facts),
         class_names=tuple(facts.get("class_names") or ()),
         band=float(facts.get("band") or DEFAULT_BAND),
         noise=noise,
@@ -168,9 +169,20 @@ def _model(table: pa.Table) -> str:
     return str(models[0]) if len(models) == 1 and models[0] else ""
 
 
+def _precision(facts: dict) -> str:
+    """Return what the run says of its network's arithmetic: its first word, but of int8 all, with the hash."""
+    said = str(facts.get("arithmetic") or "")
+    return said if said.startswith("int8") else said.split(" ")[0]
+
+
 def _table(content: bytes, where: str) -> tuple[pa.Table, dict | None]:
     optional = {P_LOWER: "number", MODEL: "text", SECOND: "whole", **NOISE_COLUMNS}
-    repeated = ("outcome", "bound", MODEL, *(column for column, kind in NOISE_COLUMNS.items() if kind == "text"))
+    repeated = (
+        "outcome",
+        "bound",
+        MODEL,
+        *(column for column, kind in NOISE_COLUMNS.items() if kind == "text"),
+    )
     table = read_table(content, COLUMNS, where, optional=optional, what="certificates file", repeated=repeated)
     check_table_version(table, CERTIFICATES_VERSION, where)
     summary = table_metadata(table, SUMMARY, where)

@@ -29,6 +29,7 @@ class RunFacts(BaseModel):
     sigma: Annotated[float | None, Field(gt=0, le=MOST_SIGMA, strict=True)] = None
     alpha: Annotated[float | None, Field(gt=0, lt=1, strict=True)] = None
     bound: Annotated[str | None, Field(max_length=100)] = None
+    arithmetic: Annotated[str | None, Field(max_length=1000)] = None
     radii: Annotated[list[Radius] | None, Field(max_length=MOST_RADII)] = None
     band: Annotated[float | None, Field(ge=0.001, le=0.5, strict=True)] = None
     class_names: Annotated[list[Annotated[str, Field(max_length=1000)]] | None, Field(max_length=MOST_NAMES)] = None

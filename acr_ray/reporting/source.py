@@ -102,6 +102,8 @@ class Source:
         grid: of a run that stopped once the answers at some radii were known, these radii, ascending: each certified
             radius is the largest of them that is certified. Empty for all others.
         model: SHA-256 of the model's weights; "" if the source does not say.
+        precision: arithmetic of the network (``float32``, ``bfloat16``, …), of int8 with its network's hash; "" if the
+            source does not say.
         between: of a curve the least and the most that its points allow; ``distribution`` lies between.
         class_names: by label; empty if the source does not say them.
         band: share of images that the distribution of p_A was asked to be known to, of a run that stopped for it.
@@ -124,6 +126,7 @@ class Source:
     bound: str = PLAIN
     grid: tuple[float, ...] = ()
     model: str = ""
+    precision: str = ""
     between: tuple[Distribution, Distribution] | None = None
     class_names: tuple[str, ...] = ()
     band: float = DEFAULT_BAND

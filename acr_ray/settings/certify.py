@@ -81,10 +81,13 @@ class CertifySettings(Settings):
     grid: int | None = Field(
         None, ge=1, le=16_000, description="steps of the images' grid in a unit, of lattice noise; the data set's"
     )
-    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+    dtype: Literal["float32", "tf32", "bfloat16", "float16", "int8"] = Field(
         "float32",
         description="arithmetic of the network; it is the classifier in that arithmetic that is certified. tf32 is "
-        "for GPUs",
+        "for GPUs, int8 for CPUs",
+    )
+    calibration: Literal["train", "test"] = Field(
+        "train", description="split whose noisy images the int8 network is calibrated on"
     )
     compile: bool = Field(False, description="torch.compile the network")
     pass_rows: int | None = Field(
@@ -100,6 +103,7 @@ class CertifySettings(Settings):
         # As runs were before these fields came.
         usual = {"size": None, "resize": "default", "crop": True, "certificate": "one-class"}
         usual |= {"noise": "float", "grid": None, "pass_rows": None}
+        usual |= {} if self.dtype == "int8" else {"calibration": self.calibration}
         left_out = {"radii", "root", "class_map", "tolerance", "band", "band_upto"}
         left_out |= {k for k, v in usual.items() if getattr(self, k) == v}
         deciding = {k: v for k, v in self.flat().items() if k not in left_out}
@@ -154,6 +158,19 @@ class CertifySettings(Settings):
             raise ValueError(f"pass_rows = {self.pass_rows}: belongs to noise lattice")
         if self.grid is not None and self.noise == "float":
             raise ValueError(f"grid = {self.grid}: belongs to noise lattice")
+        return self
+
+    @model_validator(mode="after")
+    def _arithmetic_fits(self) -> Self:
         if self.dtype == "tf32" and self.device == "cpu":
             raise ValueError("dtype = tf32: is an arithmetic of GPUs (--gpus-per-actor); allowed on a CPU: float32")
+        if self.dtype == "int8" and self.device != "cpu":
+            raise ValueError(
+                "dtype = int8: is an arithmetic of CPUs, torch has no int8 convolutions for GPUs; allowed on a GPU: "
+                "bfloat16, float16, tf32, float32"
+            )
+        if self.dtype == "int8" and self.compile:
+            raise ValueError("dtype = int8: is not compiled, its kernels are whole already; leave --compile out")
+        if self.calibration != "train" and self.dtype != "int8":
+            raise ValueError(f"calibration = {self.calibration}: belongs to dtype int8")
         return self

@@ -16,7 +16,10 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from acr_ray.settings import UserError
 from acr_ray.smoothing.compiled import Compiled
+from acr_ray.smoothing.int8_network import Int8Network
+from acr_ray.smoothing.int8_parameters import Int8Parameters
 from acr_ray.smoothing.tracing import PASSES
 
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,7 +68,13 @@ class Float32Linear(nn.Linear):
 
 
 def prepare(
-    model: nn.Module, *, device: str = "cpu", dtype: str = "float32", compiled: bool = False, rows: Sequence[int] = ()
+    model: nn.Module,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    compiled: bool = False,
+    rows: Sequence[int] = (),
+    int8: Int8Parameters | None = None,
 ) -> nn.Module:
     """Make a frozen copy of a model, in evaluation mode, for many forward passes and nothing else.
 
@@ -76,17 +85,37 @@ def prepare(
     Args:
         model: maps ``(B, C, H, W)`` float32 to logits ``(B, K)``; not changed.
         device: ``"cpu"`` or a CUDA device.
-        dtype: ``float32``, ``tf32`` or a key of `LOWER`: the precision of weights and activations.
+        dtype: ``float32``, ``tf32``, ``int8`` or a key of `LOWER`: the precision of weights and activations.
         compiled: pass it through ``torch.compile`` (on CUDA with CUDA graphs), see `Compiled`.
         rows: batch sizes to compile for as they are; others are padded.
+        int8: of this network, as `int8_calibration.calibrate` found them; needed for ``int8``, which is of CPUs.
+
+    Raises:
+        UserError: ``int8`` cannot compute this network, or not on this machine.
     """
     use_float32("tf32" if dtype == "tf32" else "ieee")
+    if dtype == "int8":
+        if int8 is None or device != "cpu" or compiled:
+            raise UserError("--dtype int8: needs int8 parameters and a CPU, and is not compiled")
+        return Int8Network(int8_graph(model), int8)
     ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
     if dtype in LOWER:
         ready = in_lower_precision(ready, LOWER[dtype])
     # torch's stubs lack the signature with both.
     ready = ready.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Compiled(ready, device, rows) if compiled else ready
+
+
+def int8_graph(model: nn.Module) -> fx.GraphModule:
+    """A frozen copy of a network as a graph with batch norm folded in. Raises UserError if torch.fx cannot trace it."""
+    ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
+    graph = ready if isinstance(ready, fx.GraphModule) else traced(ready)
+    if graph is None:
+        raise UserError(
+            "--dtype int8: torch.fx cannot trace this network (hooks, or a forward that depends on its input); leave "
+            "--dtype int8 out"
+        )
+    return graph.eval()
 
 
 def in_lower_precision(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.decide import Certificate, certify, predict
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.int8_calibration import calibrate
+from acr_ray.smoothing.int8_parameters import Int8Parameters
 from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
 from acr_ray.smoothing.noise import off_grid
 from acr_ray.smoothing.pixels import checked_alpha, checked_image, checked_images, checked_sigma, checked_whole
@@ -38,6 +40,7 @@ class SmoothedClassifier:
         block: draws of one forward pass.
         device: ``"cpu"`` or a CUDA device.
         dtype, compiled: arithmetic of the network, see `arithmetic.prepare`.
+        calibration: for dtype ``int8``: images ``(K, C, H, W)`` to calibrate on, under this noise; 100 are enough.
         noise: ``lattice``, the same on every machine and sound in floating point, or ``float``, as the field's; see
             docs/noise.md.
         grid: steps of the images' own grid in a unit, for lattice noise: 255 for 8-bit images, 16 for the digits.
@@ -65,6 +68,7 @@ class SmoothedClassifier:
         device: str = "cpu",
         dtype: str = "float32",
         compiled: bool = False,
+        calibration: Image | None = None,
         shape: Sequence[int] | None = None,
         noise: Literal["lattice", "float"] = "lattice",
         grid: int = USUAL_GRID,
@@ -72,11 +76,28 @@ class SmoothedClassifier:
         sigma, num_classes = checked_sigma(sigma), checked_whole("num_classes", num_classes)
         self.seed, self.block = checked_whole("seed", seed, 0), checked_whole("block", block)
         self.shape = None if shape is None else tuple(shape)
-        ready = prepare(model, device=device, dtype=dtype, compiled=compiled)
         if noise not in ("lattice", "float"):
             raise ValueError(f"noise: {noise!r}; allowed: lattice, float")
         self.law = LatticeLaw(sigma, levels_for(sigma, checked_whole("grid", grid))) if noise == "lattice" else None
+        int8 = None
+        if dtype == "int8":
+            int8 = self._calibrated(model, num_classes, sigma, calibration)
+        elif calibration is not None:
+            raise ValueError("calibration: belongs to dtype int8")
+        ready = prepare(model, device=device, dtype=dtype, compiled=compiled, int8=int8)
         self.engine = SamplingEngine(ready, num_classes, sigma, device, None if self.law is None else self.law.levels)
+
+    def _calibrated(
+        self, model: nn.Module, num_classes: int, sigma: float, calibration: Image | None
+    ) -> Int8Parameters:
+        if calibration is None:
+            raise ValueError("calibration: missing; dtype int8 needs images (K, C, H, W)")
+        names = [f"calibration {k}" for k in range(len(calibration))]
+        images = checked_images(calibration, names, self.shape)
+        noise = SamplingEngine(model, num_classes, sigma, levels=None if self.law is None else self.law.levels).noise
+        # One by one: in memory that is used again.
+        noisy = [noise.seeded(noise.placed(image[None]), [key], 1).clone() for key, image in enumerate(images)]
+        return calibrate(model, noisy)
 
     def counts(self, image: Tensor | NDArray, phase: Phase, name: str) -> NDArray[np.int64]:
         """Class counts ``(num_classes,)`` of a whole phase for an image ``(C, H, W)``."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from acr_ray.formats.files import RUN
 from acr_ray.settings.documents import check, check_version
@@ -12,6 +12,15 @@ from acr_ray.settings.errors import UserError
 from acr_ray.storage.folder import Folder
 
 SCHEMA = 1
+
+
+class _Machine(BaseModel):
+    """What drew: a device's name, and torch's version."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    device: Annotated[str, Field(max_length=500)]
+    torch: Annotated[str, Field(max_length=100)]
 
 
 class RunRecord(BaseModel):
@@ -24,6 +33,8 @@ class RunRecord(BaseModel):
     identity: dict[str, Any]
     mlflow_run_id: str | None = None
     tracked: bool | None = None
+    drawn_by: Annotated[list[_Machine] | None, Field(max_length=10_000)] = None
+    block_asked: int | None = None
 
 
 def open_run(

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 from typing import Any
 
+from acr_ray.settings.errors import UserError
 from acr_ray.settings.hardware import WORKER_ENVIRONMENT
 from jobs.benchmarks import simulate
 from jobs.benchmarks.figures import alternate, figure, ratios
@@ -28,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, help="draws an image [default: 2000; --quick: 1000]")
     parser.add_argument("--rounds", type=int, metavar="K", help="runs of each [default: 5; --quick: 3]")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the engine [default: float32; cuda: bfloat16]"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "int8"),
+        help="of the engine [default: float32; cuda: bfloat16]; int8, of CPUs, is also measured against float32",
     )
     simulate.add_options(parser)
 
@@ -41,6 +44,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.n = options.n or (1000 if options.quick else 2000)
     rounds = options.rounds or (3 if options.quick else 5)
     dtype = options.dtype or ("bfloat16" if options.device == "cuda" else "float32")
+    if dtype == "int8":
+        _check_int8(options)
     found: dict[str, Any] = {"models": {}}
     for name in models:
         found["models"][name] = _model(name, options, rounds, dtype)
@@ -50,6 +55,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.quick and options.device == "cpu":
         found["job_vs_processes"] = _job(models[0], rounds)
     return found
+
+
+def _check_int8(options: argparse.Namespace) -> None:
+    from acr_ray.smoothing.int8_network import int8_problem  # loads torch
+
+    if options.device == "cuda":
+        raise UserError("--dtype int8: is an arithmetic of CPUs; leave --device cuda out")
+    if problem := int8_problem():
+        raise UserError(problem)
 
 
 def _model(name: str, options: argparse.Namespace, rounds: int, dtype: str) -> dict[str, Any]:
@@ -64,6 +78,8 @@ def _model(name: str, options: argparse.Namespace, rounds: int, dtype: str) -> d
             "engine": lambda: ours.call("engine", **common, block=engine_block, dtype=dtype),
             "cohen": lambda: theirs.call("cohen", **common, block=COHEN_BATCH),
         }
+        if dtype == "int8":
+            works["float32"] = lambda: ours.call("engine", **common, block=engine_block, dtype="float32")
         if has_art():
             works["art"] = lambda: theirs.call("art", **common, batch=None)
         if has_art() and not options.quick:
@@ -82,6 +98,7 @@ def _model(name: str, options: argparse.Namespace, rounds: int, dtype: str) -> d
         "share_of_forward": ratio["limit"],
         "vs_cohen": ratio["cohen"],
         "vs_art": ratio.get("art"),
+        "vs_float32": ratio.get("float32"),
         "vs_art_batch_1000": ratio.get("art-1000"),
         "peak_mb": figure([peak]),
         "samples_per_s": rates,

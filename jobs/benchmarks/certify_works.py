@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from acr_ray.models import build_model
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
+from acr_ray.smoothing.int8_calibration import calibrate
 from acr_ray.smoothing.plan import Phase
 from acr_ray.training.timing import wait_for
 
@@ -34,9 +35,17 @@ def model_in(form: str, name: str, device: str, dtype: str = "float32") -> nn.Mo
     classes = 1000 if shape[1] == 224 else 10
     model = build_model(name, classes, shape, (0.5,) * shape[0], (0.25,) * shape[0], seed=0).eval()
     if form == "prepared":
-        return prepare(model, device=device, dtype=dtype, compiled=device == "cuda")
+        int8 = calibrate(model, [_noisy(name)]) if dtype == "int8" else None
+        return prepare(model, device=device, dtype=dtype, compiled=device == "cuda", int8=int8)
     last = torch.channels_last if form == "channels-last" else torch.contiguous_format
     return model.requires_grad_(False).to(device=device, memory_format=last)
+
+
+def _noisy(name: str) -> Tensor:
+    """A few noisy images to calibrate on: which they are changes no time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(8, *shape_of(name), generator=generator)
+    return images + SIGMA * torch.randn(images.shape, generator=generator)
 
 
 def image_of(name: str, number: int = 0) -> Tensor:

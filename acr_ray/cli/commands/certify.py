@@ -52,7 +52,7 @@ OPTIONS = {
         "band_upto": "band-upto",
         "stop_when_wrong": "stop-when-wrong",
     },
-    "arithmetic": {"block": "block", "dtype": "dtype", "compile": "compile"},
+    "arithmetic": {"block": "block", "dtype": "dtype", "calibration": "calibration", "compile": "compile"},
 }
 #: Settings whose option takes no value.
 FLAGS = ("stop_when_wrong", "compile")

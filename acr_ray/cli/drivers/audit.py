@@ -8,8 +8,10 @@ from typing import Any
 
 from acr_ray.certification import certificates
 from acr_ray.certification.audit import Audited, merge, read_run
+from acr_ray.certification.pool import Machine
 from acr_ray.certification.redrawing import Comparison, compare, redraw
 from acr_ray.certification.statement import statements
+from acr_ray.cli.drivers.drawn_by import drawn_by, told_if_other
 from acr_ray.cli.results import AuditResult
 from acr_ray.cli.session import RunOptions
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, SUMMARY
@@ -85,7 +87,9 @@ def audit(
     find_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     redrawn: list[Comparison] = []
     if redrawing:
-        redrawn = [redraw_lines(run, folder, redrawing) for run, folder in zip(runs, folders, strict=True)]
+        redrawn = [
+            redraw_lines(run, folder, redrawing, drawn_by(folder)) for run, folder in zip(runs, folders, strict=True)
+        ]
     open_run(out, "audit", identity, overwrite=options.overwrite, owned=OWNED)
     summary = {"schema_version": SCHEMA_VERSION, **audited_numbers(whole_run, rho)}
     if redrawing:
@@ -95,7 +99,8 @@ def audit(
             "answers": sum(one.answers for one in redrawn),
             "answers_differing": sum(one.answers_differing for one in redrawn),
         }
-    certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.store))
+    machines = [machine for folder in folders for machine in drawn_by(folder)]
+    certificates.write(out, certificates.certificate_table(whole_run.plan, whole_run.store, machines))
     out.write_json(SUMMARY, summary)
     for text in summary["statements"]:
         print(text)
@@ -121,13 +126,21 @@ def audited_numbers(run: Audited, rho: float) -> dict[str, Any]:
     return {**images, **given, **bound, "certified_accuracy": share, "rho": rho, "statements": texts}
 
 
-def redraw_lines(run: Audited, folder: Folder, redrawing: Redrawing) -> Comparison:
-    """Draw lines of a run again, and print how they compare."""
+def redraw_lines(run: Audited, folder: Folder, redrawing: Redrawing, machines: Sequence[Machine] = ()) -> Comparison:
+    """Draw lines of a run again, and print how they compare.
+
+    Args:
+        folder: of the run.
+        machines: that drew it, if they are known.
+    """
+    from acr_ray.certification.machine import machine_of
     from acr_ray.cli.drivers.redraw import arithmetic_here, drawer  # loads torch, which an audit alone needs not
 
     r, settings = redrawing, run.plan.settings
     device = arithmetic_here(settings).device
-    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices)
+    draw = drawer(run, r.checkpoint, r.root, r.class_map, r.dataset, r.choices, folder)
+    if other := told_if_other(machine_of(device), list(machines)):
+        print(other, flush=True)
     lines = redraw(run, folder, redrawing.lines, redrawing.seed, draw)
     for line in lines:
         outcome = "agrees" if line.agrees else f"DIFFERS: written {line.written}, drawn {line.drawn}"

@@ -17,6 +17,7 @@ from acr_ray.certification.audit import Audited, read_run
 from acr_ray.certification.bundle import MOST_BYTES, Bundle, describe, packed, unpacked
 from acr_ray.certification.signing import fingerprint, read_private_key, read_public_key, sign, signer
 from acr_ray.cli.drivers.audit import Redrawing, audited_numbers, redraw_lines
+from acr_ray.cli.drivers.drawn_by import drawn_by
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
@@ -58,7 +59,7 @@ def write_bundle(run_folder: str, file: str, key_file: str | None) -> None:
         raise UserError(
             f"RUN {folder}: {len(run.store.finished)} of {len(run.plan.names)} images are certified; finish it first"
         )
-    files = describe(run, folder, claims(run), environment(), acr_ray.__version__, code_sha256())
+    files = describe(run, folder, claims(run), environment() | _drawn_by(folder), acr_ray.__version__, code_sha256())
     content = packed(files, None if key is None else sign(key, files["manifest.json"]))
     target, name = _target(file)
     target.write_bytes(name, content)
@@ -156,6 +157,12 @@ def environment() -> dict[str, str]:
         if package in sys.modules or metadata.packages_distributions().get(package):
             found[package] = metadata.version(package)
     return found
+
+
+def _drawn_by(folder: Folder) -> dict[str, str]:
+    """Return what drew, in words, as far as it fits; nothing if the run does not say it."""
+    told = "; ".join(map(str, drawn_by(folder)))
+    return {"drawn_by": told[:1000]} if told else {}
 
 
 def code_sha256() -> str:

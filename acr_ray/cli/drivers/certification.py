@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from acr_ray.certification import certificates
 from acr_ray.certification.joint_store import JointCountStore
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.cli.drivers.block_size import with_measured_block
+from acr_ray.cli.drivers.block_size import with_fitting_block, with_measured_block
 from acr_ray.cli.drivers.certification_inputs import (
     CertificationInputs,
     Subject,
@@ -22,6 +23,8 @@ from acr_ray.cli.drivers.certification_inputs import (
     open_inputs,
     open_split,
 )
+from acr_ray.cli.drivers.drawn_by import as_json, noted
+from acr_ray.cli.drivers.int8 import compared, int8_of_run
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
 from acr_ray.cli.drivers.noise import rounded_images, with_fitting_noise, with_noise_of_run, with_shared_passes
@@ -32,7 +35,7 @@ from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
 from acr_ray.data import ImageSet
-from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
+from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, INT8, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
 from acr_ray.models import ModelCard, state_bytes
 from acr_ray.models.in_process import described, is_in_process
 from acr_ray.reporting import build_report, open_source
@@ -50,7 +53,7 @@ from acr_ray.telemetry.watching import CertificationMeters
 from acr_ray.tracking.runs import numbers, with_run
 
 SCHEMA_VERSION = 1
-OWNED = (LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
+OWNED = (INT8, LEDGER, PLAN, PLAN_IMAGES, CERTIFICATES, CERTIFICATES_TSV, SUMMARY)
 
 
 def certify(
@@ -88,18 +91,28 @@ def certify(
         subject = Subject(*described(checkpoint, info, choices.normalization), type(checkpoint).__name__)
     inputs = open_inputs(subject.card, subject.named, changes, device, images)
     inputs = replace(inputs, settings=with_fitting_noise(inputs.settings, "noise" in changes))
+    int8 = int8_of_run(subject, inputs.settings, images, None if options.overwrite else out)
     if measure_block:
-        block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus)
-        inputs = replace(inputs, settings=block)
+        block = with_measured_block(inputs.settings, options, out, subject.card, subject.model, samplers.gpus, int8)
+    else:
+        block = with_fitting_block(inputs.settings, options, out, subject.card, subject.model, samplers)
+    asked, inputs = inputs.settings.block, replace(inputs, settings=block)
     inputs = replace(inputs, settings=with_shared_passes(inputs.settings, changes, options, out))
-    return _certify(subject, inputs, options, out, samplers, checks)
+    return _certify(subject, inputs, int8, options, out, samplers, checks, None if measure_block else asked)
 
 
 def _certify(
-    subject: Subject, inputs: CertificationInputs, options: RunOptions, out: Folder, samplers: Samplers, checks: bool
+    subject: Subject,
+    inputs: CertificationInputs,
+    int8: bytes | None,
+    options: RunOptions,
+    out: Folder,
+    samplers: Samplers,
+    checks: bool,
+    block_asked: int | None,
 ) -> CertifyResult:
     card, settings, images, training_run = subject.card, inputs.settings, inputs.images, subject.training_run
-    plan = make_plan(settings, images, card, subject.model)
+    plan = make_plan(settings, images, card, subject.model, int8)
     name = f"certify {(card.recipe or {}).get('name', card.architecture)}"
     tags = {"acr_ray.training_run_id": training_run} if training_run else {}
     opened = open_tracked_run(
@@ -115,6 +128,8 @@ def _certify(
     if opened is None:
         print(f"done before: {out}/{CERTIFICATES}")
         return CertifyResult(out, read_summary(out, "certify"), done_before=True)
+    if block_asked not in (None, settings.block):
+        opened.remember(block_asked=block_asked)
     tracker = opened.tracker
     tracker.params(
         {
@@ -130,7 +145,7 @@ def _certify(
 
     def work() -> None:
         if not opened.computed:
-            summary = _sample(plan, inputs, subject, opened, name, samplers, checks)
+            summary = _sample(plan, inputs, subject, int8, opened, name, samplers, checks)
             out.write_json(SUMMARY, {**summary, "mlflow_run_id": tracker.run_id, "training_run_id": training_run})
 
     with_run(tracker, work)
@@ -154,6 +169,7 @@ def _sample(
     plan: RunPlan,
     inputs: CertificationInputs,
     subject: Subject,
+    int8: bytes | None,
     opened: TrackedRun,
     name: str,
     samplers: Samplers,
@@ -163,6 +179,8 @@ def _sample(
     from acr_ray.certification.coordinator import CertificationProgress, Coordinator, SamplersLost, StorageLost
 
     out, settings, card = opened.out, plan.settings, subject.card
+    if int8 is not None:
+        out.write_bytes(INT8, int8)
     plan.save(out)
     ledger, store = plan.open(out)
     started, before = time.monotonic(), store.noise_draws
@@ -170,16 +188,23 @@ def _sample(
     rounded = rounded_images(settings, inputs.images)
     if checks and not before:  # a run that goes on has been looked at
         opened.remember(checks=look(subject, inputs))
+    if int8 is not None and "int8" not in opened.record:
+        opened.remember(int8=compared(subject, inputs, int8))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
     state = subject.model if is_in_process(card) else state_bytes(subject.model)
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
-    with samplers.pool(card, state, settings, label) as (pool, low, high), Waiting() as waiting:
+    with samplers.pool(card, state, settings, label, int8) as (pool, low, high), Waiting() as waiting:
         rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
         coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, rows, shared=shared)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
+        def note_machines() -> None:
+            opened.remember(drawn_by=as_json([*noted(opened.record), *coordinator.machines]))
+
         def on_progress(progress: CertificationProgress) -> None:
+            with suppress(OSError):  # while the storage fails the coordinator waits for it
+                note_machines()
             if progress.rate:
                 waiting.end()
             lines(progress)
@@ -192,7 +217,8 @@ def _sample(
             raise CommandFailed(
                 f"{error}; see the actors' log (--verbose); run the same command again to resume"
             ) from error
-        certificates.write(out, certificates.certificate_table(plan, store))
+        note_machines()
+        certificates.write(out, certificates.certificate_table(plan, store, noted(opened.record)))
     row = build_report([open_source((name, f"{out}/{CERTIFICATES}"))], settings.radii, False).rows[0]
     summary = {"schema_version": SCHEMA_VERSION, **certify_numbers(row, settings.radii)}
     summary |= {k: getattr(settings, k) for k in ("sigma", "n0", "n", "alpha", "seed", "stopping")}
@@ -204,6 +230,8 @@ def _sample(
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
     noise = plan.noise()
     summary |= {"noise": noise.name, "step": noise.step, "grade": noise.grade, "noise_alpha": noise.share}
+    summary |= {"drawn_by": as_json(noted(opened.record))}
+    summary |= {"int8": opened.record.get("int8")} if int8 is not None else {}
     return summary | {"rounded": rounded, "checks": opened.record.get("checks")}
 
 

@@ -15,6 +15,7 @@ from acr_ray.certification.planned import CertificationPlan
 from acr_ray.certification.pool import SampleRequest
 from acr_ray.certification.sampler import Arithmetic, Sampler
 from acr_ray.cli.drivers.certification_inputs import CertificationInputs, open_checkpoint, open_inputs
+from acr_ray.cli.drivers.int8 import int8_of_run
 from acr_ray.cli.drivers.noise import with_fitting_noise
 from acr_ray.cli.drivers.one_actor import ask_one_actor
 from acr_ray.cli.exits import CommandFailed
@@ -45,7 +46,8 @@ def plan_certification(
     subject = open_checkpoint(checkpoint, uri, choices, {"device": device, **changes})
     inputs = open_inputs(subject.card, checkpoint, changes, device)
     inputs = replace(inputs, settings=with_fitting_noise(inputs.settings, "noise" in changes))
-    made = _made(inputs, subject.card, subject.model, actors, gpus_per_actor, options.verbose)
+    int8 = int8_of_run(subject, inputs.settings, None)
+    made = _made(inputs, subject.card, subject.model, int8, actors, gpus_per_actor, options.verbose)
     print(_table(inputs.settings, made), flush=True)
     return made
 
@@ -54,6 +56,7 @@ def _made(
     inputs: CertificationInputs,
     card: ModelCard,
     model: nn.Module,
+    int8: bytes | None,
     actors: tuple[int, int] | None,
     gpus_per_actor: float,
     verbose: bool,
@@ -65,7 +68,7 @@ def _made(
     requests = [
         SampleRequest((images.names[i],), images.load([i], None).numpy(), phase, 0, phase.blocks) for i in chosen
     ]
-    arguments = (card, state_bytes(model), settings.sigma, settings.seed, Arithmetic.of(settings))
+    arguments = (card, state_bytes(model), settings.sigma, settings.seed, Arithmetic.of(settings, int8))
     if gpus_per_actor:
         asked = [("draw", (requests,)), ("rates", ([settings.block],))]
         results, (rate,) = ask_one_actor(arguments, asked, gpus_per_actor, "--plan", verbose)

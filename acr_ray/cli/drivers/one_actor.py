@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from acr_ray.cli.exits import CommandFailed
@@ -11,7 +12,12 @@ PATIENCE = 900  # seconds: on a CPU the largest blocks of a large network take m
 
 
 def ask_one_actor(
-    arguments: tuple[Any, ...], questions: list[tuple[str, tuple[Any, ...]]], gpus: float, option: str, verbose: bool
+    arguments: tuple[Any, ...],
+    questions: list[tuple[str, tuple[Any, ...]]],
+    gpus: float,
+    option: str,
+    verbose: bool,
+    partly: bool = False,
 ) -> list[Any]:
     """Start one sampler, ask it, and end it.
 
@@ -20,22 +26,34 @@ def ask_one_actor(
         questions: methods of it and their arguments, asked in this order.
         gpus: of the actor.
         option: that asks for this, for messages.
+        partly: if it dies, which it does when its node's memory is full, give the answers that there are.
 
     Returns:
         The answers.
 
     Raises:
-        CommandFailed: no sampler answered.
+        CommandFailed: no sampler answered, or it died.
     """
     import ray
-    from ray.exceptions import GetTimeoutError
+    from ray.exceptions import GetTimeoutError, RayActorError
 
     from acr_ray.certification.sampler_pool import Actors, sampler_class
 
     connect(verbose)
     sampler = sampler_class(Actors.fitting((1, 1), gpus)).remote(*arguments)
+    asked = [getattr(sampler, name).remote(*given) for name, given in questions]
+    answers: list[Any] = []
+    until = time.monotonic() + PATIENCE
     try:
-        return ray.get([getattr(sampler, name).remote(*given) for name, given in questions], timeout=PATIENCE)
+        for question in asked:
+            answers.append(ray.get(question, timeout=max(until - time.monotonic(), 0)))
+        return answers
+    except RayActorError as error:
+        if partly and answers:
+            return answers
+        raise CommandFailed(
+            f"{option}: the sampler died without an answer; is its node's memory full? Try a smaller --block"
+        ) from error
     except GetTimeoutError as error:
         raise CommandFailed(
             f"{option}: no sampler has answered for {PATIENCE // 60} minutes; is a node with the resources of one "

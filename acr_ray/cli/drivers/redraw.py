@@ -15,12 +15,15 @@ from acr_ray.certification.work_items import group_of
 from acr_ray.cli.drivers.certification_inputs import info_of
 from acr_ray.cli.drivers.models import open_model
 from acr_ray.data import ImageSet, open_images
+from acr_ray.formats.files import INT8
 from acr_ray.models import state_bytes
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
+from acr_ray.smoothing.int8_parameters import MOST_BYTES, sha256_of
 from acr_ray.smoothing.plan import SELECT, Phase
+from acr_ray.storage import Folder
 
 
 def drawer(
@@ -30,8 +33,13 @@ def drawer(
     class_map: str | None = None,
     dataset: str | None = None,
     choices: ImportChoices | None = None,
+    folder: Folder | None = None,
 ) -> Callable[[str, Phase, int, int], NDArray[np.int64]]:
-    """Make what draws blocks as the run's samplers did. Raises UserError if model or images are not the run's."""
+    """Make what draws blocks as the run's samplers did; ``folder`` is the run's, for its int8 network.
+
+    Raises:
+        UserError: model or images are not the run's, or an int8 network is not there.
+    """
     s = run.plan.settings
 
     def images_of_run() -> ImageSet:
@@ -57,7 +65,7 @@ def drawer(
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
         raise UserError(f"--data.root {root}: other images than those of {run.where}")
-    arithmetic = arithmetic_here(s)
+    arithmetic = replace(arithmetic_here(s), int8=_int8_of(run, folder))
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)
 
@@ -72,6 +80,19 @@ def drawer(
         return counts[list(group).index(at)]
 
     return draw
+
+
+def _int8_of(run: Audited, folder: Folder | None) -> bytes | None:
+    if run.plan.settings.dtype != "int8":
+        return None
+    if folder is None or not folder.is_file(INT8):
+        raise UserError(
+            f"--redraw: {run.where}: its {INT8} is not here; an int8 network is drawn with from the folder of its run"
+        )
+    content = folder.read_bytes(INT8, MOST_BYTES)
+    if sha256_of(content) not in run.plan.arithmetic:
+        raise UserError(f"--redraw: {folder}/{INT8}: not the int8 network of {run.where} (its SHA-256 is another)")
+    return content
 
 
 def arithmetic_here(settings: CertifySettings) -> Arithmetic:

@@ -40,13 +40,22 @@ class Samplers:
 
     @contextmanager
     def pool(
-        self, card: ModelCard, state: bytes | nn.Module, settings: CertifySettings, label: str
+        self,
+        card: ModelCard,
+        state: bytes | nn.Module,
+        settings: CertifySettings,
+        label: str,
+        int8: bytes | None = None,
     ) -> Iterator[tuple[SamplerPool, int, int]]:
-        """Make the pool; gives it with the fewest and the most samplers."""
+        """Make the pool; gives it with the fewest and the most samplers.
+
+        Args:
+            int8: the run's int8 network; None: it has none.
+        """
         from acr_ray.certification.local_pool import LocalSamplerPool, drawing_here
         from acr_ray.certification.sampler import Arithmetic
 
-        arguments = (card, state, settings.sigma, settings.seed, Arithmetic.of(settings))
+        arguments = (card, state, settings.sigma, settings.seed, Arithmetic.of(settings, int8))
         if not self.on_ray:
             with drawing_here():
                 yield LocalSamplerPool(*arguments, label), 1, 1
