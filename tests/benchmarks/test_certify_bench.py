@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.benchmarks import certify_works
+from jobs.benchmarks import certify_looks, certify_works
 from jobs.benchmarks.figures import alternate, figure, ratios
 from jobs.benchmarks.processes import Worker, together
 from tests.fakes.jobs import run
@@ -73,3 +73,10 @@ def test_bad_benchmarks_are_one_line():
     _, error = run("bench", "certifi", code=2)
     assert error.strip() == "error: BENCHMARK certifi: unknown; allowed: certify" or "allowed: certify" in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_passes_that_images_share_are_fewer_for_the_same_draws():
+    call = {"images": 12, "n": 2000, "block": 500, "device": "cpu", "dtype": "float32"}
+    own, shared = (certify_looks.run(shared=way, **call) for way in (False, True))
+    assert shared["draws"] == own["draws"] == own["rows"] and shared["rows"] == 100 * shared["passes"]
+    assert shared["passes"] < 0.8 * own["passes"] and min(own["seconds"], shared["seconds"]) > 0
