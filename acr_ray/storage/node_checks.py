@@ -1,4 +1,4 @@
-"""What a process that computes needs of the machine it is on: the driver's folder, and room in /dev/shm."""
+"""What a process that computes needs of the machine it is on: the driver's folder, room in /dev/shm, and its GPU."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def storage_problem(out: Folder, name: str) -> str | None:
 def node_problem(out: Folder, name: str) -> str | None:
     """Either of the two: why this machine can't work for a run; None if nothing is known to be wrong."""
     return storage_problem(out, name) or shared_memory_problem()
+
+
+def gpu_problem() -> str | None:
+    """Return why this process cannot use the GPU that Ray has given it; None if it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    return (
+        f"--gpus-per-worker: torch {torch.__version__} finds no GPU that it can use on {socket.gethostname()}, though "
+        "Ray counts one; see nvidia-smi there (the driver's version, the container's GPUs), or train on CPUs"
+    )

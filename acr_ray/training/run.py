@@ -96,7 +96,7 @@ def run_training(
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # Ray's types allow no return value
         train_loop_config={"config": config},
-        torch_config=listening_torch("nccl" if workers.gpus else "gloo"),
+        torch_config=listening_torch("nccl" if workers.gpus else "gloo", out.uri),
         # Ray's types are those of Train's version 1, which has no range of workers and not all of these options.
         scaling_config=ScalingConfig(  # type: ignore[call-arg]
             num_workers=workers.count if workers.most is None else (workers.count, workers.most),  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ PARTS = {
     "certify": (90, "noise draws a second"),
     "train": (110, "training steps"),
     "compiled": (70, "compiled networks against eager ones"),
+    "loader": (40, "JPEG files decoded on the card"),
     "workers": (90, "NCCL, and processes that share gradients"),
     "jobs": (150, "train and certify on a private Ray; only if Ray is installed"),
 }

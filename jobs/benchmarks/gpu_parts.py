@@ -21,6 +21,7 @@ MODULES = {
     "workers": "gpu_workers",
     "certify": "gpu_speed",
     "train": "gpu_speed",
+    "loader": "gpu_loader",
     "jobs": "gpu_jobs",
 }
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure, print a table, and return the JSON object's fields."""
     count, rounds = options.images or (48 if options.quick else 256), options.rounds or (2 if options.quick else 5)
     with tempfile.TemporaryDirectory() as temporary:
-        root = _write_images(Path(temporary) / "folders", count)
+        root = write_images(Path(temporary) / "folders", count)
         folders = open_images("imagenet", str(root), "train")
         sets: dict[str, ImageSet] = {"folders": folders}
         for name, side in (("packed", None), ("packed at 320", 320)):
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(rounds + 1):
             for key, images in works.items():
                 device = options.device if key[0].endswith(ON_GPU) else None
-                rate = _images_per_second(images, key[1], number, device)
+                rate = images_per_second(images, key[1], number, device)
                 if number:  # the first pass fills the page cache
                     rates[key].append(rate)
     appetite = _appetite(options.architecture, options.device, rounds)
@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {"images_per_s": found[best], "appetite_per_s": eaten, "best": best, "pipelines": found}
 
 
-def _write_images(root: Path, count: int) -> Path:
-    """Smooth random pictures with some grain, so that they compress as photographs do."""
+def write_images(root: Path, count: int) -> Path:
+    """Write ImageNet's folders of smooth random pictures with some grain, which compress as photographs do."""
     rng = np.random.default_rng(0)
     for top, number in (("train", count), ("val", 1)):
         folder = root / top / "n01440764"
@@ -78,7 +78,8 @@ def _write_images(root: Path, count: int) -> Path:
     return root
 
 
-def _images_per_second(images: ImageSet, workers: int, epoch: int, decode_on: str | None = None) -> float:
+def images_per_second(images: ImageSet, workers: int, epoch: int, decode_on: str | None = None) -> float:
+    """Images read a second; ``decode_on``: a device that decodes them, None: the processor."""
     # Several epochs in one plan: starting loader processes is paid once in an epoch of a million images.
     rng = np.random.default_rng(epoch)
     order = np.concatenate([rng.permutation(len(images)) for _ in range(EPOCHS)])

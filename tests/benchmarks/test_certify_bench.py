@@ -9,7 +9,7 @@ import torch
 
 from acr_ray.settings import UserError
 from acr_ray.smoothing.int8_network import Int8Network, int8_problem
-from jobs.benchmarks import certify, certify_works
+from jobs.benchmarks import certify, certify_looks, certify_works
 from jobs.benchmarks.figures import alternate, figure, ratios
 from jobs.benchmarks.processes import Worker, together
 from tests.fakes.jobs import run
@@ -86,3 +86,10 @@ def test_int8_is_measured_on_cpus(capsys):
         certify.run(
             argparse.Namespace(simulate=False, models="x", quick=True, n=1, rounds=1, dtype="int8", device="cuda")
         )
+
+
+def test_passes_that_images_share_are_fewer_for_the_same_draws():
+    call = {"images": 12, "n": 2000, "block": 500, "device": "cpu", "dtype": "float32"}
+    own, shared = (certify_looks.run(shared=way, **call) for way in (False, True))
+    assert shared["draws"] == own["draws"] == own["rows"] and shared["rows"] == 100 * shared["passes"]
+    assert shared["passes"] < 0.8 * own["passes"] and min(own["seconds"], shared["seconds"]) > 0

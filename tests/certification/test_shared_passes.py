@@ -183,6 +183,8 @@ def test_what_the_settings_say_of_shared_passes():
     assert pass_rows(settings) == 100 and pass_rows(settings.change({"block": 40})) == 40
     assert pass_rows(settings.change({"device": "cuda", "block": 2000})) == 2000
     assert "pass_rows" not in settings.identity()
+    # A compiled network, and the kernel that makes the noise on a GPU, are compiled for that one shape.
+    assert Arithmetic.of(settings.change({"pass_rows": 64})).rows == (64,) and Arithmetic.of(settings).rows == (500,)
     for stopping in ("radii", "width", "distribution"):
         one, many = (settings.change({"stopping": stopping, "pass_rows": rows}) for rows in (100, None))
         assert facts_of(one, 64).grade == "sound" and facts_of(many, 64).grade == "float"
