@@ -8,7 +8,7 @@ passes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,12 +35,19 @@ class Stream:
     image: Tensor
     key: str
     _placed: Tensor | None = None
+    _keys: dict[str, int] = field(default_factory=dict)
 
     def placed(self, noise: Noise) -> Tensor:
         """Return the image as the noise takes it, ``(1, …)``; worked out once."""
         if self._placed is None:
             self._placed = noise.placed(self.image[None])
         return self._placed
+
+    def noise_key(self, phase: str) -> int:
+        """Return the key of a phase's lattice noise; worked out once."""
+        if phase not in self._keys:
+            self._keys[phase] = stream_key(RUN_SEED, self.key, phase)
+        return self._keys[phase]
 
 
 @dataclass(frozen=True)
@@ -108,13 +115,12 @@ class Together:
         self._noise, self._rows, self._chunk = noise, rows, chunk
 
     def __call__(self, chunks: Sequence[Chunk]) -> Tensor:
-        # Places that nobody needs repeat the last draw: another shape could change the last bits of a logit.
-        place = np.minimum(np.arange(self._rows) // self._chunk, len(chunks) - 1)
-        keys = [stream_key(RUN_SEED, one.stream.key, one.phase.name) for one in chunks]
-        begin = np.array([one.number * self._chunk for one in chunks])
-        draws = begin[place] + np.arange(self._rows) % self._chunk
+        # Places that nobody needs repeat the last one: another shape could change the last bits of a logit.
+        place = np.minimum(np.arange(self._rows // self._chunk), len(chunks) - 1)
+        keys = np.array([one.stream.noise_key(one.phase.name) for one in chunks], dtype=np.uint64)[place]
+        first = np.array([one.number * self._chunk for one in chunks])[place]
         images = torch.cat([one.stream.placed(self._noise) for one in chunks])
-        return next(self._noise.passes(images, place, np.array(keys, dtype=np.uint64)[place], draws, self._rows))
+        return next(self._noise.passes(images, place, keys, first, self._rows, self._chunk))
 
 
 class Apart:

@@ -56,22 +56,25 @@ class LatticeDraws:
                 self._draw(some, begin, noise[k : k + many, d : d + deep])
         return noise
 
-    def singly(self, keys: NDArray[np.uint64], draws: NDArray[np.int64], coordinates: int) -> NDArray[np.int16]:
-        """Draw one draw of each of many streams: the same numbers as all at once or in any company.
+    def runs(
+        self, keys: NDArray[np.uint64], first: NDArray[np.int64], draws: int, coordinates: int
+    ) -> NDArray[np.int16]:
+        """Draw some draws of each of many streams: the same numbers as all at once or in any company.
 
         Args:
             keys: of `lattice_reference.stream_key`, ``(N,)``.
-            draws: index of each one's draw within its phase, >= 0, ``(N,)``.
+            first: index of each one's first draw within its phase, >= 0, ``(N,)``.
+            draws: consecutive draws of each.
             coordinates: numbers in a draw.
 
         Returns:
-            int16 ``(N, coordinates)``.
+            int16 ``(N, draws, coordinates)``.
         """
-        noise = np.empty((len(keys), 1, coordinates), dtype=np.int16)
-        many = max(1, AT_ONCE // (8 * -(-coordinates // 8)))
+        noise = np.empty((len(keys), draws, coordinates), dtype=np.int16)
+        many = max(1, AT_ONCE // (8 * -(-coordinates // 8) * draws))
         for k in range(0, len(keys), many):
-            self._draw(keys[k : k + many], draws[k : k + many], noise[k : k + many])
-        return noise[:, 0]
+            self._draw(keys[k : k + many], first[k : k + many], noise[k : k + many])
+        return noise
 
     def _draw(self, keys: NDArray[np.uint64], first: NDArray[np.int64], out: NDArray[np.int16]) -> None:
         """Draw ``out``; ``first``: index of each key's first draw, (keys,)."""

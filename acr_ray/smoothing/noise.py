@@ -118,45 +118,63 @@ class LatticeNoise:
         return next(self._from(images, seeds, 0, draws, 1))
 
     def passes(
-        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+        self,
+        images: Tensor,
+        which: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        first: NDArray[np.int64],
+        rows: int,
+        run: int = 1,
     ) -> Iterator[Tensor]:
-        """Noisy copies that many images share passes with: row i is a draw of the image ``which[i]``.
+        """Noisy copies that many images share passes with: place i has ``run`` draws of the image ``which[i]``.
 
         Args:
             images: of `placed`.
-            which: position of each row's image, ``(N,)``, N a multiple of ``rows``.
-            keys: of each row's stream (`lattice_reference.stream_key`), ``(N,)``.
-            draws: index of each row's draw within its phase, ``(N,)``.
-            rows: of a pass.
+            which: position of each place's image, ``(N,)``, N a multiple of the places of a pass.
+            keys: of each place's stream (`lattice_reference.stream_key`), ``(N,)``.
+            first: index of each place's first draw within its phase, ``(N,)``.
+            rows: of a pass, a multiple of ``run``.
+            run: consecutive draws of a place.
 
         Yields:
             ``(rows, C, H, W)`` in channels-last memory order; a row depends on its own image, key and draw alone.
         """
-        if self._on_cpu:
-            return self._passes_on_host(images, which, keys, draws, rows)
-        return self._passes_on_device(images, which, keys, draws, rows)
+        ways = self._passes_on_host if self._on_cpu else self._passes_on_device
+        return ways(images, which, keys, first, rows // run, run)
 
     def _passes_on_host(
-        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+        self,
+        images: Tensor,
+        which: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        first: NDArray[np.int64],
+        places: int,
+        run: int,
     ) -> Iterator[Tensor]:
         flat, coordinates = images.flatten(1).numpy(), images[0].numel()
-        together = rows * max(1, AHEAD // (rows * coordinates))
+        together = places * max(1, AHEAD // (places * run * coordinates))
         for at in range(0, len(which), together):
             now = slice(at, at + together)
-            steps = self._draws.singly(keys[now], draws[now], coordinates)
-            steps += flat[which[now]]
-            for one in torch.from_numpy(steps).split(rows):
-                yield self._scaled(one[None], images)
+            steps = self._draws.runs(keys[now], first[now], run, coordinates)
+            steps += flat[which[now], None]
+            for one in torch.from_numpy(steps).split(places):
+                yield self._scaled(one, images)
 
     def _passes_on_device(
-        self, images: Tensor, which: NDArray[np.int64], keys: NDArray[np.uint64], draws: NDArray[np.int64], rows: int
+        self,
+        images: Tensor,
+        which: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        first: NDArray[np.int64],
+        places: int,
+        run: int,
     ) -> Iterator[Tensor]:
         # Sent once, before the first pass: each copy to the device would be waited for.
-        parts = (which, keys & np.uint64(2**32 - 1), keys >> np.uint64(32), draws)
+        parts = (which, keys & np.uint64(2**32 - 1), keys >> np.uint64(32), first)
         plan = torch.from_numpy(np.stack([part.astype(np.int64) for part in parts], 1)).to(self.device)
-        for one in plan.split(rows):
+        for one in plan.split(places):
             mine = images.index_select(0, one[:, 0])
-            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], 1)
+            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], run)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
