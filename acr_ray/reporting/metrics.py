@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ class Constant:
     images: int
     grid: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def ceiling(self) -> float:
         return max_radius(self.sigma, self.n, self.alpha)
 
