@@ -40,7 +40,7 @@ def build_app(service: Service, token: bytes | None = None) -> Starlette:
     def guarded(endpoint: Answer) -> Answer:
         async def answer(request: Request) -> Response:
             try:
-                if request.url.path not in OPEN_PATHS:
+                if request.scope["path"] not in OPEN_PATHS:
                     _check_client(request, token)
                 return await endpoint(request)
             except Refused as refused:

@@ -43,13 +43,14 @@ def checked_image(image: Tensor | NDArray, shape: Sequence[int] | None = None, n
         raise ValueError(
             f"{name}: has values of {str(image.dtype).removeprefix('torch.')}; scale them to [0, 1]{_BYTES}"
         )
-    image = image.detach().to(torch.float32)
-    low, high = float(image.min()), float(image.max())
+    # With NumPy: each of torch's operations would give the interpreter away, which the service's threads share.
+    array = image.detach().to(torch.float32).cpu().numpy()
+    low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name}: holds NaN or infinite values")
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ValueError(f"{name}: has values from {low:g} to {high:g}, must lie in [0, 1]{_remedy(low, high)}")
-    return image.clamp(0.0, 1.0)
+    return torch.from_numpy(np.clip(array, 0.0, 1.0)).to(image.device)
 
 
 def checked_images(images: Tensor | NDArray, names: Sequence[str], shape: Sequence[int] | None = None) -> list[Tensor]:
