@@ -119,6 +119,7 @@ def test_the_model_comes_back_without_unpickling(uri, checkpoint, monkeypatch):
     assert training_run == run_id and load_checkpoint(location)[1].sha256 == card.sha256
 
 
+@pytest.mark.slow
 def test_logging_a_model_prints_no_warnings(uri, checkpoint):
     code = (
         "from acr_ray.storage import Folder\nfrom acr_ray.tracking import Tracker\n"
