@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from acr_ray.certification.count_store import CountStore
-from acr_ray.certification.pool import Machine
+from acr_ray.certification.pool import Machine, machines_as_json
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV
 from acr_ray.formats.states import Outcome
@@ -82,7 +82,7 @@ def certificate_table(run: RunPlan, store: CountStore, machines: Iterable[Machin
     }
     about |= {"radii": settings.radii} if settings.stopping == "radii" else {}
     about |= {"band": settings.band, "band_upto": settings.band_upto} if settings.stopping == "distribution" else {}
-    drawn_by = [{"device": one.device, "torch": one.torch} for one in sorted(set(machines))]
+    drawn_by = machines_as_json(machines)
     about |= {"drawn_by": drawn_by} if drawn_by else {}
     return described(pa.Table.from_pylist(rows, schema=SCHEMA), CERTIFICATES_VERSION, {SUMMARY: about})
 

@@ -59,7 +59,7 @@ class _Task:
 class _SamplerState:
     """What is known of a sampler."""
 
-    keeps: Kept[None]  # the images that it has
+    keeps: Kept[str, None]  # the images that it has
     ready: bool = False
     tasks: dict[int, _Task] = field(default_factory=dict)  # by task id
 
@@ -175,7 +175,7 @@ class Coordinator:
         self.samplers[sampler].tasks[task_id] = _Task(items, self._clock())
         self._pool.draw(sampler, task_id, requests)
 
-    def _request(self, item: WorkItem, keeps: Kept[None]) -> SampleRequest:
+    def _request(self, item: WorkItem, keeps: Kept[str, None]) -> SampleRequest:
         names = tuple(self._names[i] for i in item.images)
         pixels = None if keeps.has(names) else self._cache.pixels(item.images)
         keeps.use(names, None if pixels is None else [None] * len(names))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ MOST = 64  # images kept decoded, at least
 DECODED = 2**25  # numbers kept decoded: 128 MB
 WITH_SAMPLER = 2**25  # numbers that a sampler keeps: 64 MB as steps of a grid, 128 MB in float32
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
@@ -23,8 +25,8 @@ def most_kept(numbers: int, coordinates: int) -> int:
     return max(MOST, numbers // max(1, coordinates))
 
 
-class Kept(Generic[V]):
-    """What was used last, by name.
+class Kept(Generic[K, V]):
+    """What was used last, by name or position.
 
     Coordinator and sampler keep one each of the same images, and trim it after each task: both know without a word
     what the sampler still has.
@@ -35,16 +37,16 @@ class Kept(Generic[V]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._values: OrderedDict[str, V] = OrderedDict()
+        self._values: OrderedDict[K, V] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def has(self, names: Iterable[str]) -> bool:
+    def has(self, names: Iterable[K]) -> bool:
         """Return whether all are kept."""
         return all(name in self._values for name in names)
 
-    def use(self, names: Sequence[str], values: Iterable[V] | None = None) -> list[V]:
+    def use(self, names: Sequence[K], values: Iterable[V] | None = None) -> list[V]:
         """Return the values of some names, which are then those used last.
 
         Args:
@@ -74,22 +76,19 @@ class ImageCache:
     """
 
     def __init__(self, images: ImageSet, most: int | None = None) -> None:
-        self._images, self._most = images, most
-        self._pixels: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._images = images
+        self._kept: Kept[int, NDArray[np.float32]] = Kept(
+            most_kept(DECODED, math.prod(images.shape)) if most is None else most
+        )
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self._kept)
 
     def pixels(self, positions: Sequence[int]) -> NDArray[np.float32]:
         """Return ``(len(positions), C, H, W)`` in [0, 1]; images that are not kept are loaded together."""
-        absent = [i for i in positions if i not in self._pixels]
+        absent = [i for i in positions if not self._kept.has([i])]
         if absent:
-            loaded = self._images.load(absent, None).numpy()
-            self._pixels.update(zip(absent, loaded, strict=True))
-        for position in positions:
-            self._pixels.move_to_end(position)
-        stacked = np.stack([self._pixels[position] for position in positions])
-        most = most_kept(DECODED, stacked[0].size) if self._most is None else self._most
-        while len(self._pixels) > most:
-            self._pixels.popitem(last=False)
+            self._kept.use(absent, self._images.load(absent, None).numpy())
+        stacked = np.stack(self._kept.use(positions))
+        self._kept.trim()
         return stacked

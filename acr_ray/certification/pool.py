@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +46,11 @@ class Machine:
 
     def __str__(self) -> str:
         return f"{self.device}, torch {self.torch}"
+
+
+def machines_as_json(machines: Iterable[Machine]) -> list[dict[str, str]]:
+    """Return machines as plain values, each once, in order."""
+    return [{"device": one.device, "torch": one.torch} for one in sorted(set(machines))]
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,8 @@ class Arithmetic:
     @classmethod
     def of(cls, settings: CertifySettings, int8: bytes | None = None) -> Arithmetic:
         """Return the arithmetic that a run's settings ask for, with its int8 network if it has one."""
-        rows = settings.pass_rows
-        levels = levels_of(settings)
-        return cls(settings.device, settings.dtype, settings.compile, (rows or settings.block,), levels, rows, int8)
+        s, rows = settings, (settings.rows_of_a_pass,)
+        return cls(s.device, s.dtype, s.compile, rows, levels_of(s), s.pass_rows, int8)
 
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
@@ -95,7 +94,7 @@ class Sampler:
             model = state
         self._model, self._classes, self._arithmetic, self._sigma = model, card.num_classes, arithmetic, sigma
         self._seed, self._shape, self._run = seed, tuple(card.shape), run
-        self._kept: Kept[torch.Tensor] = Kept(most_kept(WITH_SAMPLER, math.prod(self._shape)))
+        self._kept: Kept[str, torch.Tensor] = Kept(most_kept(WITH_SAMPLER, math.prod(self._shape)))
 
     @cached_property
     def _engine(self) -> SamplingEngine:

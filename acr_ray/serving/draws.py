@@ -17,7 +17,7 @@ from torch import Tensor
 
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.lattice_reference import stream_key
-from acr_ray.smoothing.noise import LatticeNoise, Noise
+from acr_ray.smoothing.noise import LatticeNoise, Noise, Places
 from acr_ray.smoothing.plan import Phase
 
 RUN_SEED = 0  # of all requests: their noise differs by its name, which nobody else can compute
@@ -80,7 +80,7 @@ class Drawer:
     def __init__(self, engine: SamplingEngine, shape: tuple[int, int, int], rows: int, chunk: int) -> None:
         self.engine, self.chunk, self.places = engine, chunk, rows // chunk
         noise = engine.noise
-        self._copies = Together(noise, rows, chunk) if isinstance(noise, LatticeNoise) else Apart(noise, shape, rows)
+        self._copies = Together(noise, rows, chunk) if isinstance(noise, LatticeNoise) else Apart(engine, shape, rows)
 
     def draw(self, chunks: Sequence[Chunk]) -> list[NDArray[np.int64] | BrokenModelError]:
         """Return the classes of each chunk's draws, in their order, ``(chunk,)``.
@@ -120,32 +120,27 @@ class Together:
         keys = np.array([one.stream.noise_key(one.phase.name) for one in chunks], dtype=np.uint64)[place]
         first = np.array([one.number * self._chunk for one in chunks])[place]
         images = torch.cat([one.stream.placed(self._noise) for one in chunks])
-        return next(self._noise.passes(images, place, keys, first, self._rows, self._chunk))
+        return next(self._noise.passes(images, Places(place, keys, first, self._chunk), self._rows))
 
 
 class Apart:
     """The noisy copies of a pass where each image's noise is drawn by itself.
 
     Args:
-        noise: of the engine.
-        shape, rows: of `Drawer`.
+        engine, shape, rows: of `Drawer`.
     """
 
-    def __init__(self, noise: Noise, shape: tuple[int, int, int], rows: int) -> None:
-        self._noise = noise
-        self._rows: Tensor | None = None
-        self._shape = (rows, *shape)
+    def __init__(self, engine: SamplingEngine, shape: tuple[int, int, int], rows: int) -> None:
+        self._noise = engine.noise
+        self._rows = torch.zeros((rows, *shape), device=engine.device).to(memory_format=torch.channels_last)
 
     def __call__(self, chunks: Sequence[Chunk]) -> Tensor:
         used = 0
         for one in chunks:
             image, number = one.stream.placed(self._noise), one.number
             (copies,) = self._noise.blocks(image, [one.stream.key], RUN_SEED, one.phase, number, number + 1)
-            if self._rows is None:
-                self._rows = torch.zeros(self._shape, device=copies.device).to(memory_format=torch.channels_last)
             self._rows[used : used + len(copies)] = copies
             used += len(copies)
-        assert self._rows is not None  # there is at least one chunk
         # Places that nobody needs go along, see `Together`.
         self._rows[used:] = 0
         return self._rows

@@ -98,6 +98,11 @@ class CertifySettings(Settings):
         "their own. A run that has begun keeps its own",
     )
 
+    @property
+    def rows_of_a_pass(self) -> int:
+        """Rows of a forward pass, at most; where images share passes, of every pass."""
+        return self.pass_rows or self.block
+
     def identity(self) -> dict[str, object]:
         """Return what decides the counts (the root may move; radii matter only if they decide when to stop)."""
         # As runs were before these fields came.

@@ -11,7 +11,7 @@ GPU.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -80,6 +80,22 @@ class FloatNoise:
         return noise
 
 
+class Places(NamedTuple):
+    """Parts of passes that images share; arrays ``(N,)``, N a multiple of the places of a pass.
+
+    Attributes:
+        image: position of each place's image.
+        key: of its stream (`lattice_reference.stream_key`), uint64.
+        first: index of its first draw within its phase.
+        draws: consecutive draws of each place.
+    """
+
+    image: NDArray[np.int64]
+    key: NDArray[np.uint64]
+    first: NDArray[np.int64]
+    draws: int = 1
+
+
 class LatticeNoise:
     """N(0, sigma²) rounded to the images' grid, exactly; images that are not on it are rounded.
 
@@ -117,64 +133,36 @@ class LatticeNoise:
     def seeded(self, images: Tensor, seeds: Sequence[int], draws: int) -> Tensor:
         return next(self._from(images, seeds, 0, draws, 1))
 
-    def passes(
-        self,
-        images: Tensor,
-        which: NDArray[np.int64],
-        keys: NDArray[np.uint64],
-        first: NDArray[np.int64],
-        rows: int,
-        run: int = 1,
-    ) -> Iterator[Tensor]:
-        """Noisy copies that many images share passes with: place i has ``run`` draws of the image ``which[i]``.
+    def passes(self, images: Tensor, places: Places, rows: int) -> Iterator[Tensor]:
+        """Noisy copies that many images share passes with.
 
         Args:
             images: of `placed`.
-            which: position of each place's image, ``(N,)``, N a multiple of the places of a pass.
-            keys: of each place's stream (`lattice_reference.stream_key`), ``(N,)``.
-            first: index of each place's first draw within its phase, ``(N,)``.
-            rows: of a pass, a multiple of ``run``.
-            run: consecutive draws of a place.
+            places: of all passes, one behind the other.
+            rows: of a pass, a multiple of ``places.draws``.
 
         Yields:
             ``(rows, C, H, W)`` in channels-last memory order; a row depends on its own image, key and draw alone.
         """
-        ways = self._passes_on_host if self._on_cpu else self._passes_on_device
-        return ways(images, which, keys, first, rows // run, run)
+        return (self._passes_on_host if self._on_cpu else self._passes_on_device)(images, places, rows // places.draws)
 
-    def _passes_on_host(
-        self,
-        images: Tensor,
-        which: NDArray[np.int64],
-        keys: NDArray[np.uint64],
-        first: NDArray[np.int64],
-        places: int,
-        run: int,
-    ) -> Iterator[Tensor]:
+    def _passes_on_host(self, images: Tensor, places: Places, count: int) -> Iterator[Tensor]:
         flat, coordinates = images.flatten(1).numpy(), images[0].numel()
-        together = places * max(1, AHEAD // (places * run * coordinates))
-        for at in range(0, len(which), together):
+        together = count * max(1, AHEAD // (count * places.draws * coordinates))
+        for at in range(0, len(places.image), together):
             now = slice(at, at + together)
-            steps = self._draws.runs(keys[now], first[now], run, coordinates)
-            steps += flat[which[now], None]
-            for one in torch.from_numpy(steps).split(places):
+            steps = self._draws.runs(places.key[now], places.first[now], places.draws, coordinates)
+            steps += flat[places.image[now], None]
+            for one in torch.from_numpy(steps).split(count):
                 yield self._scaled(one, images)
 
-    def _passes_on_device(
-        self,
-        images: Tensor,
-        which: NDArray[np.int64],
-        keys: NDArray[np.uint64],
-        first: NDArray[np.int64],
-        places: int,
-        run: int,
-    ) -> Iterator[Tensor]:
+    def _passes_on_device(self, images: Tensor, places: Places, count: int) -> Iterator[Tensor]:
         # Sent once, before the first pass: each copy to the device would be waited for.
-        parts = (which, keys & np.uint64(2**32 - 1), keys >> np.uint64(32), first)
+        parts = (places.image, places.key & np.uint64(2**32 - 1), places.key >> np.uint64(32), places.first)
         plan = torch.from_numpy(np.stack([part.astype(np.int64) for part in parts], 1)).to(self.device)
-        for one in plan.split(places):
+        for one in plan.split(count):
             mine = images.index_select(0, one[:, 0])
-            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], run)
+            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], places.draws)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
@@ -254,8 +242,9 @@ def off_grid(images: Tensor, levels: int) -> Tensor:
         images: float32 ``(B, C, H, W)`` in [0, 1].
         levels: steps of the grid in a unit.
     """
-    x = images.float().cpu().numpy()  # NumPy: see `pixels.checked_image`
-    away = x.astype(np.float64) - np.rint(x * np.float32(levels)).astype(np.float64) / levels
+    # The distances with NumPy: see `pixels.checked_image`.
+    x, steps = (values.cpu().numpy().astype(np.float64) for values in (images, grid_points(images, levels)))
+    away = x - steps / levels
     return torch.from_numpy(np.sqrt((np.where(np.abs(away) > SAME, away, 0.0) ** 2).reshape(len(x), -1).sum(1)))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine, evaluating
 from acr_ray.smoothing.lattice_reference import stream_key
-from acr_ray.smoothing.noise import LatticeNoise
+from acr_ray.smoothing.noise import LatticeNoise, Places
 from acr_ray.smoothing.plan import Phase
 
 
@@ -46,23 +46,6 @@ class Asked:
     def rows(self) -> int:
         """Draws of all images."""
         return len(self.names) * self.draws
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of all passes, one behind the other; arrays ``(N,)``.
-
-    Attributes:
-        image: position of each row's image.
-        key: of its stream.
-        draw: its index within the phase.
-        owner: which count it belongs to; those that only fill the last pass have one of their own, the last.
-    """
-
-    image: NDArray[np.int64]
-    key: NDArray[np.uint64]
-    draw: NDArray[np.int64]
-    owner: NDArray[np.int64]
 
 
 class SharedPasses:
@@ -104,11 +87,11 @@ class SharedPasses:
     def _totals(self, asked: Sequence[Asked], images: Tensor, places: Sequence[int], run_seed: int) -> Tensor:
         """Class counts of each image in turn, and last how many answers are none, ``(images, num_classes + 1)``."""
         engine, classes = self._engine, self._engine.num_classes
-        plan, owners = self._plan(asked, places, run_seed), len(places)
-        owner = torch.from_numpy(plan.owner).to(engine.device).split(self.rows)
-        total = torch.zeros(owners + 1, classes + 1, dtype=torch.int64, device=engine.device)
+        rows, whose = self._plan(asked, places, run_seed)
+        owner = torch.from_numpy(whose).to(engine.device).split(self.rows)
+        total = torch.zeros(len(places) + 1, classes + 1, dtype=torch.int64, device=engine.device)
         one = torch.ones((), dtype=torch.int64, device=engine.device).expand(self.rows)
-        copies = self._noise.passes(images, plan.image, plan.key, plan.draw, self.rows)
+        copies = self._noise.passes(images, rows, self.rows)
         with torch.inference_mode(), evaluating(engine.model):
             for mine, noisy in zip(owner, copies, strict=True):
                 answers, finite = engine.answers_by_row(noisy)
@@ -118,7 +101,11 @@ class SharedPasses:
         self.drawn += sum(a.rows for a in asked)
         return total[:-1]
 
-    def _plan(self, asked: Sequence[Asked], places: Sequence[int], run_seed: int) -> _Rows:
+    def _plan(self, asked: Sequence[Asked], places: Sequence[int], run_seed: int) -> tuple[Places, NDArray[np.int64]]:
+        """The rows of all passes, one behind the other; and which count each belongs to, ``(N,)``.
+
+        Those that only fill the last pass have a count of their own, the last.
+        """
         each = [(a, name) for a in asked for name in a.names]
         keys = np.array([stream_key(run_seed, name, a.phase.name) for a, name in each], dtype=np.uint64)
         draws = np.array([a.draws for a, _ in each])
@@ -128,7 +115,7 @@ class SharedPasses:
         # What is left of the last pass is a draw again: another shape would be another classifier.
         more = -len(owner) % self.rows
         image, key, draw = (np.pad(part, (0, more), mode="edge") for part in (image, key, draw))
-        return _Rows(image, key, draw, np.pad(owner, (0, more), constant_values=len(each)))
+        return Places(image, key, draw), np.pad(owner, (0, more), constant_values=len(each))
 
     @staticmethod
     def _by_asker(asked: Sequence[Asked], total: NDArray[np.int64]) -> list[NDArray]:

@@ -15,7 +15,7 @@ from acr_ray.data.sampling import steps, view_seeds
 from acr_ray.settings import Recipe
 from acr_ray.training.attack import attack_noise
 from acr_ray.training.group import Group
-from acr_ray.training.loop import Trainer
+from acr_ray.training.loop import Trainer, inputs_at_a_time
 from acr_ray.training.noise import training_noise
 from acr_ray.training.pass_counts import attack_passes, reweigh_passes, reweighings, whole_blocks
 from acr_ray.training.step import StepInput
@@ -85,7 +85,7 @@ class Measured:
 def inputs_measured(recipe: Recipe, images: ImageSet, device: str, workers: int) -> int:
     """Return how many images the measured step has: on a GPU all that one worker passes at a time in the run."""
     t = recipe.training
-    most = -(-recipe.inputs_per_step // (workers * t.accumulate))
+    most = inputs_at_a_time(recipe, workers)
     if torch.device(device).type == "cpu":
         most = min(recipe.inputs_per_step, CPU_VALUES // int(np.prod(images.shape)) // t.m)
     return max(1, min(most, len(images)))

@@ -56,10 +56,15 @@ def check_decoding(recipe: Recipe, images: ImageSet, on_gpu: bool) -> None:
             raise UserError(problem)
 
 
+def inputs_at_a_time(recipe: Recipe, workers: int) -> int:
+    """Return how many inputs of a step one of so many workers passes through the network at a time, at most."""
+    return -(-recipe.inputs_per_step // (workers * recipe.training.accumulate))
+
+
 def out_of_memory(recipe: Recipe, workers: int) -> str:
     """Return what a full GPU is answered with: the setting to change, and what it is now."""
     t = recipe.training
-    rows = -(-recipe.inputs_per_step // (workers * t.accumulate)) * t.m
+    rows = inputs_at_a_time(recipe, workers) * t.m
     return (
         f"the GPU's memory is full: {rows} noise draws pass the network at a time. Raise training.accumulate (now "
         f"{t.accumulate}: the same batch in more parts), or lower training.batch_size (now {t.batch_size}); with "

@@ -59,8 +59,7 @@ def run(shared: bool, images: int, n: int, block: int, device: str, dtype: str) 
         plan = RunPlan(settings, test.names, range(images), test.labels, 10, "", "", "", test.class_names, 64)
         ledger, store = plan.open(Folder(folder))
         pool = _Counting(_card(model, test), state_bytes(model), SIGMA, 0, Arithmetic.of(settings))
-        rows = settings.pass_rows or settings.block
-        coordinator = Coordinator(ledger, store, test, pool, 1, 1, rows, shared=shared)
+        coordinator = Coordinator(ledger, store, test, pool, 1, 1, settings.rows_of_a_pass, shared=shared)
         started = time.perf_counter()
         coordinator.run()
         seconds = time.perf_counter() - started

@@ -37,7 +37,7 @@ def test_the_copies_of_a_pass_are_each_images_own_blocks(levels):
         ).clone()
         for c in chunks
     ]
-    ways = [Apart(noise, (1, 8, 8), 300)]
+    ways = [Apart(engine, (1, 8, 8), 300)]
     if levels:
         ways.append(Together(noise, 300, 50))
     for copies in ways:

@@ -12,6 +12,7 @@ from torch import nn
 
 from acr_ray.certification import certificates
 from acr_ray.certification.joint_store import JointCountStore
+from acr_ray.certification.pool import machines_as_json
 from acr_ray.certification.run_plan import RunPlan
 from acr_ray.cli.drivers.block_size import with_fitting_block, with_measured_block
 from acr_ray.cli.drivers.certification_inputs import (
@@ -23,7 +24,7 @@ from acr_ray.cli.drivers.certification_inputs import (
     open_inputs,
     open_split,
 )
-from acr_ray.cli.drivers.drawn_by import as_json, noted
+from acr_ray.cli.drivers.drawn_by import noted
 from acr_ray.cli.drivers.int8 import compared, int8_of_run
 from acr_ray.cli.drivers.looking import look
 from acr_ray.cli.drivers.mlflow_reports import log_page, p_a_quantiles
@@ -195,12 +196,12 @@ def _sample(
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
     with samplers.pool(card, state, settings, label, int8) as (pool, low, high), Waiting() as waiting:
-        rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
+        rows, shared = settings.rows_of_a_pass, settings.pass_rows is not None
         coordinator = Coordinator(ledger, store, inputs.images, pool, low, high, rows, shared=shared)
         waiting.begin(f"starting {count(high, 'actor')}" if samplers.on_ray else "drawing in this process")
 
         def note_machines() -> None:
-            opened.remember(drawn_by=as_json([*noted(opened.record), *coordinator.machines]))
+            opened.remember(drawn_by=machines_as_json([*noted(opened.record), *coordinator.machines]))
 
         def on_progress(progress: CertificationProgress) -> None:
             with suppress(OSError):  # while the storage fails the coordinator waits for it
@@ -230,7 +231,7 @@ def _sample(
     summary |= {"chosen": inputs.chosen, "bound": store.procedure.rule.name, "arithmetic": plan.arithmetic}
     noise = plan.noise()
     summary |= {"noise": noise.name, "step": noise.step, "grade": noise.grade, "noise_alpha": noise.share}
-    summary |= {"drawn_by": as_json(noted(opened.record))}
+    summary |= {"drawn_by": machines_as_json(noted(opened.record))}
     summary |= {"int8": opened.record.get("int8")} if int8 is not None else {}
     return summary | {"rounded": rounded, "checks": opened.record.get("checks")}
 

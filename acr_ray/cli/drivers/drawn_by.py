@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from acr_ray.certification.pool import Machine
@@ -14,11 +13,6 @@ from acr_ray.storage.run_record import read_run
 def noted(record: dict[str, Any]) -> list[Machine]:
     """Return the machines that a run's record names, in order; runs of before 0.3 name none."""
     return sorted(Machine(one["device"], one["torch"]) for one in record.get("drawn_by") or [])
-
-
-def as_json(machines: Iterable[Machine]) -> list[dict[str, str]]:
-    """Return machines as plain values, in order."""
-    return [{"device": one.device, "torch": one.torch} for one in sorted(set(machines))]
 
 
 def drawn_by(folder: Folder) -> list[Machine]:

@@ -195,7 +195,7 @@ class DrawnModel:
             self._samplers.pool(self._card, state, settings, f"gate {self._named}", self._int8) as (pool, low, high),
             Waiting() as waiting,
         ):
-            rows, shared = settings.pass_rows or settings.block, settings.pass_rows is not None
+            rows, shared = settings.rows_of_a_pass, settings.pass_rows is not None
             coordinator = Coordinator(ledger, store, self._images, pool, low, high, rows, shared=shared)
             waiting.begin(where.format(count(high, "actor")))
 
