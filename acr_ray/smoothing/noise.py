@@ -117,8 +117,9 @@ class LatticeNoise:
             self._draws = LatticeDraws(law)
         else:
             self._table = TorchTable.of(law, device)
-            # One kernel where there is a compiler; the same numbers without.
-            self._copies = self._copied if compiler_problem(device) else torch.compile(self._copied, dynamic=False)
+            # One kernel where there is a compiler; the same numbers without. One for all sizes: whole numbers have no
+            # last bits that a size could change.
+            self._copies = self._copied if compiler_problem(device) else torch.compile(self._copied, dynamic=True)
 
     def placed(self, images: Tensor) -> Tensor:
         """Steps, int16 ``(B, H, W, C)``; halves go to the even number."""
