@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 from acr_ray import __version__
@@ -37,7 +36,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     training, validation = held_out(images, arguments.validation, arguments.seed)
     contents = check_recipe(recipe, images, arguments.domains.recipes_naming(recipe))
     # Imported here: what lies above is checked before Ray is loaded, so mistakes are answered at once.
-    from acr_ray.preflight.nodes import problem_of_a_node
+    from acr_ray.preflight.nodes import problem_of_a_gpu, problem_of_a_node
     from acr_ray.tracking.runs import with_run
     from acr_ray.tracking.searches import TRACKED, SearchLog
     from acr_ray.tuning.page import PICTURE, write_page
@@ -62,7 +61,12 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
     results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY, *map(best_file, arguments.best))
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
-    check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
+
+    def check_room() -> None:
+        check_workers_fit(context.workers, recipe, len(training), options.verbose)
+        if problem := problem_of_a_gpu(context.workers.cpus, context.workers.gpus):
+            raise UserError(problem)
+
     opened = open_tracked_run(options, out, "tune", identity, owned, name, check_room=check_room)
     if opened is None:
         print(f"done before: {out}/{BEST_RECIPE}")
