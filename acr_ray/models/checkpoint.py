@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -35,6 +35,25 @@ DRIFT = 1e-5
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+class OfImages(Protocol):
+    """What a card says of a data set: `acr_ray.data.ImageSet` has it, and `acr_ray.models.importing.ImagesInfo`."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -81,6 +100,24 @@ class ModelCard:
             raise ValueError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
+
+    @classmethod
+    def of(cls, architecture: str, images: OfImages, **more: Any) -> ModelCard:
+        """Return the card of a network for these images, with a logit for each of their classes.
+
+        Args:
+            more: the other attributes, by name.
+        """
+        return cls(
+            architecture=architecture,
+            num_classes=len(images.class_names),
+            shape=images.shape,
+            mean=images.mean,
+            std=images.std,
+            class_names=images.class_names,
+            dataset=images.dataset,
+            **more,
+        )
 
     @property
     def data_root(self) -> str | None:
