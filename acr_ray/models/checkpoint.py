@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,7 +17,7 @@ from torch import nn
 from acr_ray.formats.files import CHECKPOINT as SUBFOLDER
 from acr_ray.formats.files import MODEL_CARD as CARD
 from acr_ray.formats.files import MODEL_WEIGHTS as WEIGHTS
-from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, build_model
+from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, OfImages, build_model
 from acr_ray.models.others import is_own_network
 from acr_ray.models.state import check_tensors, read_tensors, state_bytes
 from acr_ray.settings import UserError
@@ -35,25 +35,6 @@ DRIFT = 1e-5
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-class OfImages(Protocol):
-    """What a card says of a data set: `acr_ray.data.ImageSet` has it, and `acr_ray.models.importing.ImagesInfo`."""
-
-    @property
-    def dataset(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-
-    @property
-    def std(self) -> tuple[float, ...]: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
