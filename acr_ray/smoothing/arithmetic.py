@@ -20,10 +20,12 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.compiled import Compiled
 from acr_ray.smoothing.int8_network import Int8Network
 from acr_ray.smoothing.int8_parameters import Int8Parameters
+from acr_ray.smoothing.narrow import fuse_narrow, is_narrow
 from acr_ray.smoothing.tracing import PASSES
 
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 FOLDED = "batch norm folded"
+FUSED = "narrow convolutions fused"
 
 
 def use_float32(kind: Literal["ieee", "tf32"]) -> None:
@@ -79,7 +81,8 @@ def prepare(
     """Make a frozen copy of a model, in evaluation mode, for many forward passes and nothing else.
 
     Batch norm is folded into the convolution before it if the network can be traced; weights are channels-last. In
-    bfloat16 and float16 the last linear layer stays in float32 if the network can be traced. Sets how the process
+    bfloat16 and float16 the last linear layer stays in float32 if the network can be traced; compiled for a GPU,
+    convolutions of few channels have a kernel of their own there, see `narrow`. Sets how the process
     multiplies float32 numbers, see `use_float32`: what is prepared last decides for all.
 
     Args:
@@ -98,12 +101,34 @@ def prepare(
         if int8 is None or device != "cpu" or compiled:
             raise UserError("--dtype int8: needs int8 parameters and a CPU, and is not compiled")
         return Int8Network(int8_graph(model), int8)
-    ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
-    if dtype in LOWER:
-        ready = in_lower_precision(ready, LOWER[dtype])
+    ready = _rounded(model, dtype)
+    if _fuses(device, dtype, compiled) and isinstance(ready, Converting) and isinstance(ready.network, fx.GraphModule):
+        fuse_narrow(ready.network)
     # torch's stubs lack the signature with both.
     ready = ready.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Compiled(ready, device, rows) if compiled else ready
+
+
+def described(model: nn.Module, device: str, dtype: str, compiled: bool) -> str:
+    """What `prepare` makes of a model, in the words of a certificate; its first word is the precision."""
+    norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
+    words = f"{dtype} on {device}{norm}{', compiled' if compiled else ''}"
+    if _fuses(device, dtype, compiled):
+        ready = _rounded(model, dtype)
+        graph = ready.network if isinstance(ready, Converting) else ready
+        if isinstance(graph, fx.GraphModule) and any(is_narrow(layer) for layer in graph.modules()):
+            words += f", {FUSED}"
+    return words
+
+
+def _fuses(device: str, dtype: str, compiled: bool) -> bool:
+    return compiled and torch.device(device).type == "cuda" and dtype in LOWER
+
+
+def _rounded(model: nn.Module, dtype: str) -> nn.Module:
+    """A frozen copy with batch norm folded, in this precision."""
+    ready = folded(copy.deepcopy(model).eval().requires_grad_(False))
+    return in_lower_precision(ready, LOWER[dtype]) if dtype in LOWER else ready
 
 
 def int8_graph(model: nn.Module) -> fx.GraphModule:

@@ -16,8 +16,9 @@ from acr_ray.settings import Recipe, derive_seed
 from acr_ray.smoothing.arithmetic import use_float32
 from acr_ray.training.group import Group
 from acr_ray.training.initial import Contents, load_initial
+from acr_ray.training.narrow import use_narrow
 from acr_ray.training.passes import PassCounter
-from acr_ray.training.precision import in_precision
+from acr_ray.training.precision import LOWER, in_precision
 
 RECOMPILES = 64  # blocks compiled for train and evaluation mode, frozen or not, and each bucket's size
 
@@ -77,6 +78,8 @@ def build_networks(
     module = bare.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     passes = PassCounter(module)
     if t.compile:
+        if torch.device(device).type == "cuda" and t.precision in LOWER:
+            use_narrow(module.network)
         compile_blocks(module.network)
     parallel = group.wrap(module, compression=t.gradient_compression, sync_batch_norm=t.sync_batch_norm)
     module = getattr(parallel, "module", parallel) if group.world > 1 else parallel

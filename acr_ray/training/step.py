@@ -15,6 +15,7 @@ from acr_ray.data.sampling import view_seeds
 from acr_ray.settings import Recipe, derive_seed
 from acr_ray.training.attack import HALF_SCALE, Attacked, attack_noise
 from acr_ray.training.graphed import GraphedAttack
+from acr_ray.training.graphed_passes import GraphedPasses
 from acr_ray.training.group import Group
 from acr_ray.training.methods import Batch, Method
 from acr_ray.training.networks import Networks
@@ -91,6 +92,9 @@ class TrainStep:
         self._graphed = None
         if t.compile and on_gpu and not recipe.attack.buckets:
             self._graphed = GraphedAttack(networks.network, recipe.attack, self._scale, networks.passes)
+        # Parts of a step would overwrite each other's gradients, and DDP would not see them.
+        alone = group.world == 1 and t.accumulate == 1 and not networks.uses_torch_rng
+        self._passes = GraphedPasses(networks.model, networks.passes) if t.compile and on_gpu and alone else None
 
     def __call__(self, given: StepInput, sums: Sums) -> None:
         """One optimizer step; ``sums`` gets what the epoch's record needs."""
@@ -114,7 +118,8 @@ class TrainStep:
                     sums.add_attack(attacked.active)
             last = part is parts[-1]
             with timers("forward_backward"), nullcontext() if last else group.no_gradient_sync(nets.parallel):
-                found = self.method.loss(nets.model, batch)
+                model = nets.model if self._passes is None else self._passes.step()
+                found = self.method.loss(model, batch)
                 # DDP averages workers alike; a part's share of the step's inputs makes that the mean over inputs.
                 share = len(part) / given.inputs
                 self.scaler.scale(found.loss * (share * group.world)).backward()

@@ -239,7 +239,8 @@ def _lattice(found: Findings) -> None:
             made = []
             for device in ("cpu", found.device):
                 noise = LatticeNoise(law, device, dtype)
-                made.append([c.cpu() for c in noise.blocks(noise.placed(images), ["a", "b"], 7, phase, 1, 3)])
+                # Cloned: the next copies may be made in the same memory.
+                made.append([c.cpu().clone() for c in noise.blocks(noise.placed(images), ["a", "b"], 7, phase, 1, 3)])
             assert all(map(torch.equal, *made)) and made[0][0].dtype == dtype
 
 

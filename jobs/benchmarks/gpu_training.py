@@ -275,7 +275,7 @@ def _waits(found: Findings) -> None:
             torch.cuda.set_sync_debug_mode("warn")
             trainer.step(given, sums)
             torch.cuda.set_sync_debug_mode("default")
-        lines = [f"{Path(w.filename).name}:{w.lineno}" for w in heard if "synchronizing" in str(w.message)]
+        lines = [f"{Path(w.filename).name}:{w.lineno}" for w in heard if "called a synchronizing" in str(w.message)]
         with found.check(f"waits for the card in a step {'with' if attacks else 'without'} the attack") as v:
             v["waits"], v["in"] = len(lines), ", ".join(sorted(set(lines)))
             # Choosing rows waits: for their number, and for the place to put them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from acr_ray.settings.base import digest
 from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
-from acr_ray.smoothing.arithmetic import FOLDED, folded, has_batch_norm
+from acr_ray.smoothing.arithmetic import described
 from acr_ray.smoothing.int8_parameters import sha256_of
 from acr_ray.tracking.runs import resolve_checkpoint
 
@@ -201,8 +200,7 @@ def make_plan(
     settings: CertifySettings, images: ImageSet, card: ModelCard, model: nn.Module, int8: bytes | None = None
 ) -> RunPlan:
     """Make the plan of a run, with its arithmetic in words; ``int8`` is its int8 network if it has one."""
-    norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
-    arithmetic = f"{settings.dtype} on {settings.device}{norm}{', compiled' if settings.compile else ''}"
+    arithmetic = described(model, settings.device, settings.dtype, settings.compile)
     if int8 is not None:
         arithmetic += f", int8 network {sha256_of(int8)}"
     if card.sources:  # the user's own code is as much of the classifier as its weights are
