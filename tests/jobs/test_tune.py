@@ -1,15 +1,13 @@
 """jobs.tune: bad input before anything starts, and one small search from the command to its report."""
 
 import json
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 
 from acr_ray.settings import UserError, load_recipe
 from jobs import tune
-from tests.fakes.jobs import environment, run
+from tests.fakes.jobs import run
 
 SHORT = (
     "--training.epochs", 6, "--training.e_t", 2, "--training.milestones", "4", "--reweigh.every", 2,
@@ -75,31 +73,6 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, monkeypatch):
             tune.main([*given, *more])
     with pytest.raises(Started):
         tune.main([*given, "--seed", "1", "--overwrite"])
-
-
-GPU_OF_RAYS_ALONE = """
-import sys
-import ray
-from acr_ray.cli.app import main
-from acr_ray.cli.ray_session import loopback_only
-
-with loopback_only():
-    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "WARNING"}
-    ray.init(address="local", num_cpus=2, num_gpus=2, **options)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_gpu_that_torch_cannot_use_is_one_line_and_leaves_nothing(workers, tmp_path):
-    given = ["tune", "digits", "--out", "search", "--trials", 1, "--workers", workers, "--gpus-per-worker", 1, *SHORT]
-    absent = environment() | {"CUDA_VISIBLE_DEVICES": "90,91"}  # Ray is told of two GPUs; no machine has so many
-    command = [sys.executable, "-c", GPU_OF_RAYS_ALONE, *map(str, given)]
-    done = subprocess.run(command, env=absent, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1 and "finds no GPU that it can use on" in done.stderr
-    assert not list(tmp_path.iterdir()) or not list((tmp_path / "search").iterdir())
 
 
 LOST = """
