@@ -56,11 +56,11 @@ def test_images_of_odd_or_large_size_give_the_same_answers(shape):
 
 
 def test_torchvisions_resnet_keeps_its_stem_and_wide_layers():
-    network = folded(lived_in(build_model("resnet18", 10, (3, 64, 64), (0.5,) * 3, (0.5,) * 3, 0)).requires_grad_(False))
+    network = build_model("resnet18", 10, (3, 64, 64), (0.5,) * 3, (0.5,) * 3, 0)
+    network = folded(lived_in(network).requires_grad_(False))
     # Of 20 convolutions the four of the first stage, 64 channels wide: ReLUs in place, ``out += identity``.
     assert fused(network, images(3, 64, 64)) == (4, 2, 4)
-    graph = folded(copy.deepcopy(network))
-    graph = fx.symbolic_trace(graph)
+    graph = copy.deepcopy(network)
     fuse_narrow(graph)
     left = [module for module in graph.modules() if isinstance(module, nn.Conv2d)]
     assert len(left) == 20 and (7, 7) in {module.kernel_size for module in left}
