@@ -1,7 +1,7 @@
 """Lattice noise with torch: integer operations alone, equal to `lattice_reference` on every device.
 
-No operation overflows, so no compiler may change a bit. On a GPU `torch.compile` makes one kernel of all of it; without
-a compiler it runs as it stands.
+For GPUs of machines without a compiler; the others have `lattice_kernel`, with functions of the same names. No
+operation overflows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 _WORD, _HALF = 2**32 - 1, 2**16 - 1
 
 
-class TorchTable(NamedTuple):
+class DeviceTable(NamedTuple):
     """A law's thresholds on a device; see `acr_ray.smoothing.lattice.Table`.
 
     Attributes:
@@ -36,7 +36,7 @@ class TorchTable(NamedTuple):
     steps: int
 
     @classmethod
-    def of(cls, law: LatticeLaw, device: str) -> TorchTable:
+    def of(cls, law: LatticeLaw, device: str) -> DeviceTable:
         """Return the law's table on a device."""
         table = table_of(law)
         signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
@@ -44,7 +44,15 @@ class TorchTable(NamedTuple):
         return cls(start, stop, low, law.reach, int((table.stop - table.start).max()).bit_length())
 
 
-def lattice_noise(table: TorchTable, keys: Tensor, first: Tensor, draws: int, coordinates: int) -> Tensor:
+def copies(
+    table: DeviceTable, images: Tensor, keys: Tensor, first: Tensor, draws: int, step: float, dtype: torch.dtype
+) -> Tensor:
+    """Noisy copies of images on the grid; see `acr_ray.smoothing.lattice_kernel.copies`."""
+    noise = steps(table, keys, first, draws, images[0].numel())
+    return ((noise + images.flatten(1)[:, None]).float() * step).to(dtype).unflatten(2, images.shape[1:])
+
+
+def steps(table: DeviceTable, keys: Tensor, first: Tensor, draws: int, coordinates: int) -> Tensor:
     """Whole numbers K, int16 ``(B, draws, coordinates)``; see `acr_ray.smoothing.lattice.LatticeDraws`.
 
     Args:

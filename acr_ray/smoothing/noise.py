@@ -10,7 +10,9 @@ GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +24,7 @@ from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.lattice import LatticeDraws
 from acr_ray.smoothing.lattice_law import LatticeLaw
 from acr_ray.smoothing.lattice_reference import stream_key
-from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
+from acr_ray.smoothing.lattice_torch import key_words
 from acr_ray.smoothing.plan import Phase
 
 SAME = 2.0**-23  # numbers in [0, 1] closer than this are the same in float32, up to how they were computed
@@ -116,10 +118,7 @@ class LatticeNoise:
         if self._on_cpu:
             self._draws = LatticeDraws(law)
         else:
-            self._table = TorchTable.of(law, device)
-            # One kernel where there is a compiler; the same numbers without. One for all sizes: whole numbers have no
-            # last bits that a size could change.
-            self._copies = self._copied if compiler_problem(device) else torch.compile(self._copied, dynamic=True)
+            self._device = DeviceLattice(law, device)
 
     def placed(self, images: Tensor) -> Tensor:
         """Steps, int16 ``(B, H, W, C)``; halves go to the even number."""
@@ -163,7 +162,7 @@ class LatticeNoise:
         plan = torch.from_numpy(np.stack([part.astype(np.int64) for part in parts], 1)).to(self.device)
         for one in plan.split(count):
             mine = images.index_select(0, one[:, 0])
-            copies = self._copies(self._table, mine, one[:, 1:3], one[:, 3:], places.draws)
+            copies = self._device.copies(mine, one[:, 1:3], one[:, 3:], places.draws, self._step, self.dtype)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
@@ -195,18 +194,30 @@ class LatticeNoise:
         for at in range(blocks):
             # Filled on the device: a number sent there would be waited for.
             begin = torch.full((), first + at * draws, dtype=torch.int64, device=self.device)
-            copies = self._copies(self._table, images, words, begin, draws)
+            copies = self._device.copies(images, words, begin, draws, self._step, self.dtype)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
-
-    def _copied(self, table: TorchTable, images: Tensor, keys: Tensor, first: Tensor, draws: int) -> Tensor:
-        noise = lattice_noise(table, keys, first, draws, images[0].numel())
-        steps = noise + images.flatten(1)[:, None]
-        return (steps.float() * self._step).to(self.dtype).unflatten(2, images.shape[1:])
 
 
 def with_numpy(device: str) -> bool:
     """Whether lattice noise for this device is drawn by NumPy, not by torch on the device."""
     return torch.device(device).type == "cpu"
+
+
+class DeviceLattice:
+    """Lattice noise on a GPU: one kernel where there is a compiler, torch's operations elsewhere; the same numbers.
+
+    Args:
+        law: of the noise.
+        device: a CUDA device.
+    """
+
+    def __init__(self, law: LatticeLaw, device: str) -> None:
+        # Triton, in which the kernel is written, is there only where CUDA is.
+        name = "lattice_torch" if compiler_problem(device) else "lattice_kernel"
+        how = importlib.import_module(f"acr_ray.smoothing.{name}")
+        table = how.DeviceTable.of(law, device)
+        self.copies: Callable[..., Tensor] = partial(how.copies, table)
+        self.steps: Callable[..., Tensor] = partial(how.steps, table)
 
 
 class LatticeSteps:
@@ -218,17 +229,17 @@ class LatticeSteps:
     """
 
     def __init__(self, law: LatticeLaw, device: str) -> None:
-        self._device, on_cpu = device, with_numpy(device)
-        self._draws = LatticeDraws(law) if on_cpu else None
-        self._table = None if on_cpu else TorchTable.of(law, device)
+        self._device = device
+        self._draws = LatticeDraws(law) if with_numpy(device) else None
+        self._lattice = None if self._draws is not None else DeviceLattice(law, device)
 
     def __call__(self, keys: Sequence[int], draws: int, coordinates: int) -> Tensor:
         """The first ``draws`` draws of each key, int16 ``(len(keys), draws, coordinates)``."""
         if self._draws is not None:
             return torch.from_numpy(self._draws(keys, 0, draws, coordinates))
         first = torch.zeros((), dtype=torch.int64, device=self._device)
-        assert self._table is not None  # of a GPU
-        return lattice_noise(self._table, key_words(list(keys), self._device), first, draws, coordinates)
+        assert self._lattice is not None  # of a GPU
+        return self._lattice.steps(key_words(keys, self._device), first, draws, coordinates)
 
 
 def grid_points(images: Tensor, levels: int) -> Tensor:

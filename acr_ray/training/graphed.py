@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,23 +62,39 @@ class GraphedAttack:
         return attack_every_row(self._network, inputs, labels, noise, self._settings, scale=self._scale)
 
     def _capture(self, inputs: Tensor, labels: Tensor, noise: Tensor) -> _Captured:
-        static = inputs.clone(), labels.clone(), noise.clone()
-        counted = self._passes.seen()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        # Weights that autocast has converted must not be remembered over a replay, in which they are others.
-        remembers = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)
-        try:
+        kept = static(inputs), static(labels), static(noise)
+        with capturing(self._passes) as stream:
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
-                    self._attack(*static)
+                    self._attack(*kept)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads, the loader's and NCCL's, go on talking to the device meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                attacked = self._attack(*static)
-        finally:
-            torch.set_autocast_cache_enabled(remembers)
-            self._passes.set(*counted)
-        return _Captured(graph, *static, attacked)
+                attacked = self._attack(*kept)
+        return _Captured(graph, *kept, attacked)
+
+
+def static(values: Tensor) -> Tensor:
+    """Memory that a graph reads its inputs from, with these in it."""
+    return values.detach().clone()
+
+
+@contextlib.contextmanager
+def capturing(passes: PassCounter) -> Iterator[torch.cuda.Stream]:
+    """What holds while passes are captured: they are not counted, and autocast remembers nothing.
+
+    Yields:
+        A stream for the passes before the capture.
+    """
+    counted = passes.seen()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    # Weights that autocast has converted must not be remembered over a replay, in which they are others.
+    remembers = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield stream
+    finally:
+        torch.set_autocast_cache_enabled(remembers)
+        passes.set(*counted)

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from acr_ray.training.graphed import WARM_UP, capturing, static
 from acr_ray.training.passes import PassCounter
 
 MOST_SIZES = 2  # batch sizes with graphs of their own: a run's steps, and an epoch's last
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """Both passes of one batch size, and the memory that they read and write.
+
+    Attributes:
+        parameters: that get a gradient.
+        gradients: of each; a backward pass overwrites them.
+    """
+
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
+    inputs: Tensor
+    logits: Tensor
+    of_logits: Tensor
+    parameters: list[nn.Parameter]
+    gradients: list[Tensor]
 
 
 class GraphedPasses:
@@ -25,7 +45,8 @@ class GraphedPasses:
 
     def __init__(self, network: nn.Module, passes: PassCounter) -> None:
         self._network, self._passes = network, passes
-        self._captured: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+        self._captured: dict[tuple[int, ...], _Captured] = {}
+        self._anchor: Tensor | None = None
 
     def step(self) -> nn.Module:
         """Return what a step's loss is to call in the network's place: its first call replays, others pass as ever."""
@@ -34,49 +55,79 @@ class GraphedPasses:
     def first(self, x: Tensor) -> Tensor:
         """Logits of a step's first batch ``(B, C, H, W)``, float32 ``(B, K)``; their gradient replays, too."""
         shape = tuple(x.shape)
-        if x.requires_grad or (shape not in self._captured and len(self._captured) == MOST_SIZES):
+        full = shape not in self._captured and len(self._captured) == MOST_SIZES
+        if x.requires_grad or full or not torch.is_grad_enabled():
             return self.plain(x)
         if shape not in self._captured:
             self._captured[shape] = self._capture(x)
+        if self._anchor is None:
+            self._anchor = torch.zeros((), device=x.device, requires_grad=True)
         self._passes.add(len(x))
-        # Its own memory: what keeps logits for longer than a step must not see the next one's.
-        return self._captured[shape](x).clone()
+        return _Replay.apply(x, self._anchor, self._captured[shape])
 
     def plain(self, x: Tensor) -> Tensor:
         """The same without a graph."""
         found: Tensor = self._network(x)
         return found
 
-    def _capture(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        counted = self._passes.seen()
-        statistics = {name: value.clone() for name, value in self._network.named_buffers()}
-        # Weights that autocast has converted must not be remembered over a replay, in which they are others.
-        remembers = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)
-        try:
-            captured: Callable[[Tensor], Tensor] = torch.cuda.make_graphed_callables(
-                _Bare(self._network), (x.detach().clone(),), allow_unused_input=True
-            )
-        finally:
-            torch.set_autocast_cache_enabled(remembers)
-            self._passes.set(*counted)
+    def _capture(self, x: Tensor) -> _Captured:
+        parameters = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
+        inputs = static(x)
+        statistics = [value.clone() for value in self._network.buffers()]
+
+        def passed() -> tuple[Tensor, list[Tensor]]:
+            logits = self._network(inputs)
+            return logits, _gradients(logits, parameters, torch.zeros_like(logits))
+
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with capturing(self._passes) as stream:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    passed()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(forward, capture_error_mode="thread_local"):
+                logits = self._network(inputs)
+            of_logits = torch.zeros_like(logits)
+            with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
+                gradients = _gradients(logits, parameters, of_logits)
         # The passes before the capture have moved running statistics, which a run without graphs would not have done.
         with torch.no_grad():
-            for name, value in self._network.named_buffers():
-                value.copy_(statistics[name])
-        return captured
+            for value, before in zip(self._network.buffers(), statistics, strict=True):
+                value.copy_(before)
+        return _Captured(forward, backward, inputs, logits.detach(), of_logits, parameters, gradients)
 
 
-class _Bare(nn.Module):
-    """A network without hooks of its own, which torch's graphs do not take."""
+def _gradients(logits: Tensor, parameters: list[nn.Parameter], of_logits: Tensor) -> list[Tensor]:
+    """A gradient for each parameter, in its memory order, as autograd leaves it there."""
+    found = torch.autograd.grad(logits, parameters, of_logits, allow_unused=True, materialize_grads=True)
+    return [
+        gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+        for gradient, parameter in zip(found, parameters, strict=True)
+    ]
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.network(x)
-        return found
+class _Replay(torch.autograd.Function):
+    """Both replays; the parameters get their gradients directly, which spares autograd hundreds of small steps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, captured: _Captured) -> Tensor:
+        ctx.captured = captured
+        captured.inputs.copy_(x)
+        captured.forward.replay()
+        # Its own memory: what keeps logits for longer than a step must not see the next one's.
+        return captured.logits.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
+        captured = ctx.captured
+        captured.of_logits.copy_(gradient)
+        captured.backward.replay()
+        for parameter, found in zip(captured.parameters, captured.gradients, strict=True):
+            if parameter.grad is None:
+                parameter.grad = found
+            else:  # of another pass of this step, which autograd has written
+                parameter.grad = parameter.grad + found
+        return None, None, None
 
 
 class _Once(nn.Module):

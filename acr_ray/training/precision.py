@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from acr_ray.training.narrow import packed_once
+
 CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,12 +35,13 @@ def lowered_once(network: nn.Module) -> Iterator[None]:
 
     Autocast remembers weights only where they learn, and only within a pass: each pass of an attack would convert them
     all again, a fifth of a small network's kernels. Here they stand in for the float32 ones, with the same numbers.
-    Nothing is done where blocks are compiled: there the conversion is a part of other kernels.
+    Where blocks are compiled the conversion is a part of other kernels; but narrow convolutions pack their weights.
     """
     lower = network if isinstance(network, Autocast) else None
     modules = [] if lower is None else list(lower.network.modules())
     if lower is None or any(module._compiled_call_impl is not None for module in modules):
-        yield
+        with packed_once(modules, lower.dtype if lower is not None else torch.float32):
+            yield
         return
     own: list[tuple[nn.Module, str, nn.Parameter]] = []
     try:

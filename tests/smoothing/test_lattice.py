@@ -15,11 +15,10 @@ import torch
 from scipy import stats
 
 from acr_ray.smoothing import lattice, lattice_reference, lattice_torch, philox
-from acr_ray.smoothing.compiled import compiler_problem
 from acr_ray.smoothing.lattice import LatticeDraws, Table
 from acr_ray.smoothing.lattice_law import BITS, LatticeLaw, alpha_left, levels_for, noise_share
 from acr_ray.smoothing.lattice_reference import number, philox4x32, stream_key
-from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
+from acr_ray.smoothing.lattice_torch import DeviceTable, key_words, steps
 from acr_ray.smoothing.philox import by_numpy, random_words
 
 #: Of the Random123 library (kat_vectors): counter, key, words.
@@ -48,8 +47,8 @@ def with_numpy_alone(law, keys, first, draws, coordinates):
 
 
 def with_torch(law, keys, first, draws, coordinates):
-    table = TorchTable.of(law, "cpu")
-    return lattice_noise(table, key_words(keys, "cpu"), torch.tensor(first), draws, coordinates).numpy()
+    table = DeviceTable.of(law, "cpu")
+    return steps(table, key_words(keys, "cpu"), torch.tensor(first), draws, coordinates).numpy()
 
 
 def slowly(law, keys, first, draws, coordinates):
@@ -147,17 +146,6 @@ def test_chunks_of_any_size_give_the_same_numbers(monkeypatch):
         monkeypatch.setattr(lattice, "AT_ONCE", at_once)
         some = slice(None) if at_once > 10 else slice(0, 2)
         assert (with_numpy(CIFAR, KEYS[some], 3, 40, 1000)[:, :2] == whole[some, :2]).all()
-
-
-@pytest.mark.slow
-def test_torch_compiled_gives_the_same_numbers():
-    if problem := compiler_problem("cpu"):
-        pytest.skip(problem)
-    compiled = torch.compile(lattice_noise, dynamic=False)
-    table = TorchTable.of(CIFAR, "cpu")
-    for first in (0, 12345678901):
-        found = compiled(table, key_words(KEYS, "cpu"), torch.tensor(first), 9, 101)
-        assert (found.numpy() == with_numpy(CIFAR, KEYS, first, 9, 101)).all()
 
 
 @pytest.mark.parametrize("law", [DIGITS, LAWS[4]], ids=str)

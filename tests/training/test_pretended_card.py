@@ -15,7 +15,7 @@ from acr_ray.smoothing import noise as noises
 from acr_ray.smoothing.arithmetic import prepare
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.lattice_law import LatticeLaw
-from acr_ray.smoothing.lattice_torch import TorchTable
+from acr_ray.smoothing.lattice_torch import DeviceTable
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.training.methods import Batch, build_method
@@ -71,9 +71,9 @@ def test_the_engine_computes_on_the_card(dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16", "float16"])
 def test_lattice_noise_is_made_on_the_card_in_the_networks_precision(dtype, monkeypatch):
     monkeypatch.setattr(noises, "compiler_problem", lambda device: "not here")
-    table, ready = TorchTable.of(LatticeLaw(0.25, 255), "cpu"), prepare(network(), dtype=dtype)
-    on_the_card = staticmethod(lambda law, device: TorchTable(*map(like, table[:3]), *table[3:]))
-    monkeypatch.setattr(TorchTable, "of", on_the_card)
+    table, ready = DeviceTable.of(LatticeLaw(0.25, 255), "cpu"), prepare(network(), dtype=dtype)
+    on_the_card = staticmethod(lambda law, device: DeviceTable(*map(like, table[:3]), *table[3:]))
+    monkeypatch.setattr(DeviceTable, "of", on_the_card)
     monkeypatch.setattr(noises, "key_words", lambda keys, device: like(torch.zeros(len(keys), 2, dtype=torch.int64)))
     with pretended_card():
         engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda", levels=255)
@@ -90,8 +90,8 @@ def test_lattice_noise_is_made_on_the_card_in_the_networks_precision(dtype, monk
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_passes_that_images_share_are_made_and_counted_on_the_card(dtype, monkeypatch):
     monkeypatch.setattr(noises, "compiler_problem", lambda device: "none here")
-    table = TorchTable.of(LatticeLaw(0.25, 255), "cpu")
-    monkeypatch.setattr(TorchTable, "of", lambda law, device: TorchTable(*map(like, table[:3]), *table[3:]))
+    table = DeviceTable.of(LatticeLaw(0.25, 255), "cpu")
+    monkeypatch.setattr(DeviceTable, "of", lambda law, device: DeviceTable(*map(like, table[:3]), *table[3:]))
     ready = prepare(network(), dtype=dtype)
     with pretended_card():
         engine = SamplingEngine(on_card(lambda: ready), 10, 0.25, "cuda", levels=255)
