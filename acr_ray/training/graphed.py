@@ -55,7 +55,8 @@ class GraphedAttack:
         captured.labels.copy_(labels)
         captured.noise.copy_(noise)
         captured.graph.replay()
-        self._passes.add(self._settings.steps * len(noise))
+        rows = self._settings.steps * len(noise)
+        self._passes.add(rows, rows)
         return captured.attacked
 
     def _attack(self, inputs: Tensor, labels: Tensor, noise: Tensor) -> Attacked:

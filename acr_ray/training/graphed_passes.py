@@ -62,7 +62,7 @@ class GraphedPasses:
             self._captured[shape] = self._capture(x)
         if self._anchor is None:
             self._anchor = torch.zeros((), device=x.device, requires_grad=True)
-        self._passes.add(len(x))
+        self._passes.add(len(x), len(x))
         return _Replay.apply(x, self._anchor, self._captured[shape])
 
     def plain(self, x: Tensor) -> Tensor:
@@ -128,6 +128,46 @@ class _Replay(torch.autograd.Function):
             else:  # of another pass of this step, which autograd has written
                 parameter.grad = parameter.grad + found
         return None, None, None
+
+
+class GraphedForward(nn.Module):
+    """A network whose passes in evaluation mode and without gradients are replays, for the first sizes that it meets.
+
+    For p_A estimates: thousands of passes of one size between two epochs.
+
+    Args:
+        network, passes: of `GraphedPasses`; other passes go through the network as ever.
+    """
+
+    def __init__(self, network: nn.Module, passes: PassCounter) -> None:
+        super().__init__()
+        self.network, self._passes = network, passes
+        self._captured: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = tuple(x.shape)
+        full = shape not in self._captured and len(self._captured) == MOST_SIZES
+        if torch.is_grad_enabled() or self.network.training or full:
+            found: Tensor = self.network(x)
+            return found
+        if shape not in self._captured:
+            self._captured[shape] = self._capture(x)
+        graph, inputs, logits = self._captured[shape]
+        inputs.copy_(x)
+        graph.replay()
+        self._passes.add(len(x), 0)
+        return logits.clone()
+
+    def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        inputs, graph = static(x), torch.cuda.CUDAGraph()
+        with capturing(self._passes) as stream:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self.network(inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                logits = self.network(inputs)
+        return graph, inputs, logits
 
 
 class _Once(nn.Module):

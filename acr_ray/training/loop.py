@@ -23,6 +23,7 @@ from acr_ray.training.checkpoint import Partial, Progress, load_state, save_stat
 from acr_ray.training.control.messages import Request
 from acr_ray.training.control.worker_sync import WorkerSync
 from acr_ray.training.errors import TrainingStopped
+from acr_ray.training.graphed_passes import GraphedForward
 from acr_ray.training.group import Group
 from acr_ray.training.methods import build_method
 from acr_ray.training.named_files import Contents
@@ -136,7 +137,10 @@ class Trainer:
         self.identity = identity or digest(recipe.identity(contents))
         law, sigma = lattice_law(recipe, images), recipe.training.sigma
         levels = None if law is None else law.levels
-        self.engine = SamplingEngine(self.networks.network, len(images.class_names), sigma, device, levels)
+        network = self.networks.network
+        if recipe.training.compile and torch.device(device).type == "cuda":
+            network = GraphedForward(network, self.passes)
+        self.engine = SamplingEngine(network, len(images.class_names), sigma, device, levels)
         self.progress, self.timers, self.worker_sync = Progress(), Timers(device), worker_sync or WorkerSync(group)
         self.step = TrainStep(
             recipe, self.networks, build_method(recipe), self.optimizer, self.scaler, group, self.timers, seed, images

@@ -22,10 +22,10 @@ class PassCounter:
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward += len(gradient)
 
-    def add(self, rows: int) -> None:
-        """Count rows that were passed forward and backward out of this counter's sight."""
-        self.forward += rows
-        self.backward += rows
+    def add(self, forward: int, backward: int) -> None:
+        """Count rows that were passed out of this counter's sight."""
+        self.forward += forward
+        self.backward += backward
 
     def seen(self) -> tuple[int, int]:
         """Rows forward and backward since the last `take`."""

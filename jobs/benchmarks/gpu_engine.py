@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +20,8 @@ from acr_ray.smoothing.compiled import Compiled, compiler_problem
 from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.lattice import LatticeDraws
 from acr_ray.smoothing.lattice_law import LatticeLaw, levels_for
-from acr_ray.smoothing.lattice_torch import TorchTable, key_words, lattice_noise
+from acr_ray.smoothing.lattice_torch import key_words
+from acr_ray.smoothing.narrow import convolution, packed, pixels_together
 from acr_ray.smoothing.noise import LatticeNoise, standard_normal
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.shared import Asked, SharedPasses
@@ -48,6 +50,7 @@ def engine(found: Findings) -> None:
     device = found.device
     _noise(found)
     _lattice(found)
+    _narrow(found)
     model, x, y, names = trained()
     few = 40 if found.dry else 400
     rows = (x[:few, None] + SIGMA * torch.randn(few, 20, *x.shape[1:], generator=_seeded(1))).flatten(0, 1)
@@ -220,19 +223,22 @@ def _noise(found: Findings) -> None:
 
 
 def _lattice(found: Findings) -> None:
-    draws, law, keys = 20 if found.dry else 500, LatticeLaw(0.5, 255), [5, 2**64 - 1]
-    here = LatticeDraws(law)(keys, 3, draws, 3072)
-    table, words = TorchTable.of(law, found.device), key_words(keys, found.device)
+    draws, keys = 20 if found.dry else 500, [5, 2**64 - 1]
+    words = key_words(keys, found.device)
     first = torch.full((), 3, dtype=torch.int64, device=found.device)
-    compiled = None if found.dry else torch.compile(lattice_noise, dynamic=False)
-    for name, draw in (("as it stands", lattice_noise), ("compiled", compiled)):
-        if draw is None or (draw is compiled and compiler_problem(found.device)):
-            continue
-        with found.check(f"lattice noise, {name}: the CPU's bit for bit") as v:
-            started = time.perf_counter()
-            there = draw(table, words, first, draws, 3072).cpu().numpy()
-            v["seconds_first_time"] = time.perf_counter() - started
-            assert (there == here).all()
+    for name in (
+        ("lattice_torch",) if compiler_problem(found.device) or found.dry else ("lattice_torch", "lattice_kernel")
+    ):
+        how = importlib.import_module(f"acr_ray.smoothing.{name}")
+        for sigma in (0.25, 0.5, 4.0):
+            law = LatticeLaw(sigma, 255)
+            with found.check(f"lattice noise, {name}, sigma {sigma:g}: the CPU's bit for bit") as v:
+                here = LatticeDraws(law)(keys, 3, draws, 3071)
+                started = time.perf_counter()
+                there = how.steps(how.DeviceTable.of(law, found.device), words, first, draws, 3071).cpu().numpy()
+                v["seconds_first_time"] = time.perf_counter() - started
+                assert (there == here).all()
+    law = LatticeLaw(0.5, 255)
     with found.check("lattice noise: copies of images are the CPU's bit for bit") as v:
         images, phase = torch.rand(2, 3, 32, 32, generator=_seeded(2)), Phase("estimate", 4 * draws, draws)
         for dtype in (torch.float32, torch.bfloat16):
@@ -242,6 +248,31 @@ def _lattice(found: Findings) -> None:
                 # Cloned: the next copies may be made in the same memory.
                 made.append([c.cpu().clone() for c in noise.blocks(noise.placed(images), ["a", "b"], 7, phase, 1, 3)])
             assert all(map(torch.equal, *made)) and made[0][0].dtype == dtype
+
+
+def _narrow(found: Findings) -> None:
+    """Convolutions of few channels against the same in float32; torch's own round their results likewise."""
+    cases = [(3, 16, 32, 1), (16, 16, 32, 1), (32, 32, 16, 1), (64, 64, 8, 1), (16, 32, 32, 2), (16, 32, 9, 2)]
+    for dtype in (torch.bfloat16, torch.float16):
+        with found.check(f"convolutions of few channels, {str(dtype)[6:]}: torch's, and the same in any company") as v:
+            apart = []
+            for inputs, outputs, size, stride in cases[:2] if found.dry else cases:
+                x, weight = (
+                    torch.randn(37, inputs, size, size, generator=_seeded(3)),
+                    torch.randn(outputs, inputs, 3, 3),
+                )
+                x, weight = (t.to(found.device, dtype) for t in (x, weight / (9 * inputs) ** 0.5))
+                bias, pixels = torch.rand(outputs, device=found.device), pixels_together(inputs, stride)
+                plain = torch.nn.functional.conv2d(x.float(), weight.float(), bias, stride, 1)
+                shortcut = torch.rand_like(plain).to(dtype)
+                how = (packed(weight, stride), bias.repeat(pixels))
+                found_ = convolution(x, *how, shortcut, stride, pixels, True)
+                if not found.dry:  # the CPU's are torch's own
+                    assert torch.equal(convolution(x[5:6], *how, shortcut[5:6], stride, pixels, True), found_[5:6])
+                rounding = (plain + shortcut).abs().max() * torch.finfo(dtype).eps
+                apart.append(float(((plain + shortcut).relu() - found_).abs().max() / rounding))
+            v["largest_difference_in_roundings"] = max(apart)
+            assert max(apart) <= 1
 
 
 def _dtypes(found: Findings) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from acr_ray.training.control.messages import Request
 from acr_ray.training.graphed import GraphedAttack
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
+from acr_ray.training.narrow import use_narrow
 from acr_ray.training.optimizer import begin_momentum
 from acr_ray.training.passes import PassCounter
 from acr_ray.training.precision import in_precision
@@ -43,6 +44,7 @@ def training(found: Findings) -> None:
     _methods(found)
     _optimizer(found)
     _first_steps(found)
+    _narrow(found)
     _compiled_recipe(found)
     for precision in ("float32",) if found.dry else ("float32", "float16"):
         _resume(found, precision)
@@ -204,13 +206,47 @@ def _compiled_recipe(found: Findings) -> None:
             torch._dynamo.reset()
             counters.clear()
             own = recipe.change({"training.compile": compiled, "attack.buckets": buckets})
-            trainer = Trainer(own, images, 0, Group(found.device), found.device)
+            trainer = _trainer(own, images, found)
             trainer.run()
             losses.append(trainer.progress.history[-1]["loss"])
         v["loss_eager"], v["loss_with_buckets"], v["loss"] = losses
         v["graphs"] = counters["stats"].get("unique_graphs", 0)
         assert max(losses) - min(losses) < 0.1 and v["graphs"]
+    if not found.dry:
+        with found.check("passes of compiled steps and of p_A estimates as CUDA graphs: as without") as v:
+            assert trainer.step._passes is not None and trainer.step._passes._captured
+            without = _trainer(own, images, found)
+            without.step._passes, without.engine.model = None, without.networks.network
+            without.run()
+            v["largest_difference_of_a_weight"] = _apart(trainer.module, without.module)
+            a, b = trainer.progress.history[-1], without.progress.history[-1]
+            v["passes"], v["passes_without"] = ([one["forward_passes"], one["backward_passes"]] for one in (a, b))
+            assert v["largest_difference_of_a_weight"] == 0 and v["passes"] == v["passes_without"]
     torch._dynamo.reset()
+
+
+def _narrow(found: Findings) -> None:
+    """Gradients of convolutions of few channels against torch's own."""
+    for dtype in (torch.bfloat16, torch.float16):
+        with found.check(f"gradients of convolutions of few channels, {str(dtype)[6:]}: torch's") as v:
+            apart: dict[str, float] = {}
+            for channels, size in ((16, 32), (32, 16), (64, 8)):
+                torch.manual_seed(0)
+                layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(found.device)
+                own = torch.nn.Sequential(copy.deepcopy(layer))
+                assert use_narrow(own) == 1
+                made = []
+                x, gradient = torch.randn(2, 64, channels, size, size, device=found.device).to(dtype).float()
+                for one in (layer, own):
+                    given = x.clone().requires_grad_()
+                    with torch.autocast(found.device, dtype, enabled=one is own):
+                        one(given).backward(gradient.to(dtype if one is own else torch.float32))
+                    weight = next(one.parameters())
+                    made.append((given.grad, weight.grad))
+                for name, a, b in zip(("input", "weight"), *made, strict=True):
+                    apart[f"of_{name}_{channels}"] = float((a - b).norm() / a.norm())
+            v |= {"relative_differences": apart}
+            assert max(apart.values()) < 4 * torch.finfo(dtype).eps
 
 
 def _resume(found: Findings, precision: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,12 @@ from acr_ray.data.image_set import MemorySet
 from acr_ray.data.sampling import view_seeds
 from acr_ray.models import build_model
 from acr_ray.settings import Recipe
+from acr_ray.smoothing.engine import evaluating
 from acr_ray.training.attack import frozen
+from acr_ray.training.graphed import WARM_UP, capturing
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
+from acr_ray.training.precision import lowered_once
 from acr_ray.training.step import StepInput, TrainStep
 from acr_ray.training.sums import Sums
 from acr_ray.training.timing import wait_for
@@ -117,7 +121,8 @@ def unavoidable(active: list[int]) -> float:
 
     Every row that enters a PGD step goes forward, those that are correct also backward to the input; the training
     step passes every row forward and backward to the weights. Rows found wrong go forward without gradients, those
-    of all PGD steps in one batch. Same precision, memory order and compiled kernels as ours.
+    of all PGD steps in one batch. Same precision, memory order and compiled kernels as ours, launched likewise: where
+    ours are captured as CUDA graphs these are, too.
     """
     trainer: Trainer = STATE["trainer"]
     mine, x, _ = _batch(0)
@@ -127,20 +132,42 @@ def unavoidable(active: list[int]) -> float:
     wrong = sum(a - b for a, b in zip([rows, *active[:-1]], active, strict=True))
     inputs = [x[:count].detach().clone().requires_grad_() for count in active if count]
     discarded = [x[:rows]] * (wrong // rows) + [x[: wrong % rows]] * bool(wrong % rows)
+
+    def of_the_attack() -> None:
+        with evaluating(trainer.module), frozen(trainer.module), lowered_once(trainer.networks.network):
+            with torch.no_grad():
+                for some in discarded:
+                    trainer.networks.network(some)
+            for some in inputs:
+                torch.autograd.grad(trainer.networks.network(some).sum(), some)
+
+    graphs = trainer.step._passes
+    if graphs is not None:
+        key = f"passes of {active}"
+        if key not in STATE:
+            STATE[key] = of_the_attack, _captured(of_the_attack)
+        of_the_attack = STATE[key][1]
     trainer.optimizer.zero_grad(set_to_none=True)
     wait_for(STATE["device"])
     started = _clock()
-    trainer.module.eval()
-    with frozen(trainer.module):
-        with torch.no_grad():
-            for some in discarded:
-                trainer.networks.network(some)
-        for some in inputs:
-            torch.autograd.grad(trainer.networks.network(some).sum(), some)
-    trainer.module.train()
-    trainer.networks.model(x).sum().backward()
+    of_the_attack()
+    model = trainer.networks.model if graphs is None else graphs.step()
+    model(x).sum().backward()
     wait_for(STATE["device"])
     return _clock() - started
+
+
+def _captured(passes: Callable[[], None]) -> Callable[[], None]:
+    trainer: Trainer = STATE["trainer"]
+    graph = torch.cuda.CUDAGraph()
+    with capturing(trainer.passes) as stream:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                passes()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            passes()
+    return graph.replay
 
 
 def plain(number: int, weights: dict[str, NDArray]) -> tuple[float, list[float]]:
