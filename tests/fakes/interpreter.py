@@ -19,12 +19,16 @@ import torch
 GUARD = 16384  # numbers before and behind what a kernel may touch
 
 
-def run_interpreted(file: Path) -> None:
-    """Run a file of tests in a process of its own: at its import, and only then, Triton asks whether to interpret."""
+def run_interpreted(folder: Path, marks: str) -> None:
+    """Run a folder's tests of kernels that have these marks, in a process of their own.
+
+    At its import, and only then, Triton asks whether to interpret.
+    """
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed: it comes with torch's builds for CUDA")
+    files = sorted(folder.glob("interpreted_*.py"))
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(file)],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", marks, *map(str, files)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -58,9 +62,9 @@ def _watched_memory() -> Iterator[None]:
 
     def empty(shape: Any, *, dtype: Any, device: Any, memory_format: Any = torch.contiguous_format) -> torch.Tensor:
         size = torch.Size(shape).numel()
-        whole = torch.full((size + 2 * GUARD,), 7.0, dtype=dtype, device=device)
+        whole = torch.full((size + 2 * GUARD,), 7, dtype=dtype, device=device)
         made.append((whole, size))
-        within = whole[GUARD : GUARD + size].fill_(float("nan"))
+        within = whole[GUARD : GUARD + size].fill_(float("nan") if dtype.is_floating_point else 32099)
         return _channels_last(within, shape) if memory_format == torch.channels_last else within.view(shape)
 
     with mock.patch.object(torch, "empty", empty):

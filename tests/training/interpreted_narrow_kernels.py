@@ -1,4 +1,4 @@
-"""The Triton kernels that pack weights and sum their gradients on a CPU, against torch. `test_narrow_kernel` runs this.
+"""The Triton kernels that pack weights and sum their gradients on a CPU, against torch. `test_kernels` runs this.
 
 Triton's interpreter has no bfloat16 in matrix products, and cuts numbers to bfloat16 where a GPU rounds them.
 """
@@ -14,7 +14,7 @@ from acr_ray.smoothing.narrow import packed, pixels_together
 from acr_ray.training import narrow_kernel
 from tests.fakes.interpreter import guarded, numbers, planted, watched
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run test_narrow_kernel.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run test_kernels.py"
 
 # Rows, height, width, and parts that the pixels are summed in. Each takes 64 at a time: some of these fill none, some
 # leave the last one partly empty, and parts begin in the midst of an image or of a row; some take several turns.

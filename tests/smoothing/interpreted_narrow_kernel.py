@@ -1,4 +1,4 @@
-"""The Triton kernel of narrow convolutions on a CPU, against torch. `test_narrow_kernel` runs this.
+"""The Triton kernel of narrow convolutions on a CPU, against torch. `test_kernels` runs this.
 
 Triton's interpreter has no bfloat16 in matrix products, so the kernel computes in float32 and float16 here.
 """
@@ -15,7 +15,7 @@ from acr_ray.smoothing import narrow_kernel
 from acr_ray.smoothing.narrow import convolution, packed, pixels_together
 from tests.fakes.interpreter import guarded, numbers, planted, watched
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run test_narrow_kernel.py"
+assert os.environ.get("TRITON_INTERPRET") == "1", "run test_kernels.py"
 
 # Rows, channels in and out, height, width, stride. A program computes 128 groups: some of these fill none, some leave
 # the last one partly empty, and programs begin in the midst of an image or of a row.
@@ -158,6 +158,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault, tmp_path):
     line, instead, check = FAULTS[fault]

@@ -1,7 +1,0 @@
-from pathlib import Path
-
-from tests.fakes.interpreter import run_interpreted
-
-
-def test_the_kernel_computes_what_torch_does_in_tritons_interpreter():
-    run_interpreted(Path(__file__).with_name("interpreted_kernel.py"))
