@@ -20,7 +20,7 @@ from acr_ray.settings import UserError
 from acr_ray.smoothing.compiled import Compiled
 from acr_ray.smoothing.int8_network import Int8Network
 from acr_ray.smoothing.int8_parameters import Int8Parameters
-from acr_ray.smoothing.narrow import fuse_narrow, is_narrow
+from acr_ray.smoothing.narrow import fuse_narrow
 from acr_ray.smoothing.tracing import PASSES
 
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -116,7 +116,7 @@ def described(model: nn.Module, device: str, dtype: str, compiled: bool) -> str:
     if _fuses(device, dtype, compiled):
         ready = _rounded(model, dtype)
         graph = ready.network if isinstance(ready, Converting) else ready
-        if isinstance(graph, fx.GraphModule) and any(is_narrow(layer) for layer in graph.modules()):
+        if isinstance(graph, fx.GraphModule) and fuse_narrow(graph):
             words += f", {FUSED}"
     return words
 

@@ -18,11 +18,13 @@ WIDEST = 64  # channels in and out
 LARGEST = 64  # pixels of a row: where this was measured
 _RELUS = (F.relu, torch.relu, torch.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_narrow(layer: nn.Module) -> bool:
     """Whether a layer is a convolution that `NarrowConvolution` computes: 3x3, padding 1, up to 64 channels."""
-    if type(layer) is not nn.Conv2d:
+    # Hooks may change what goes in or comes out, or make the weights anew before each call.
+    if type(layer) is not nn.Conv2d or any(getattr(layer, hooks) for hooks in _HOOKS):
         return False
     shape = (layer.kernel_size, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     if shape != ((3, 3), (1, 1), (1, 1), 1, "zeros") or layer.stride not in ((1, 1), (2, 2)):
@@ -131,7 +133,10 @@ class NarrowConvolution(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         fits = x.dtype == self.weight.dtype and x.shape[3] <= LARGEST and x.shape[3] % self.pixels == 0
         shape = (len(x), self.layer.out_channels, *((size - 1) // self.stride + 1 for size in x.shape[2:]))
-        alike = residual is None or (residual.shape == shape and residual.dtype == x.dtype)
+        # A network may add a plain number, or what is spread over the pixels.
+        alike = residual is None or (
+            isinstance(residual, Tensor) and residual.shape == shape and residual.dtype == x.dtype
+        )
         if fits and alike:
             return convolution(x, self.weight, self.bias, residual, self.stride, self.pixels, self.relu)
         y = self.layer(x) if residual is None else self.layer(x) + residual
@@ -178,7 +183,8 @@ def _relu(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
     module = modules.get(str(user.target)) if user.op == "call_module" else None
     by_function = user.op == "call_function" and user.target in _RELUS
     by_method = user.op == "call_method" and user.target in ("relu", "relu_")
-    return user if type(module) is nn.ReLU or by_function or by_method else None
+    applies = type(module) is nn.ReLU or by_function or by_method
+    return user if applies and _unchanged(node, user, modules) else None
 
 
 def _shortcut(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node | None, Any]:
@@ -191,16 +197,28 @@ def _shortcut(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[fx.Node | N
     other = [argument for argument in user.args if argument is not node]
     if not (by_function or by_method) or len(other) != 1 or not isinstance(other[0], fx.Node):
         return None, None
-    # The convolution is done where the sum is: what it reads must still be what it was.
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    return (None, None) if any(_overwrites(reader, modules) for reader in source.users) else (user, other[0])
+    # A sum that is written over the shortcut is seen by whatever else reads the shortcut.
+    into_shortcut = user.args[0] is not node and _overwrites(user, modules)
+    return (None, None) if into_shortcut or not _unchanged(node, user, modules) else (user, other[0])
+
+
+def _unchanged(start: fx.Node, end: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether what `start` reads is surely still there at `end`: nothing in between may write where it reads.
+
+    It need not name what `start` reads: that may have been given on as a view.
+    """
+    node = start.next
+    while node is not end:
+        if _overwrites(node, modules):
+            return False
+        node = node.next
+    return True
 
 
 def _overwrites(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether an operation may write where it reads."""
     if node.op == "call_module":
-        return bool(getattr(modules[str(node.target)], "inplace", False))
+        return bool(getattr(modules.get(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     in_place = name.endswith("_") or node.target in (operator.iadd, operator.imul, operator.isub, operator.itruediv)
-    return in_place or bool(node.kwargs.get("inplace"))
+    return in_place or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
