@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from acr_ray.certification.count_store import CountStore
 from acr_ray.certification.procedure import CertificationProcedure, Counts, Verdict, added
-from acr_ray.certification.run_plan import RunPlan
+from acr_ray.certification.run_plan import MOST_BYTES, RunPlan
+from acr_ray.formats.files import INT8
 from acr_ray.formats.states import Outcome
 from acr_ray.settings import UserError
 from acr_ray.smoothing.rules import PLAIN, TWO_CLASS, Draws
@@ -53,6 +55,31 @@ def read_run(
     plan = replace(plan, settings=plan.settings.change(changes, str(folder))) if changes else plan
     _, store = plan.open(folder)
     return Audited(str(folder), plan, store)
+
+
+def int8_network(run: Audited, folder: Folder | None, option: str) -> bytes | None:
+    """Return the int8 network that drew a run's counts, as a file; None if the run is not of one.
+
+    Args:
+        folder: where it would lie: the run's, or one with the content of a bundle; None: nowhere.
+        option: that asks for it, for messages.
+
+    Raises:
+        UserError: it is not there, or another lies there.
+    """
+    if run.plan.settings.dtype != "int8":
+        return None
+    if folder is None or not folder.is_file(INT8):
+        raise UserError(f"{option}: {run.where}: its {INT8} is not here, and nothing else draws its counts")
+    content = folder.read_bytes(INT8, MOST_BYTES)
+    if not drew_with(run.plan, content):
+        raise UserError(f"{option}: {folder}/{INT8}: not the int8 network of {run.where} (its SHA-256 is another)")
+    return content
+
+
+def drew_with(plan: RunPlan, int8: bytes) -> bool:
+    """Return whether a run's certificates name this int8 network."""
+    return plan.settings.dtype == "int8" and hashlib.sha256(int8).hexdigest() in plan.arithmetic
 
 
 def merge(runs: Sequence[Audited]) -> Audited:

@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from acr_ray.certification.audit import Audited
+from acr_ray.certification.audit import Audited, drew_with, int8_network
 from acr_ray.certification.ledger import Ledger
 from acr_ray.certification.run_plan import RunPlan
-from acr_ray.formats.files import LEDGER
+from acr_ray.formats.files import INT8, LEDGER
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.documents import check, check_version, parse_json
 from acr_ray.storage import Folder
@@ -35,7 +35,7 @@ MANIFEST, CLAIMS, IMAGES, COUNTS, SIGNATURE, DIGEST = (
     "signature.json",
     "digest",
 )
-CONTENT = (CLAIMS, IMAGES, COUNTS)  # what the manifest has the hashes of
+CONTENT = (CLAIMS, IMAGES, COUNTS)  # what the manifest has the hashes of; also of INT8, in bundles of int8 networks
 _BLOCK = 512  # of a tar archive
 
 
@@ -89,6 +89,7 @@ class Bundle:
         plan: of the run.
         claims: numbers that it says the counts give.
         counts: its ledger's lines.
+        int8: the int8 network that drew them; None: none did, or the bundle is of a time when it was left out.
         manifest: what is signed.
         described: the manifest's values.
         signature: None if it is not signed.
@@ -99,14 +100,17 @@ class Bundle:
     plan: RunPlan
     claims: dict[str, Any]
     counts: bytes
+    int8: bytes | None
     manifest: bytes
     described: dict[str, Any]
     signature: dict[str, str] | None
     sha256: str
 
-    def put_ledger(self, folder: Folder) -> None:
-        """Write the counts as a run's ledger, for `RunPlan.open` to read."""
+    def put_files(self, folder: Folder) -> None:
+        """Write the counts as a run's ledger, for `RunPlan.open` to read, and the int8 network for a redraw."""
         (folder / LEDGER).write_bytes("00000000.jsonl", self.counts)
+        if self.int8 is not None:
+            folder.write_bytes(INT8, self.int8)
 
 
 def describe(
@@ -119,6 +123,9 @@ def describe(
         claims: numbers that the counts give.
         environment: versions of what made this, by name.
         version, code: of this package, and the SHA-256 of its sources.
+
+    Raises:
+        UserError: the run is of an int8 network, which is not there, or another lies there.
     """
     plan = run.plan
     lines = sorted(
@@ -145,6 +152,8 @@ def describe(
             for image, _, first, stop, phase, counts in lines
         ),
     }
+    if (int8 := int8_network(run, folder, "--bundle")) is not None:
+        files[INT8] = int8
     facts = plan.noise()
     manifest = {
         "schema_version": VERSION,
@@ -167,7 +176,7 @@ def describe(
 
 def packed(files: Mapping[str, bytes], signature: Mapping[str, str] | None = None) -> bytes:
     """Return the archive: canonical bytes, the same for the same content."""
-    parts = [_member(name, files[name]) for name in (MANIFEST, *CONTENT)]
+    parts = [_member(name, files[name]) for name in (MANIFEST, *CONTENT, INT8) if name != INT8 or name in files]
     if signature is not None:
         parts.append(_member(SIGNATURE, _json(signature)))
     before = b"".join(parts)
@@ -194,16 +203,20 @@ def unpacked(content: bytes, where: str) -> Bundle:
         raise UserError(f"{where}: was changed after it was made (byte {at})")
     inner = f"{where}: {MANIFEST}"
     described = check(_Manifest, check_version(_parsed(files[MANIFEST], inner), inner, VERSION), inner)
-    for name in CONTENT:
+    for name in [*CONTENT, *({INT8} & {*files, *described.files})]:
         entry = described.files.get(name)
-        if entry is None or entry.sha256 != hashlib.sha256(files[name]).hexdigest():
+        if entry is None or entry.sha256 != hashlib.sha256(files.get(name, b"")).hexdigest():
             raise UserError(f"{where}: {name} is not what its {MANIFEST} says")
     claims = _parsed(files[CLAIMS], f"{where}: {CLAIMS}")
     if not isinstance(claims, dict):
         raise UserError(f"{where}: {CLAIMS} holds no object")
     plan = _plan(described, files[IMAGES], where)
     sha256 = hashlib.sha256(content).hexdigest()
-    return Bundle(where, plan, claims, files[COUNTS], files[MANIFEST], described.model_dump(), signature, sha256)
+    int8 = files.get(INT8)
+    if int8 is not None and not drew_with(plan, int8):
+        raise UserError(f"{where}: {INT8} is not the network that its counts are of (its SHA-256 is another)")
+    values = described.model_dump()
+    return Bundle(where, plan, claims, files[COUNTS], int8, files[MANIFEST], values, signature, sha256)
 
 
 def _plan(described: _Manifest, images: bytes, where: str) -> RunPlan:
@@ -231,7 +244,7 @@ def _plan(described: _Manifest, images: bytes, where: str) -> RunPlan:
 
 
 def _members(content: bytes, where: str) -> dict[str, bytes]:
-    allowed: Sequence[str] = (MANIFEST, *CONTENT, SIGNATURE, DIGEST)
+    allowed: Sequence[str] = (MANIFEST, *CONTENT, INT8, SIGNATURE, DIGEST)
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:

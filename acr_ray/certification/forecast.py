@@ -62,13 +62,13 @@ def forecasts(
         )
         rng = np.random.default_rng(0)  # each rule on the same draws, as far as it looks at the same places
         if stopping == "distribution":
-            found.append(_play_together(changed, counts, labels, images or len(counts), rng))
+            found.append(_play_all(changed, counts, labels, images or len(counts), rng))
         else:
             found.append(_play(changed, counts, labels, repetitions, rng))
     return found
 
 
-def _play_together(
+def _play_all(
     settings: CertifySettings,
     counts: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -83,23 +83,39 @@ def _play_together(
     label = labels[like]
     selected = rng.multinomial(settings.n0, p).argmax(axis=1)
     p_label, p_top = p[np.arange(images), label], p[np.arange(images), selected]
-    total = np.zeros(images, dtype=np.int64)
-    before = np.zeros(images, dtype=np.int64)
-    for drawn in rule.draws_at_looks(rng.binomial(settings.n0, p_label)):
-        total, before = total + rng.binomial(drawn - before, p_label), drawn
-        if rule.error_after(total, drawn) <= rule.error:
-            break
-    held = radius(lower_bound(rng.binomial(before, p_top), before, settings.alpha / LOOKS), settings.sigma)
+    _, drawn, _ = play_together(rule, settings.n0, p_label, rng)
+    held = radius(lower_bound(rng.binomial(drawn, p_top), drawn, settings.alpha / LOOKS), settings.sigma)
     counted = np.where((selected == label) & (held > 0), held, 0.0)
     shares = np.stack([(counted > 0) & (counted >= r) for r in settings.radii])
     return Forecast(
         stopping=settings.stopping,
         certificate=settings.certificate,
-        draws=float(settings.n0 + before.mean()),
+        draws=float(settings.n0 + drawn.mean()),
         certified_accuracy=tuple(shares.mean(axis=1).tolist()),
         errors=tuple((shares.std(axis=1) / np.sqrt(len(counts))).tolist()),
         acr=float(counted.mean()),
     )
+
+
+def play_together(
+    rule: DistributionRule, n0: int, p: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
+    """Play one run of a rule that stops all images together.
+
+    Args:
+        n0: pilot draws of an image.
+        p: probability of its label, (M,).
+
+    Returns:
+        counts of the labels, (M,); the draws that they are of, (M,), without the pilot's; the error that they prove.
+    """
+    counts, before, error = np.zeros(p.size, dtype=np.int64), np.zeros(p.size, dtype=np.int64), 1.0
+    for draws in rule.draws_at_looks(rng.binomial(n0, p)):
+        counts, before = counts + rng.binomial(draws - before, p), draws
+        error = rule.error_after(counts, draws)
+        if error <= rule.error:
+            break
+    return counts, before, error
 
 
 def _play(

@@ -25,7 +25,7 @@ from acr_ray.storage import Folder
 from acr_ray.storage.tables import check_table_version, read_table
 
 SCHEMA_VERSION = 1
-MOST_BYTES = 2**30  # of the list of images
+MOST_BYTES = 2**30  # of the list of images, and of an int8 network
 MOST_CLASSES = 100_000  # as of a model
 
 

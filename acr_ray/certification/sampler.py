@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,10 @@ class Arithmetic:
     def problem(self) -> str | None:
         """Return what this process lacks for it, in one line; None if it can be computed here."""
         if self.device != "cpu" and not torch.cuda.is_available():
-            return f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on this node"
+            return (
+                f"--gpus-per-actor: torch {torch.__version__} finds no GPU that it can use on {socket.gethostname()}; "
+                "see nvidia-smi there (the driver's version, the container's GPUs), or draw on CPUs"
+            )
         if self.dtype == "int8" and (problem := int8_problem()):
             return problem
         return compiler_problem(self.device) if self.compiled else None

@@ -116,9 +116,12 @@ class RaySamplerPool:
         try:
             answer = ray.get(reference)
         except RayTaskError as error:  # the model's own failure would come back with any sampler
-            if isinstance(error.cause, (UserError, BrokenModelError)):
-                raise error.cause from None
-            raise
+            raise own_error(error) from None
         except (RayActorError, ObjectLostError) as error:  # lost: the answer's node went before it was fetched
             return SamplerLost(sampler, " ".join(str(error).split())[:300])
         return SamplerReady(sampler, answer) if task_id is None else TaskDone(sampler, task_id, answer)
+
+
+def own_error(error: RayTaskError) -> Exception:
+    """Return what a sampler raised, if it is one of our lines for the user; else Ray's account of it, a traceback."""
+    return error.cause if isinstance(error.cause, (UserError, BrokenModelError)) else error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -16,6 +17,25 @@ CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 50, 56, 110)
 OWN = ("digits_resnet", *CIFAR_DEPTHS)
 # Far beyond any real use; a damaged description must not make us build something that fills the memory.
 MAX_CLASSES, MAX_CHANNELS, MAX_SIDE = 100_000, 64, 1024
+
+
+class OfImages(Protocol):
+    """What a card says of a data set: `acr_ray.data.ImageSet` has it, and `acr_ray.models.importing.ImagesInfo`."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
 
 def architectures() -> tuple[str, ...]:

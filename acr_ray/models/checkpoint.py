@@ -17,7 +17,7 @@ from torch import nn
 from acr_ray.formats.files import CHECKPOINT as SUBFOLDER
 from acr_ray.formats.files import MODEL_CARD as CARD
 from acr_ray.formats.files import MODEL_WEIGHTS as WEIGHTS
-from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, build_model
+from acr_ray.models.building import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, OfImages, build_model
 from acr_ray.models.others import is_own_network
 from acr_ray.models.state import check_tensors, read_tensors, state_bytes
 from acr_ray.settings import UserError
@@ -81,6 +81,24 @@ class ModelCard:
             raise ValueError(f"{len(self.class_names)} class names for {self.num_classes} classes")
         if not len(self.mean) == len(self.std) == self.shape[0]:
             raise ValueError(f"mean and std of {len(self.mean)} and {len(self.std)} channels; shape {self.shape}")
+
+    @classmethod
+    def of(cls, architecture: str, images: OfImages, **more: Any) -> ModelCard:
+        """Return the card of a network for these images, with a logit for each of their classes.
+
+        Args:
+            more: the other attributes, by name.
+        """
+        return cls(
+            architecture=architecture,
+            num_classes=len(images.class_names),
+            shape=images.shape,
+            mean=images.mean,
+            std=images.std,
+            class_names=images.class_names,
+            dataset=images.dataset,
+            **more,
+        )
 
     @property
     def data_root(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -87,18 +87,9 @@ def model_of(weights: Weights, choices: ImportChoices, images: ImagesInfo) -> Im
     sigma = choices.sigma or weights.sigma
 
     def card_with(constants: Constants) -> ModelCard:
-        return ModelCard(
-            architecture=architecture,
-            num_classes=num_classes,
-            shape=images.shape,
-            mean=constants[0],
-            std=constants[1],
-            class_names=images.class_names,
-            sigma=sigma,
-            dataset=images.dataset,
-            code_version=__version__,
-            sources=sources_of(architecture),
-        )
+        with_constants = replace(images, mean=constants[0], std=constants[1])
+        facts = {"sigma": sigma, "code_version": __version__, "sources": sources_of(architecture)}
+        return ModelCard.of(architecture, with_constants, **facts)
 
     channels = images.shape[0]
     nothing: Constants = ((0.0,) * channels, (1.0,) * channels)

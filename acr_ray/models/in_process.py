@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from acr_ray import __version__
 from acr_ray.models.building import Normalize
 from acr_ray.models.checkpoint import ModelCard, hashed
 from acr_ray.models.importing import ImagesInfo, parse_normalization
+from acr_ray.models.state import state_bytes
 from acr_ray.settings import UserError
 from acr_ray.settings.own_code import PYTHON
 
@@ -23,6 +25,11 @@ LIBRARIES = ("torch", "torchvision", "timm", "acr_ray")  # known by version and 
 def is_in_process(card: ModelCard) -> bool:
     """Return whether no name can build a card's network."""
     return card.architecture.startswith(f"{PYTHON}:")
+
+
+def to_send(card: ModelCard, model: nn.Module) -> bytes | nn.Module:
+    """Return what a sampler builds a card's network from: its weights, or the model itself if no name builds it."""
+    return model if is_in_process(card) else state_bytes(model)
 
 
 def described(module: nn.Module, images: ImagesInfo, normalization: str | None = None) -> tuple[nn.Module, ModelCard]:
@@ -59,14 +66,9 @@ def described(module: nn.Module, images: ImagesInfo, normalization: str | None =
     names = images.class_names if len(images.class_names) == classes else tuple(map(str, range(classes)))
     mean, std = (tuple(float(f"{value:.7g}") for value in part.flatten().tolist()) for part in (first.mean, first.std))
     architecture = f"{PYTHON}:{name}"
-    card = ModelCard(
-        architecture=architecture,
-        num_classes=classes,
-        shape=images.shape,
-        mean=mean,
-        std=std,
-        class_names=names,
-        dataset=images.dataset,
+    card = ModelCard.of(
+        architecture,
+        replace(images, mean=mean, std=std, class_names=names),
         code_version=__version__,
         sources={architecture: f"sha256:{_code_of(network)}"},
     )

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from acr_ray.preflight.facts import Questions, clock, facts
 from acr_ray.preflight.findings import FAILED, OK, WARNING, Finding
 from acr_ray.storage import Folder
-from acr_ray.storage.node_checks import node_problem
+from acr_ray.storage.node_checks import gpu_problem, node_problem
 
 PINGS = 5
 TENSOR = 16 * 2**20  # bytes that are summed over all processes: as much as a small network's gradients
@@ -31,6 +32,9 @@ class Node:
 
     def problem(self, out: str, name: str) -> str | None:
         return node_problem(Folder(out), name)
+
+    def gpu_problem(self) -> str | None:
+        return gpu_problem()
 
 
 class Peer:
@@ -109,10 +113,29 @@ def problem_of_a_node(out: Folder, name: str, cpus: float, gpus: float, seconds:
         cpus, gpus: of a worker.
         seconds: for all nodes together. One that does not answer is left for Ray to find out about.
     """
+    actors = [_on(Node, node).remote() for node in _with_room(cpus, gpus)]
+    return _first_problem(actors, [actor.problem.remote(out.uri, name) for actor in actors], seconds)
+
+
+def problem_of_a_gpu(cpus: float, gpus: float, seconds: float = 60) -> str | None:
+    """Return why torch cannot use a GPU of a node that has room for a worker; None if nothing is known to be wrong.
+
+    Args:
+        cpus, gpus: of a worker; without GPUs nothing is asked.
+        seconds: for all nodes together. A node whose GPUs are all busy until then is left to the workers.
+    """
+    actors = [_on(Node, node, gpus).remote() for node in _with_room(cpus, gpus)] if gpus else []
+    return _first_problem(actors, [actor.gpu_problem.remote() for actor in actors], seconds)
+
+
+def _with_room(cpus: float, gpus: float) -> list[dict[str, Any]]:
+    """The living nodes that could hold a worker, busy or not."""
     nodes = [n for n in living_nodes().values() if n["Resources"].get("CPU", 0) >= cpus]
-    nodes = [n for n in nodes if n["Resources"].get("GPU", 0) >= gpus]
-    actors = [_on(Node, node).remote() for node in nodes]
-    asked = [actor.problem.remote(out.uri, name) for actor in actors]
+    return [n for n in nodes if n["Resources"].get("GPU", 0) >= gpus]
+
+
+def _first_problem(actors: Sequence[Any], asked: Sequence[Any], seconds: float) -> str | None:
+    """Wait for the actors' answers, end the actors, and return the first answer that names a problem."""
     until = time.monotonic() + seconds
     problems = []
     for reference in asked:

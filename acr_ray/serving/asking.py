@@ -16,6 +16,7 @@ from acr_ray.serving.pictures import Pictures
 from acr_ray.settings.base import Settings
 from acr_ray.settings.certify import MOST_RADIUS
 from acr_ray.settings.serve import LEAST_ALPHA, ServeSettings
+from acr_ray.smoothing.rules import ONE_CLASS_KIND
 
 JSON, NPY, IMAGES = "application/json", "application/x-npy", ("image/png", "image/jpeg")
 PREDICT, CERTIFY, P_A = "predict", "certify", "p_a"
@@ -140,6 +141,9 @@ class Reader:
         draws = self._at_most("max_draws", options.max_draws, server.max_draws, min(most, server.max_draws))
         deadline = self._at_most("deadline_ms", options.deadline_ms, server.deadline_ms, server.deadline_ms)
         alpha = self._at_most("alpha", options.alpha, server.alpha, server.alpha)
+        if kind != P_A and alpha != server.alpha and server.certificate != ONE_CLASS_KIND:
+            # Its boundaries take seconds to compute, in which others would get fewer draws.
+            raise Refused(422, f"alpha: {alpha:g}; this server's {server.certificate} answers are at {server.alpha:g}")
         if options.fresh and not server.fresh:
             raise Refused(422, "fresh: not allowed by this server; the same image has the same noise here")
         radii: tuple[float, ...] = (0.0,) if kind == PREDICT else ()

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acr_ray.certification.procedure import sparse
 from acr_ray.smoothing.bounds import lower_bound, radius, round_down, upper_bound
 from acr_ray.smoothing.decide import select_class
 from acr_ray.smoothing.plan import ESTIMATE, SELECT, Phase
-from acr_ray.smoothing.rules import Rule
+from acr_ray.smoothing.rules import Draws, Judgement, Rule, certificate_kind
+from acr_ray.smoothing.two_class import second_count
 
 P_A = "p_a"
 
@@ -112,18 +114,32 @@ class CertifyQuestion(Question):
             self._select += np.bincount(classes, minlength=self._classes)
             if part.number == part.phase.blocks - 1:
                 self._selected = select_class(self._select)
+                self._end_without_looks()
             return
         hits = np.cumsum(classes == self._selected)
-        while len(self._path) < len(self._looks) and (look := self._looks[len(self._path)]) <= self._seen + len(hits):
+        end = self._seen + len(classes)
+        while len(self._path) < len(self._looks) and (look := self._looks[len(self._path)]) <= end:
             self._path.append(self._hits + int(hits[look - self._seen - 1]))
-            judged = self._rule.judge(self._path, self._n0, int(self._select[self._selected]))
+            judged = self._judge(classes[: look - self._seen])
             if judged.stop:
                 self.reason, self._p_lower = judged.reason, judged.p_lower
                 return
-        self._seen += len(hits)
+        self._note(classes)
+        self._seen = end
         self._hits += int(hits[-1])
+        self._end_without_looks()
+
+    def _end_without_looks(self) -> None:
+        """End where the client's budget has no look that is not behind."""
         if len(self._path) == len(self._looks):
             self.reason, self._p_lower = "max_draws", self._claim()
+
+    def _judge(self, classes: NDArray[np.int64]) -> Judgement:
+        """The rule's judgement at the look just reached; ``classes`` of the part's draws up to there."""
+        return self._rule.judge(self._path, self._n0, int(self._select[self._selected]))
+
+    def _note(self, classes: NDArray[np.int64]) -> None:
+        """Take note of a part whose looks are all judged; one-class rules know all they need."""
 
     def _claim(self) -> float:
         """What may be claimed at the last look reached."""
@@ -142,9 +158,39 @@ class CertifyQuestion(Question):
             "n0": int(self._select.sum()),
             "count": self._path[-1] if self._path else 0,
             "bound": self._rule.name,
+            "certificate": certificate_kind(self._rule.name),
             "sigma": self._sigma,
             "reason": self.reason or reason,
         }
+
+
+class TwoClassQuestion(CertifyQuestion):
+    """The same with a two-class rule, which sees the draws of all classes.
+
+    Its ``p_lower`` is the p_A that a one-class certificate of the same radius needs.
+    """
+
+    def __init__(self, classes: int, rule: Rule, n0: int, most: int, chunk: int, sigma: float) -> None:
+        super().__init__(classes, rule, n0, most, chunk, sigma)
+        self._counts = np.zeros(classes, dtype=np.int64)  # of parts whose looks are all judged
+        self._at_looks: list[dict[int, int]] = []
+
+    def _judge(self, classes: NDArray[np.int64]) -> Judgement:
+        self._at_looks.append(sparse(self._counts + np.bincount(classes, minlength=self._classes)))
+        return self._rule.judge_draws(self._draws())
+
+    def _note(self, classes: NDArray[np.int64]) -> None:
+        self._counts += np.bincount(classes, minlength=self._classes)
+
+    def _claim(self) -> float:
+        return self._rule.claim_of_draws(self._draws())
+
+    def _draws(self) -> Draws:
+        return Draws(self._selected, sparse(self._select), self._at_looks)
+
+    def answer(self, reason: str) -> dict:
+        second = second_count(self._at_looks[-1], self._selected) if self._at_looks else 0
+        return super().answer(reason) | {"count_second": second}
 
 
 class PAQuestion(Question):

@@ -19,7 +19,7 @@ from acr_ray.serving.asking import P_A, PREDICT, Ask, Reader
 from acr_ray.serving.draws import Chunk, Drawer, Stream
 from acr_ray.serving.errors import Refused
 from acr_ray.serving.meter import Meter, NoMeter
-from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question
+from acr_ray.serving.questions import CertifyQuestion, PAQuestion, Question, TwoClassQuestion
 from acr_ray.serving.scheduler import Busy, Closed, Scheduler, Ticket
 from acr_ray.serving.seeds import Secret
 from acr_ray.serving.served import ServedModel
@@ -31,7 +31,7 @@ from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
 from acr_ray.smoothing.pixels import checked_sigma
 from acr_ray.smoothing.plan import SELECT, Phase
-from acr_ray.smoothing.rules import Rule
+from acr_ray.smoothing.rules import ONE_CLASS_KIND, Rule
 from acr_ray.smoothing.stopping import rule_for
 
 MOST_RULES = 256  # kept at once; one takes some 50 ms to make
@@ -197,7 +197,8 @@ class Service:
         if rule is None:
             left = self._left(model, ask.alpha)
             return PAQuestion(classes, ask.labels[number], ask.max_draws, chunk, model.sigma, left)
-        return CertifyQuestion(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma)
+        kind = CertifyQuestion if self.settings.certificate == ONE_CLASS_KIND else TwoClassQuestion
+        return kind(classes, rule, self.settings.n0, ask.max_draws, chunk, model.sigma)
 
     async def _results(self, model: ServedModel, tickets: list[Ticket], ask: Ask) -> list[dict]:
         try:

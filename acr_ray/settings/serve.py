@@ -27,6 +27,9 @@ class ServeSettings(Settings):
     alpha: float = Field(
         0.001, gt=LEAST_ALPHA, lt=0.5, description="probability that an answer is wrong; clients may ask for less"
     )
+    certificate: Literal["one-class", "two-class"] = Field(
+        "one-class", description="two-class: larger radii, from the runner-up's draws too; starts seconds later"
+    )
     radii: tuple[Radius, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0), max_length=MOST_RADII, description="radii to prove if a client names none"
     )
@@ -55,5 +58,12 @@ class ServeSettings(Settings):
         and all that is claimed anywhere on it holds at once.
         """
         return CertifySettings(
-            sigma=sigma, n0=self.n0, n=self.max_draws, alpha=alpha, radii=radii, stopping="radii", dataset="digits"
+            sigma=sigma,
+            n0=self.n0,
+            n=self.max_draws,
+            alpha=alpha,
+            radii=radii,
+            stopping="radii",
+            certificate=self.certificate,
+            dataset="digits",
         )

@@ -184,16 +184,15 @@ def _scores_at(
     below = np.where(first > 0, special.bdtr(np.maximum(first - 1, 0), n, x), 0.0)
     last = first + width - 1
     beyond = np.where(last < n, special.bdtrc(np.minimum(last, n), n, x), 0.0)
-    clipped = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
+    clipped = np.zeros((len(x), width + 1))  # the weight of the first j counts that are clipped, and outside the window
+    np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1, out=clipped[:, 1:])
     clipped += (below + np.exp(theta) * beyond)[:, None]
     free = width - 1 - np.arange(width)  # counts that are not clipped yet
-    expected = clipped + np.exp(cut_up) * free
-    fits = (expected <= 1 - _GUARD).sum(axis=1)  # how many are clipped, in the order of their cuts
-    start = np.where(fits > 0, np.take_along_axis(clipped, np.maximum(fits - 1, 0)[:, None], axis=1)[:, 0], below)
-    start = np.where(fits > 0, start, below + np.exp(theta) * beyond)
-    room = np.maximum(1 - _GUARD - start, 1e-300)
-    kappa = np.where(fits < width, np.log(room / np.maximum(width - fits, 1)), np.inf)[:, None]
-    with np.errstate(invalid="ignore"):
+    expected = clipped[:, 1:] + np.exp(cut_up) * free
+    fits = (expected <= 1 - _GUARD).sum(axis=1)[:, None]  # how many are clipped, in the order of their cuts
+    room = np.maximum(1 - _GUARD - np.take_along_axis(clipped, fits, axis=1), 1e-300)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kappa = np.log(room / (width - fits))  # infinite where all are clipped
         score = np.where(kappa >= cut, up * 1.0, (kappa - log_b) / theta)
     score[count > n] = 0.0  # no image has such a count
     return score

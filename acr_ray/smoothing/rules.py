@@ -131,6 +131,10 @@ class Rule:
         _, claims = self.judge_all([whole], n0, [count0])
         return float(claims[0, len(path) - 1])
 
+    def claim_of_draws(self, draws: Draws) -> float:
+        """Return the same of an image's draws; of the rules of `--stopping radii` alone. `Draws.looks` may be empty."""
+        return self.claim_so_far(draws.path(draws.selected), draws.n0, draws.select.get(draws.selected, 0))
+
 
 def geometric_looks(n: int, first: int, ratio: float) -> tuple[int, ...]:
     """Looks from ``first`` to ``n``, each about ``ratio`` times the one before."""

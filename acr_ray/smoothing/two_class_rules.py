@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,14 +68,7 @@ class TwoClassRadiiRule(Rule):
     ) -> None:
         self.looks, self._claims, self._worth = tuple(looks), np.array([0.0, *claims]), worth
         self._gaps = 2 * special.ndtri(np.array(claims))
-        n = self.looks[-1]
-        step = min(max(0.8 / np.sqrt(n), FINEST), COARSEST)
-        self._z = step * np.arange(-round(REACH / step), round(REACH / step) + 1)
-        part = np.array(self.looks) / n
-        spent = alpha / 2 * np.where(part == 1, 1.0, (1 - kept) * part**power)
-        found = np.stack([boundary(float(p), self.looks, spent) for p in special.ndtr(self._z)], axis=1)
-        # A count that rejects a threshold rejects those below it, except by the unevenness of whole counts.
-        self._boundaries = np.maximum.accumulate(found, axis=1)
+        self._z, self._boundaries = _thresholds(self.looks, alpha, power, kept)
 
     def lower_z(self, paths: ArrayLike) -> NDArray[np.float64]:
         """Return the lower bound on ``z(p)`` that holds at each look, ``-inf`` if there is none.
@@ -105,11 +99,17 @@ class TwoClassRadiiRule(Rule):
         # The grid of thresholds is symmetric about 0; what rounding leaves of a sum must not decide.
         return np.searchsorted(self._gaps, gap + 1e-12, side="right")
 
-    def judge_draws(self, draws: Draws) -> Judgement:
-        labels = {label for counts in (*draws.looks, draws.select) for label in counts} - {draws.selected}
+    def claim_of_draws(self, draws: Draws) -> float:
+        return float(self._claims[self._claimed_of(draws)]) if draws.looks else 0.0
+
+    def _claimed_of(self, draws: Draws) -> int:
+        """How many radii are claimed at the last of the looks seen."""
         top = draws.path(draws.selected)
-        others = np.array([draws.path(label) for label in sorted(labels)] or [[0] * len(top)])
-        claimed = int(self.claimed(np.array(top), others)[-1])
+        others = np.array([draws.path(label) for label in sorted(_others(draws))] or [[0] * len(top)])
+        return int(self.claimed(np.array(top), others)[-1])
+
+    def judge_draws(self, draws: Draws) -> Judgement:
+        labels, top, claimed = _others(draws), draws.path(draws.selected), self._claimed_of(draws)
         p_lower = float(self._claims[claimed])
         if claimed == len(self._gaps):
             return Judgement(True, p_lower, "decided")
@@ -134,3 +134,26 @@ class TwoClassRadiiRule(Rule):
         spread = error * np.sqrt(1 / seen - 1 / (n + n0))
         chance = special.ndtr((z[0] - z[1] - needed) / spread)
         return chance * self._worth * wide.sum() / 2.5 * n < n - drawn
+
+
+def _others(draws: Draws) -> set[int]:
+    """All classes that ever came, but the selected one."""
+    return {label for counts in (*draws.looks, draws.select) for label in counts} - {draws.selected}
+
+
+@lru_cache(maxsize=8)
+def _thresholds(
+    looks: tuple[int, ...], alpha: float, power: float, kept: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Thresholds on the scale of z, ascending, (A,); and the counts that reject each at each look, (K, A).
+
+    They take seconds, and nothing of them depends on the radii: all rules of one n and alpha share them.
+    """
+    n = looks[-1]
+    step = min(max(0.8 / np.sqrt(n), FINEST), COARSEST)
+    z = step * np.arange(-round(REACH / step), round(REACH / step) + 1)
+    part = np.array(looks) / n
+    spent = alpha / 2 * np.where(part == 1, 1.0, (1 - kept) * part**power)
+    found = np.stack([boundary(float(p), looks, spent) for p in special.ndtr(z)], axis=1)
+    # A count that rejects a threshold rejects those below it, except by the unevenness of whole counts.
+    return z, np.maximum.accumulate(found, axis=1)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from acr_ray.smoothing.narrow import LARGEST, convolution, is_narrow, packed, pixels_together
 
 LOWER = (torch.bfloat16, torch.float16)
-WIDEST_OWN = 16  # channels up to which the weights' gradient is ours, too
+# Channels up to which the weights' gradient is ours, too. On an H200, 256 images: 16 channels 27 microseconds against
+# cuDNN's 57, 32 channels 17 against 26, 64 channels 18 against 16.
+WIDEST_OWN = 32
 
 
 @torch.library.custom_op("acr_ray::narrow_pack", mutates_args=())

@@ -17,7 +17,7 @@ from acr_ray.formats.states import TrialStatus
 from acr_ray.settings import UserError
 from acr_ray.settings.hardware import group_environment
 from acr_ray.storage import Folder
-from acr_ray.storage.node_checks import node_problem
+from acr_ray.storage.node_checks import gpu_problem, node_problem
 from acr_ray.training.group import Group
 from acr_ray.tuning.leases import Leases
 from acr_ray.tuning.space import Point
@@ -64,6 +64,9 @@ class OneWorkerTrial(tune.Trainable):
         self, config: dict[str, Any], context: SearchContext, claims: RemoteClaims
     ) -> None:
         check_node(context)
+        # The driver has asked the nodes that were there; this one may have come since.
+        if context.workers.gpus and (problem := gpu_problem()):
+            raise UserError(problem)
         torch.set_num_threads(context.workers.cpus)
         self._context, self._claims, self._images = context, claims, context.images()
         self._open(config)

@@ -65,16 +65,7 @@ class Job:
         )
         self._settings = CertifySettings(sigma=0.25, dataset="cifar10", n0=1, n=n, block=200)
         model = build_model(name, 10, shape, (0.5,) * 3, (0.25,) * 3, seed=0)
-        card = ModelCard(
-            architecture=name,
-            num_classes=10,
-            shape=shape,
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
-            class_names=self._images.class_names,
-            sigma=0.25,
-            dataset="cifar10",
-        )
+        card = ModelCard.of(name, self._images, sigma=0.25)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._pool = _Ready(card, state_bytes(model), 0.25, 0, Arithmetic(), Actors(2, 2))
         self._pool.start_all(2)

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
 
 from acr_ray.certification.coordinator import Coordinator
 from acr_ray.certification.local_pool import LocalSamplerPool, drawing_here
@@ -58,22 +57,10 @@ def run(shared: bool, images: int, n: int, block: int, device: str, dtype: str) 
     with tempfile.TemporaryDirectory() as folder, drawing_here():
         plan = RunPlan(settings, test.names, range(images), test.labels, 10, "", "", "", test.class_names, 64)
         ledger, store = plan.open(Folder(folder))
-        pool = _Counting(_card(model, test), state_bytes(model), SIGMA, 0, Arithmetic.of(settings))
+        card = ModelCard.of("digits_resnet", test, sigma=SIGMA)
+        pool = _Counting(card, state_bytes(model), SIGMA, 0, Arithmetic.of(settings))
         coordinator = Coordinator(ledger, store, test, pool, 1, 1, settings.rows_of_a_pass, shared=shared)
         started = time.perf_counter()
         coordinator.run()
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "draws": store.noise_draws, "passes": pool.passes, "rows": pool.rows}
-
-
-def _card(model: nn.Module, images: Any) -> ModelCard:
-    return ModelCard(
-        architecture="digits_resnet",
-        num_classes=10,
-        shape=images.shape,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        sigma=SIGMA,
-        dataset="digits",
-    )

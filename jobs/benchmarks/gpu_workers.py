@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
         "training.accumulate": 2,
         "training.gradient_compression": "float16",
     },
+    "with the attack": {"attack.enabled": True, "training.e_t": 0},
+    # Last: compiling may outlast the part on a slow host.
     "bfloat16, compiled, accumulated, compressed": {
         "training.precision": "bfloat16",
         "training.compile": True,
@@ -36,7 +38,6 @@ CASES: dict[str, dict[str, Any]] = {
         "training.gradient_compression": "float16",
         "attack.buckets": 1,
     },
-    "with the attack": {"attack.enabled": True, "training.e_t": 0},
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acr_ray.certification.forecast import play_together
 from acr_ray.smoothing.distribution_rule import FROM, UPTO, DistributionRule
 from acr_ray.smoothing.ecdf_band import grid
 from jobs.benchmarks.figures import figure
@@ -47,17 +48,11 @@ def measure_bands(
 
 def run_once(rule: DistributionRule, p: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float, float]:
     """Return draws an image, pilot draws included, the error that is proved, and the largest error in fact."""
-    looks = rule.draws_at_looks(rng.binomial(N0, p))
-    counts, before, error = np.zeros(p.size, dtype=np.int64), np.zeros(p.size, dtype=np.int64), 1.0
-    for draws in looks:
-        counts, before = counts + rng.binomial(draws - before, p), draws
-        error = rule.error_after(counts, draws)
-        if error <= rule.error:
-            break
+    counts, drawn, error = play_together(rule, N0, p, rng)
     x = grid(p.size)
     x = x[(x >= FROM) & (x <= rule.upto)]
-    shares = [1 - np.searchsorted(np.sort(share), x, side="left") / p.size for share in (counts / before, p)]
-    return N0 + float(before.mean()), error, float(np.abs(np.subtract(*shares)).max())
+    shares = [1 - np.searchsorted(np.sort(share), x, side="left") / p.size for share in (counts / drawn, p)]
+    return N0 + float(drawn.mean()), error, float(np.abs(np.subtract(*shares)).max())
 
 
 def table(found: dict[str, dict[str, MeasuredBand]]) -> str:

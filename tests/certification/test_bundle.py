@@ -151,7 +151,7 @@ def test_counts_that_the_model_did_not_draw_are_found_by_drawing_again(place, tm
     moved["counts"][most], moved["counts"][least] = moved["counts"][least], moved["counts"][most]
     counts = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     bundle = unpacked(forged(content, counts=counts), "x")
-    bundle.put_ledger(Folder(tmp_path / "ledger"))
+    bundle.put_files(Folder(tmp_path / "ledger"))
     _, store = bundle.plan.open(Folder(tmp_path / "ledger"))
     honest_looking = json.dumps(claims(Audited("x", bundle.plan, store))).encode()
     file = tmp_path / "forged.acr"

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from acr_ray.data import open_images, select
-from acr_ray.models import load_checkpoint
+from acr_ray.models import load_checkpoint, save_checkpoint
 from acr_ray.smoothing.classifier import SmoothedClassifier
+from acr_ray.storage import Folder
 from tests.fakes.jobs import below, run, start, wait_for
 from tests.fakes.models import write_digits_checkpoint
 
@@ -120,6 +121,15 @@ def test_a_block_chosen_by_measurement_is_the_runs_from_then_on(head, checkpoint
     assert "block was" in error
     _, error = run(*options, "--block", "car", head=head, code=2)
     assert "block" in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_model_that_answers_infinity_to_the_measurement_of_its_block_is_one_line(head, tmp_path):
+    network, card = load_checkpoint(str(write_digits_checkpoint(tmp_path / "model")))
+    network[-1].fc.weight.data.fill_(3e38)  # finite, as a checkpoint must be; its sums are not
+    save_checkpoint(Folder(tmp_path / "model"), network, card)
+    options = ("--out", tmp_path / "c", "--max-images", 4, "--n", 200, "--no-tracking", "--block", "auto")
+    _, error = run("certify", tmp_path / "model", *options, head=head, code=1)
+    assert error == "failed: the model answers with NaN or infinite logits\n" and not (tmp_path / "c").exists()
 
 
 @pytest.mark.slow

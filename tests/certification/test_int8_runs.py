@@ -1,12 +1,15 @@
 """Certificates of int8 networks: made once, kept, named, drawn again; never taken for those of the float32 network."""
 
+import io
 import json
+import tarfile
 
 import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
 import acr_ray
+from acr_ray.certification.bundle import MANIFEST, packed, unpacked
 from acr_ray.certification.sampler import Sampler
 from acr_ray.cli.commands import audit, certify, gate
 from acr_ray.cli.drivers import certification_plan
@@ -94,14 +97,73 @@ def test_an_audit_draws_again_with_the_runs_own_network(checkpoint, tmp_path, ca
     again = [str(tmp_path / "a"), "--checkpoint", checkpoint, "--redraw", "6"]
     audit.main([*again, "--out", str(tmp_path / "audit")])
     assert capsys.readouterr().out.count("agrees") == 6
-    bundle = str(tmp_path / "bundle")
-    audit.main([str(tmp_path / "a"), "--bundle", bundle])
-    audit.main(["--verify", bundle])
-    with pytest.raises(UserError, match="from the folder of its run"):
-        audit.main(["--verify", bundle, "--checkpoint", checkpoint, "--redraw", "6"])
     (tmp_path / "a" / INT8).write_bytes(b"something else")
     with pytest.raises(UserError, match="not the int8 network of"):
         audit.main([*again, "--out", str(tmp_path / "other")])
+
+
+@needs_vnni
+def test_a_bundle_holds_the_int8_network_and_draws_again_with_it(checkpoint, tmp_path, capsys):
+    run(checkpoint, tmp_path / "a", dtype="int8")
+    network = (tmp_path / "a" / INT8).read_bytes()
+    bundle = str(tmp_path / "bundle")
+    audit.main([str(tmp_path / "a"), "--bundle", bundle])
+    (tmp_path / "a" / INT8).unlink()  # nothing but the bundle is needed
+    capsys.readouterr()
+    redraw = ["--checkpoint", checkpoint, "--redraw", "6"]
+    audit.main(["--verify", bundle, *redraw])
+    said = capsys.readouterr().out
+    assert said.count("agrees") == 6 and "not checked: that its int8 network was made of the model" in said
+    content = (tmp_path / "bundle").read_bytes()
+    assert unpacked(content, "x").int8 == network and content.count(network) == 1
+    start = content.index(network)
+    for at in (*range(start - 512, start + 200, 11), start + len(network) - 1, start + len(network)):
+        with pytest.raises(UserError, match="^x: [^\n]*$"):
+            unpacked(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :], "x")
+    with pytest.raises(UserError, match="--bundle: .*is not here"):
+        audit.main([str(tmp_path / "a"), "--bundle", str(tmp_path / "other")])
+    (tmp_path / "old").write_bytes(with_network(content, None))  # as they were before they held it
+    audit.main(["--verify", str(tmp_path / "old")])
+    with pytest.raises(UserError, match="--redraw: .*is not here, and nothing else draws its counts"):
+        audit.main(["--verify", str(tmp_path / "old"), *redraw])
+
+
+@needs_vnni
+def test_a_bundle_with_another_int8_network_is_refused(checkpoint, tmp_path):
+    for dtype in ("int8", "float32"):
+        run(checkpoint, tmp_path / dtype, dtype=dtype)
+        audit.main([str(tmp_path / dtype), "--bundle", str(tmp_path / f"{dtype}.acr")])
+    network = (tmp_path / "int8" / INT8).read_bytes()
+    content = (tmp_path / "int8.acr").read_bytes()
+    other = network[:-1] + bytes([network[-1] ^ 1])
+    with pytest.raises(UserError, match="not the network that its counts are of"):
+        unpacked(with_network(content, other), "x")
+    with pytest.raises(UserError, match="int8.safetensors is not what its manifest.json says"):
+        unpacked(packed({**members(content), INT8: other}), "x")
+    taken = {name: part for name, part in members(content).items() if name != INT8}
+    with pytest.raises(UserError, match="int8.safetensors is not what its manifest.json says"):
+        unpacked(packed(taken), "x")
+    plain = (tmp_path / "float32.acr").read_bytes()
+    assert unpacked(plain, "x").int8 is None
+    with pytest.raises(UserError, match="not the network that its counts are of"):
+        unpacked(with_network(plain, network), "x")
+
+
+def members(content):
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
+def with_network(content, network):
+    """A bundle with this int8 network, or none, and every hash computed anew."""
+    files = {name: part for name, part in members(content).items() if name != INT8}
+    manifest = json.loads(files[MANIFEST])
+    manifest["files"].pop(INT8, None)
+    if network is not None:
+        files[INT8] = network
+        manifest["files"][INT8] = {"bytes": len(network), "sha256": sha256_of(network)}
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return packed({**files, MANIFEST: text})
 
 
 @needs_vnni

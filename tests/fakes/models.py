@@ -17,15 +17,6 @@ def write_digits_checkpoint(folder: Path, sharper: float = 1.0) -> Path:
     model = build_model("digits_resnet", 10, images.shape, images.mean, images.std, seed=1)
     with torch.no_grad():
         model[-1].fc.weight.mul_(sharper)
-    card = ModelCard(
-        architecture="digits_resnet",
-        num_classes=10,
-        shape=images.shape,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        sigma=0.25,
-        dataset="digits",
-    )
+    card = ModelCard.of("digits_resnet", images, sigma=0.25)
     save_checkpoint(Folder(folder), model, card)
     return folder

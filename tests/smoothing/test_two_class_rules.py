@@ -129,3 +129,17 @@ def test_a_class_seen_by_nobody_counts_with_no_draws() -> None:
     only = rule.judge_draws(Draws(0, {0: 100}, [{0: n}]))
     assert only.p_lower == lower_bound(n, n, 0.001)
     assert upper_bound(0, n, 0.0005) < 0.004
+
+
+def test_what_may_be_claimed_at_a_look_is_the_same_whoever_stops_there(rule: TwoClassRadiiRule) -> None:
+    select = {0: 9, 1: 1}
+    assert rule.claim_of_draws(Draws(0, select, [])) == 0.0
+    claims = np.array([0.0, *(claim_at(r, 1.0) for r in RADII)])
+    for path in simulated((0.8, 0.15, 0.05), paths=20, seed=3):
+        looks = [{c: int(k) for c, k in enumerate(column) if k} for column in path.T]
+        claimed = rule.claimed(path[0], path[1:])
+        for upto in range(1, len(LOOKS) + 1):
+            draws = Draws(0, select, looks[:upto])
+            assert rule.claim_of_draws(draws) == claims[claimed[upto - 1]]
+            judged = rule.judge_draws(draws)
+            assert not judged.stop or judged.p_lower == rule.claim_of_draws(draws)

@@ -60,16 +60,7 @@ def recipe() -> Recipe:
 
 
 def card(recipe: Recipe, images: MemorySet) -> ModelCard:
-    return ModelCard(
-        architecture=recipe.model.architecture,
-        num_classes=3,
-        shape=images.shape,
-        mean=images.mean,
-        std=images.std,
-        class_names=images.class_names,
-        sigma=recipe.training.sigma,
-        dataset=recipe.data.dataset,
-    )
+    return ModelCard.of(recipe.model.architecture, images, sigma=recipe.training.sigma)
 
 
 class Stopped(Exception):

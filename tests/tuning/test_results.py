@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from acr_ray.data import open_images
-from acr_ray.settings import load_recipe
+from acr_ray.formats.files import SEARCH_BEGUN
+from acr_ray.settings import UserError, load_recipe
 from acr_ray.storage import Folder
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
@@ -31,6 +32,7 @@ from acr_ray.tuning.results import (
 )
 from acr_ray.tuning.search import at_once
 from acr_ray.tuning.space import parse_space
+from acr_ray.tuning.trial import OneWorkerTrial
 from acr_ray.tuning.trial_run import SearchContext, TrialRun
 from acr_ray.tuning.validation import ValidationSettings, held_out, read_images, write_images
 from acr_ray.tuning.verdict import verdict
@@ -244,3 +246,13 @@ def test_trials_are_numbered_as_they_were_created_also_where_a_kill_left_a_secon
     names = ["trial_4b9de_00000", "trial_4b9de_00003_5578", "trial_4b9de_00004", "trial_4b9de_00012"]
     assert [creation_number(f"/out/tune/{name}") for name in names] == [0, 3, 4, 12]
     assert creation_number("/out/tune/trial_7e1f7a34") == 0, "Optuna's are left in Tune's order"
+
+
+def test_a_trial_looks_for_its_gpu_before_it_opens_anything(tmp_path, monkeypatch):
+    context = replace(context_of(tmp_path), workers=Workers(gpus=1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(SearchContext, "images", lambda self: pytest.fail("the images were opened"))
+    Folder(tmp_path).write_text(SEARCH_BEGUN, str(tmp_path))
+    trial = object.__new__(OneWorkerTrial)  # as Tune's actor makes it, without Tune
+    with pytest.raises(UserError, match="finds no GPU that it can use on .*though Ray counts one"):
+        trial.setup({}, context, Leases())

@@ -20,7 +20,7 @@ from acr_ray.settings.errors import UserError
 from acr_ray.settings.serve import ServeSettings
 
 BUDGETS = {"sigma": "sigma", "n0": "n0", "noise": "noise", "max_draws": "max-draws", "alpha": "alpha", "radii": "radii"}
-BUDGETS |= {"deadline_ms": "deadline-ms"}
+BUDGETS |= {"certificate": "certificate", "deadline_ms": "deadline-ms"}
 LIMITS = {"rows": "rows", "chunk": "chunk", "queue": "queue", "images": "images", "body_bytes": "body-bytes"}
 LIMITS |= {"pixels": "pixels", "fresh": "fresh"}
 

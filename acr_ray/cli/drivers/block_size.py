@@ -12,8 +12,8 @@ from acr_ray.cli.drivers.one_actor import ask_one_actor
 from acr_ray.cli.drivers.samplers import Samplers
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.session import RunOptions
-from acr_ray.models import ModelCard, state_bytes
-from acr_ray.models.in_process import is_in_process
+from acr_ray.models import ModelCard
+from acr_ray.models.in_process import to_send
 from acr_ray.settings import CertifySettings
 from acr_ray.storage import Folder
 from acr_ray.storage.run_record import RUN, read_run
@@ -44,7 +44,7 @@ def with_measured_block(
         return settings.change({"block": block}) if block else settings
     tried = CANDIDATES[settings.device]
     arithmetic = replace(Arithmetic.of(settings, int8), rows=tried)
-    arguments = (card, state_bytes(model), settings.sigma, settings.seed, arithmetic)
+    arguments = (card, to_send(card, model), settings.sigma, settings.seed, arithmetic)
     # One by one, the smallest first: a block that is too much takes the others' figures with it otherwise.
     questions = [("rates", ((block,),)) for block in tried]
     measured = ask_one_actor(arguments, questions, gpus, "--block auto", options.verbose, partly=True)
@@ -80,8 +80,7 @@ def with_fitting_block(
         return settings.change({"block": block}) if block and record.get("block_asked") == settings.block else settings
     # Uncompiled, which needs no less memory and starts at once.
     arithmetic = replace(Arithmetic.of(settings), compiled=False)
-    state = model if is_in_process(card) else state_bytes(model)
-    arguments = (card, state, settings.sigma, settings.seed, arithmetic)
+    arguments = (card, to_send(card, model), settings.sigma, settings.seed, arithmetic)
     option = f"--block {settings.block}"
     if samplers.on_ray:
         (fits,) = ask_one_actor(

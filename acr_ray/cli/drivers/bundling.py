@@ -104,7 +104,7 @@ def verify(content: bytes, where: str, wanted: bytes | None, folder: Folder) -> 
     Args:
         where: its file, for messages.
         wanted: public key that must have signed it; None: none is asked for.
-        folder: an empty one, which gets the ledger.
+        folder: an empty one, which gets the ledger, and the int8 network if there is one.
 
     Raises:
         UserError: something does not hold; says what.
@@ -123,7 +123,7 @@ def verify(content: bytes, where: str, wanted: bytes | None, folder: Folder) -> 
         raise UserError(f"{where}: is not signed, but --key asks for a signature")
     else:
         unchecked.append("who made it: it is not signed")
-    bundle.put_ledger(folder)
+    bundle.put_files(folder)
     _, store = bundle.plan.open(folder)
     run = Audited(where, bundle.plan, store)
     _check_whole(run)
@@ -132,6 +132,8 @@ def verify(content: bytes, where: str, wanted: bytes | None, folder: Folder) -> 
         f"its counts give what it claims, by the code here (acr-ray {acr_ray.__version__}): "
         + "; ".join(_told(bundle.claims))
     )
+    if bundle.plan.settings.dtype == "int8":
+        unchecked.append("that its int8 network was made of the model that it names (jobs.certify --dtype int8 does)")
     unchecked.append("that images and labels are what their names say, and how the model was trained")
     return Verified(bundle, run, tuple(checked), tuple(unchecked))
 

@@ -37,8 +37,8 @@ from acr_ray.cli.results import CertifyResult
 from acr_ray.cli.session import RunOptions, TrackedRun, open_tracked_run
 from acr_ray.data import ImageSet
 from acr_ray.formats.files import CERTIFICATES, CERTIFICATES_TSV, INT8, LEDGER, PLAN, PLAN_IMAGES, SUMMARY
-from acr_ray.models import ModelCard, state_bytes
-from acr_ray.models.in_process import described, is_in_process
+from acr_ray.models import ModelCard
+from acr_ray.models.in_process import described, to_send
 from acr_ray.reporting import build_report, open_source
 from acr_ray.reporting.cell_text import points_text
 from acr_ray.reporting.summary import certify_numbers
@@ -192,7 +192,7 @@ def _sample(
     if int8 is not None and "int8" not in opened.record:
         opened.remember(int8=compared(subject, inputs, int8))
     label = f"{name}:{out.uri.rsplit('/', 1)[-1]}"
-    state = subject.model if is_in_process(card) else state_bytes(subject.model)
+    state = to_send(card, subject.model)
     lines = certify_progress()
     meters = CertificationMeters(label, before) if samplers.on_ray else None  # Ray exports them
     with samplers.pool(card, state, settings, label, int8) as (pool, low, high), Waiting() as waiting:

@@ -21,7 +21,8 @@ from acr_ray.cli.drivers.one_actor import ask_one_actor
 from acr_ray.cli.exits import CommandFailed
 from acr_ray.cli.progress import clock
 from acr_ray.cli.session import RunOptions
-from acr_ray.models import ModelCard, state_bytes
+from acr_ray.models import ModelCard
+from acr_ray.models.in_process import to_send
 from acr_ray.settings import CertifySettings
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.smoothing.bounds import round_down
@@ -68,7 +69,7 @@ def _made(
     requests = [
         SampleRequest((images.names[i],), images.load([i], None).numpy(), phase, 0, phase.blocks) for i in chosen
     ]
-    arguments = (card, state_bytes(model), settings.sigma, settings.seed, Arithmetic.of(settings, int8))
+    arguments = (card, to_send(card, model), settings.sigma, settings.seed, Arithmetic.of(settings, int8))
     if gpus_per_actor:
         asked = [("draw", (requests,)), ("rates", ([settings.block],))]
         results, (rate,) = ask_one_actor(arguments, asked, gpus_per_actor, "--plan", verbose)

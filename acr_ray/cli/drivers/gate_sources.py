@@ -21,8 +21,8 @@ from acr_ray.cli.progress import Waiting, count
 from acr_ray.cli.session import RunOptions
 from acr_ray.data import ImageSet
 from acr_ray.formats.files import INT8
-from acr_ray.models import ModelCard, state_bytes
-from acr_ray.models.in_process import is_in_process
+from acr_ray.models import ModelCard
+from acr_ray.models.in_process import to_send
 from acr_ray.serving.gate import Gate, ImageOutcome
 from acr_ray.serving.paired import OPEN
 from acr_ray.serving.requirements import Requirement
@@ -188,7 +188,7 @@ class DrawnModel:
 
     def _draw(self, ledger: Ledger, store: CountStore, see: Callable[[], str]) -> None:
         settings: CertifySettings = self._plan.settings
-        state = self._model if is_in_process(self._card) else state_bytes(self._model)
+        state = to_send(self._card, self._model)
         lines = certify_progress()
         where = "starting {}" if self._samplers.on_ray else "drawing in this process"
         with (

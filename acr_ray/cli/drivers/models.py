@@ -61,18 +61,8 @@ def _call_own(name: str, choices: ImportChoices, images: ImagesInfo) -> tuple[nn
         if said:
             raise UserError(f"{option}: is of a file of weights; {name} gives the network and its weights")
     mean, std = parse_normalization(choices.normalization or "none", images.shape[0])
-    card = ModelCard(
-        architecture=name,
-        num_classes=len(images.class_names),
-        shape=images.shape,
-        mean=mean,
-        std=std,
-        class_names=images.class_names,
-        sigma=choices.sigma,
-        dataset=images.dataset,
-        code_version=__version__,
-        sources=sources_of(name),
-    )
+    facts = {"sigma": choices.sigma, "code_version": __version__, "sources": sources_of(name)}
+    card = ModelCard.of(name, replace(images, mean=mean, std=std), **facts)
     model = card.build().eval().requires_grad_(False)
     return model, hashed(model, card)
 

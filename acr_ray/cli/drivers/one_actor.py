@@ -32,22 +32,27 @@ def ask_one_actor(
         The answers.
 
     Raises:
-        CommandFailed: no sampler answered, or it died.
+        CommandFailed: no sampler answered, it died, or the model answers NaN.
+        UserError: the actor's machine lacks what drawing needs.
     """
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-    from acr_ray.certification.sampler_pool import Actors, sampler_class
+    from acr_ray.certification.sampler_pool import Actors, own_error, sampler_class
+    from acr_ray.smoothing.engine import BrokenModelError
 
     connect(verbose)
     sampler = sampler_class(Actors.fitting((1, 1), gpus)).remote(*arguments)
-    asked = [getattr(sampler, name).remote(*given) for name, given in questions]
     answers: list[Any] = []
     until = time.monotonic() + PATIENCE
     try:
-        for question in asked:
+        for name, given in questions:  # one by one: of errors that nobody fetches Ray prints the tracebacks
+            question = getattr(sampler, name).remote(*given)
             answers.append(ray.get(question, timeout=max(until - time.monotonic(), 0)))
         return answers
+    except RayTaskError as error:
+        own = own_error(error)
+        raise (CommandFailed(str(own)) if isinstance(own, BrokenModelError) else own) from None
     except RayActorError as error:
         if partly and answers:
             return answers

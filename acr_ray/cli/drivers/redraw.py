@@ -9,19 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from acr_ray.certification.audit import Audited
+from acr_ray.certification.audit import Audited, int8_network
 from acr_ray.certification.sampler import Arithmetic, Sampler, SampleRequest
 from acr_ray.certification.work_items import group_of
 from acr_ray.cli.drivers.certification_inputs import info_of
 from acr_ray.cli.drivers.models import open_model
 from acr_ray.data import ImageSet, open_images
-from acr_ray.formats.files import INT8
 from acr_ray.models import state_bytes
 from acr_ray.settings import CertifySettings, UserError
 from acr_ray.settings.datasets import needs_root
 from acr_ray.settings.imports import ImportChoices
 from acr_ray.settings.own_code import is_own
-from acr_ray.smoothing.int8_parameters import MOST_BYTES, sha256_of
 from acr_ray.smoothing.plan import SELECT, Phase
 from acr_ray.storage import Folder
 
@@ -65,7 +63,8 @@ def drawer(
     here = images.subset([place[name] for name in run.plan.names])
     if here.fingerprint() != run.plan.data:
         raise UserError(f"--data.root {root}: other images than those of {run.where}")
-    arithmetic = replace(arithmetic_here(s), int8=_int8_of(run, folder))
+    int8 = int8_network(run, folder, "--redraw")
+    arithmetic = replace(arithmetic_here(s), int8=int8)
     sampler = Sampler(card, state_bytes(model), s.sigma, s.seed, arithmetic)
     names = list(run.plan.names)
 
@@ -80,19 +79,6 @@ def drawer(
         return counts[list(group).index(at)]
 
     return draw
-
-
-def _int8_of(run: Audited, folder: Folder | None) -> bytes | None:
-    if run.plan.settings.dtype != "int8":
-        return None
-    if folder is None or not folder.is_file(INT8):
-        raise UserError(
-            f"--redraw: {run.where}: its {INT8} is not here; an int8 network is drawn with from the folder of its run"
-        )
-    content = folder.read_bytes(INT8, MOST_BYTES)
-    if sha256_of(content) not in run.plan.arithmetic:
-        raise UserError(f"--redraw: {folder}/{INT8}: not the int8 network of {run.where} (its SHA-256 is another)")
-    return content
 
 
 def arithmetic_here(settings: CertifySettings) -> Arithmetic:
