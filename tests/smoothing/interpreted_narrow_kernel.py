@@ -93,7 +93,7 @@ def test_the_kernel_computes_what_torch_does_in_float16(shape):
     check_numbers(narrow_kernel, shape, torch.float16)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[4], SHAPES[6], SHAPES[8], SHAPES[12]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[6], SHAPES[8]], ids=str)
 def test_a_row_is_the_same_alone_and_in_company_bit_for_bit(shape):
     check_company(narrow_kernel, shape)
 
