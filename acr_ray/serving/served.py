@@ -17,10 +17,16 @@ from acr_ray.smoothing.run_noise import NoiseFacts, noise_facts
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A model at work, with its own passes: of two versions no draws are ever mixed."""
+    """A model at work, with its own passes: of two versions no draws are ever mixed.
+
+    Attributes:
+        origin: what answers say of it beside its hash and arithmetic.
+        arithmetic: how it is computed, as a certification names it.
+    """
 
     card: ModelCard
     origin: dict[str, str]
+    arithmetic: str
     sigma: float
     law: LatticeLaw | None
     reader: Reader

@@ -26,7 +26,7 @@ from acr_ray.serving.served import ServedModel
 from acr_ray.settings import UserError
 from acr_ray.settings.datasets import grid_of
 from acr_ray.settings.serve import ServeSettings
-from acr_ray.smoothing.arithmetic import prepare
+from acr_ray.smoothing.arithmetic import described, prepare
 from acr_ray.smoothing.engine import BrokenModelError, SamplingEngine
 from acr_ray.smoothing.lattice_law import LatticeLaw, alpha_left, levels_for
 from acr_ray.smoothing.pixels import checked_sigma
@@ -90,7 +90,8 @@ class Service:
         except ValueError as error:
             raise UserError(str(error)) from None
         law = self._law(sigma, card)
-        ready, levels = prepare(network, device=self._device), None if law is None else law.levels
+        ready = prepare(network, device=self._device, dtype=self.settings.dtype)
+        levels = None if law is None else law.levels
         engine = SamplingEngine(ready, card.num_classes, sigma, self._device, levels)
         drawer = Drawer(engine, card.shape, self.settings.rows, self.settings.chunk)
         trial = Chunk(
@@ -105,7 +106,8 @@ class Service:
         scheduler = Scheduler(drawer, self.settings.queue, self._meter.drawn, self._clock)
         scheduler.pass_seconds = seconds
         reader = Reader(self.settings, card.shape, card.num_classes)
-        model = ServedModel(card, dict(origin), sigma, law, reader, scheduler)
+        arithmetic = described(network, self._device, self.settings.dtype, False)
+        model = ServedModel(card, dict(origin), arithmetic, sigma, law, reader, scheduler)
         try:
             for radii in (self.settings.radii, (0.0,)):
                 self._rule(sigma, self._left(model, self.settings.alpha), radii)
@@ -253,7 +255,7 @@ class Service:
 
     @staticmethod
     def _about(model: ServedModel) -> dict[str, str]:
-        return {"sha256": model.card.sha256, **model.origin}
+        return {"sha256": model.card.sha256, "arithmetic": model.arithmetic, **model.origin}
 
     def _known_rule(self, sigma: float, alpha: float, radii: tuple[float, ...]) -> Rule | None:
         with self._rules_lock:

@@ -21,6 +21,9 @@ class ServeSettings(Settings):
     noise: Literal["lattice", "float"] = Field(
         "lattice", description="lattice: sound in floating point (docs/noise.md); float: float32, as the field's"
     )
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the network: another one is another classifier; bfloat16 is quick on GPUs"
+    )
     max_draws: int = Field(
         10_000, ge=20, le=10_000_000, description="most noise draws behind an answer, and the n of the stopping rule"
     )

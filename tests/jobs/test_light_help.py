@@ -73,6 +73,7 @@ MISTAKES = [
     ("serve", []),
     ("serve", ["model", "--host", "0.0.0.0"]),
     ("serve", ["model", "--rows", "70"]),
+    ("serve", ["model", "--dtype", "tf32"]),
     ("bench", ["nothing"]),
 ]
 

@@ -62,7 +62,9 @@ def plain_certificate(
     """What `CertifyQuestion` must answer: the engine draws each look anew, from the start, for this image alone."""
     model, card = load_checkpoint(folder or checkpoint())
     key = secret.key([card.sha256, repr(SIGMA), kind], image)
-    smoothed = SmoothedClassifier(model, card.num_classes, SIGMA, block=settings.chunk, noise=settings.noise, grid=GRID)
+    smoothed = SmoothedClassifier(
+        model, card.num_classes, SIGMA, block=settings.chunk, noise=settings.noise, grid=GRID, dtype=settings.dtype
+    )
     select = smoothed.counts(torch.from_numpy(image), Phase(SELECT, settings.n0, settings.chunk), key)
     selected = int(np.argmax(select))
     share = (

@@ -75,15 +75,25 @@ def test_a_chunk_gets_the_same_classes_wherever_it_lies_and_whatever_shares_its_
     assert len(set(alone)) > 1
 
 
-@pytest.mark.parametrize(("kind", "noise"), [("certify", "lattice"), ("predict", "lattice"), ("certify", "float")])
-def test_answers_of_requests_at_once_are_those_of_the_plain_way(kind, noise):
-    images, service = making.digits(12), making.service(noise=noise)
+@pytest.mark.parametrize(
+    ("kind", "noise", "dtype"),
+    [
+        ("certify", "lattice", "float32"),
+        ("predict", "lattice", "float32"),
+        ("certify", "float", "float32"),
+        ("certify", "lattice", "bfloat16"),
+    ],
+)
+def test_answers_of_requests_at_once_are_those_of_the_plain_way(kind, noise, dtype):
+    images, service = making.digits(12), making.service(noise=noise, dtype=dtype)
     radii = service.settings.radii if kind == "certify" else (0.0,)
 
     async def all_at_once():
         return await asyncio.gather(*(ask(service, kind, [image]) for image in images))
 
-    found = [answer["results"][0] for answer in asyncio.run(all_at_once())]
+    every = asyncio.run(all_at_once())
+    assert {answer["model"]["arithmetic"] for answer in every} == {f"{dtype} on cpu, batch norm folded"}
+    found = [answer["results"][0] for answer in every]
     for image, answer in zip(images, found, strict=True):
         plain = making.plain_certificate(image, kind, service.settings, radii, 0.001)
         assert {key: answer[key] for key in plain if key in answer} == {k: v for k, v in plain.items() if k in answer}

@@ -20,7 +20,7 @@ from acr_ray.settings.errors import UserError
 from acr_ray.settings.serve import ServeSettings
 
 BUDGETS = {"sigma": "sigma", "n0": "n0", "noise": "noise", "max_draws": "max-draws", "alpha": "alpha", "radii": "radii"}
-BUDGETS |= {"certificate": "certificate", "deadline_ms": "deadline-ms"}
+BUDGETS |= {"certificate": "certificate", "deadline_ms": "deadline-ms", "dtype": "dtype"}
 LIMITS = {"rows": "rows", "chunk": "chunk", "queue": "queue", "images": "images", "body_bytes": "body-bytes"}
 LIMITS |= {"pixels": "pixels", "fresh": "fresh"}
 
@@ -49,6 +49,8 @@ def run(
     if not place.local and not place.token_file:
         raise UserError(f"--host {place.host}: others can reach it, so it needs --token-file (or leave --host out)")
     built = ServeSettings.build(dict(settings or {}), "serve")
+    if built.dtype == "tf32" and not place.gpus_per_replica:
+        raise UserError("--dtype tf32: is an arithmetic of GPUs (--gpus-per-replica); allowed on a CPU: float32")
     from acr_ray.cli.drivers.serving import serve_model  # loads Ray, which --help and a mistake need not wait for
 
     serve_model(model, place, built, wait)
