@@ -80,6 +80,11 @@ def test_the_memory_order_of_what_comes_in_makes_no_difference():
     assert torch.equal(narrow_kernel.weight_gradient(x, spread), expected)
 
 
+def test_no_rows_give_no_gradient():
+    none = numbers(0, 16, 4, 4)
+    assert torch.equal(narrow_kernel.weight_gradient(none, none), torch.zeros(16, 16, 3, 3))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul")
 def test_an_overflow_reaches_the_gradient(bad):
