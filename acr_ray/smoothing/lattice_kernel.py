@@ -42,10 +42,11 @@ class DeviceTable(NamedTuple):
         table = table_of(law)
         signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
         arrays = (table.guide, table.start, table.stop, signed)
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays), law.reach)
+        guide, start, stop, low = (torch.from_numpy(array).to(device) for array in arrays)
+        return cls(guide, start, stop, low, law.reach)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _draw(
     guide,
     start,
@@ -104,12 +105,12 @@ def _draw(
     tl.store(out + place, value, mask=exists)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _halves(word):
     return tl.join((word & 65535).to(tl.int32), (word >> 16).to(tl.int32))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _signed(first, second):
     """64 bits less 2**63, so that signed integers are in the order of the bits."""
     return ((second.to(tl.int64) - 2147483648) << 32) + first.to(tl.int64)

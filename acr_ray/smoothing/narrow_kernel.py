@@ -17,7 +17,7 @@ WARPS = 4
 STAGES_OF_PAIRS, STAGES_OF_SINGLE = 2, 3
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _convolve(
     x,
     weight,

@@ -239,7 +239,7 @@ class LatticeSteps:
             return torch.from_numpy(self._draws(keys, 0, draws, coordinates))
         first = torch.zeros((), dtype=torch.int64, device=self._device)
         assert self._lattice is not None  # of a GPU
-        return self._lattice.steps(key_words(keys, self._device), first, draws, coordinates)
+        return self._lattice.steps(key_words(list(keys), self._device), first, draws, coordinates)
 
 
 def grid_points(images: Tensor, levels: int) -> Tensor:

@@ -118,7 +118,7 @@ class _Replay(torch.autograd.Function):
         return captured.logits.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
         captured = ctx.captured
         captured.of_logits.copy_(gradient)
         captured.backward.replay()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from acr_ray.smoothing.narrow import LARGEST, convolution, is_narrow, packed, pixels_together
 
@@ -52,7 +53,7 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 
         return narrow_kernel.weight_gradient(x, gradient)
     shape = (gradient.shape[1], x.shape[1], 3, 3)
-    found = torch.nn.grad.conv2d_weight(x.float(), shape, gradient.float(), padding=1)
+    found = conv2d_weight(x.float(), shape, gradient.float(), padding=1)
     return found.contiguous(memory_format=torch.channels_last)
 
 
@@ -78,7 +79,7 @@ class _Layer(torch.autograd.Function):
         return convolution(x, forward, None, None, 1, pixels_together(x.shape[1], 1), False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, back = ctx.saved_tensors
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:

@@ -14,7 +14,7 @@ ROWS = 64  # pixels that a program reads at a time
 PARTS = 128  # of all pixels, each summed by itself; then the parts are summed, always in the same order
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _pack(
     weight,
     packed,
@@ -68,7 +68,7 @@ def pack(weight: Tensor, dtype: torch.dtype, pixels: int, flipped: bool) -> Tens
     return result
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _weight_gradient(
     x,
     gradient,
