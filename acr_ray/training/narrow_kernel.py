@@ -112,7 +112,7 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     """
     images, inputs, height, width = x.shape
     outputs, pixels = gradient.shape[1], images * height * width
-    chunk = -(-pixels // (PARTS * ROWS)) * ROWS
+    chunk = max(1, -(-pixels // (PARTS * ROWS))) * ROWS
     count = -(-pixels // chunk)
     parts = torch.empty((count, outputs, 3, 3, inputs), dtype=torch.float32, device=x.device)
     _weight_gradient[(count, 3)](

@@ -141,6 +141,7 @@ CASES = {
     "shared by two calls": (lambda net, x: net.a(net.a(x)), {}, (2, 0, 0)),
     "shared, with a ReLU once": (lambda net, x: net.a(F.relu(net.a(x))), {}, (2, 0, 1)),
     "output used twice": (lambda net, x: (lambda y: F.relu(y) + y)(net.a(x)), {}, (1, 0, 0)),
+    "output used after its sum": (lambda net, x: (lambda y: (y + x) * y)(net.a(x)), {}, (1, 0, 0)),
     "output added to itself": (lambda net, x: (lambda y: y + y)(net.a(x)), {}, (1, 0, 0)),
     "sum used twice": (lambda net, x: (lambda y: F.relu(y) + y)(net.a(x) + x), {}, (1, 1, 0)),
     "shortcut first": (lambda net, x: F.relu(x + net.a(x)), {}, (1, 1, 1)),

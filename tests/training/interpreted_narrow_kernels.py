@@ -12,6 +12,7 @@ import torch
 
 from acr_ray.smoothing.narrow import packed, pixels_together
 from acr_ray.training import narrow_kernel
+from acr_ray.training.narrow import WIDEST_OWN
 from tests.fakes.interpreter import guarded, numbers, planted, watched
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run test_kernels.py"
@@ -28,12 +29,12 @@ def check_packing(kernel, inputs, outputs, flipped, order=torch.contiguous_forma
     assert found.dtype == dtype and torch.equal(found, packed(turned.to(dtype), 1))
 
 
-def check_gradient(kernel, size, dtype=torch.float32):
+def check_gradient(kernel, size, dtype=torch.float32, inputs=16, outputs=16):
     rows, *size, parts = size
-    x, gradient = numbers(rows, 16, *size).to(dtype), numbers(rows, 16, *size, seed=1).to(dtype)
+    x, gradient = numbers(rows, inputs, *size).to(dtype), numbers(rows, outputs, *size, seed=1).to(dtype)
     with mock.patch.object(kernel, "PARTS", parts):
         found = watched(kernel.weight_gradient, guarded(x), guarded(gradient))
-    exact = torch.nn.grad.conv2d_weight(x.double(), (16, 16, 3, 3), gradient.double(), padding=1)
+    exact = torch.nn.grad.conv2d_weight(x.double(), (outputs, inputs, 3, 3), gradient.double(), padding=1)
     assert found.dtype == torch.float32 and found.shape == exact.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(found.double(), exact, rtol=0, atol=3e-6 * (rows * size[0] * size[1]) ** 0.5 + 1e-6)
@@ -70,6 +71,12 @@ def test_the_weights_gradient_is_torchs(size, dtype):
     check_gradient(narrow_kernel, size, dtype)
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 32), (32, 16), (32, 32)])
+def test_the_weights_gradient_of_more_channels_is_torchs(inputs, outputs):
+    assert max(inputs, outputs) <= WIDEST_OWN
+    check_gradient(narrow_kernel, SIZES[2], inputs=inputs, outputs=outputs)
+
+
 def test_the_memory_order_of_what_comes_in_makes_no_difference():
     x, gradient = numbers(3, 16, 5, 6), numbers(3, 16, 5, 6, seed=1)
     expected = narrow_kernel.weight_gradient(guarded(x), guarded(gradient))
@@ -78,6 +85,11 @@ def test_the_memory_order_of_what_comes_in_makes_no_difference():
     spread = gradient.mean((2, 3), keepdim=True).expand_as(gradient)
     expected = narrow_kernel.weight_gradient(x, spread.contiguous())
     assert torch.equal(narrow_kernel.weight_gradient(x, spread), expected)
+
+
+def test_no_rows_give_no_gradient():
+    none = numbers(0, 16, 4, 4)
+    assert torch.equal(narrow_kernel.weight_gradient(none, none), torch.zeros(16, 16, 3, 3))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -91,7 +103,7 @@ def test_an_overflow_reaches_the_gradient(bad):
 
 def every_gradient(kernel):
     for size in SIZES:
-        check_gradient(kernel, size)
+        check_gradient(kernel, size, outputs=32)
 
 
 def every_packing(kernel):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from acr_ray.smoothing.narrow import convolution
 from acr_ray.training import narrow
-from acr_ray.training.narrow import NarrowConv2d, pack, packed_once, use_narrow, weight_gradient
+from acr_ray.training.narrow import WIDEST_OWN, NarrowConv2d, pack, packed_once, use_narrow, weight_gradient
 from tests.fakes.card import like, on_card, pretended_card
 from tests.fakes.interpreter import numbers
 
@@ -145,7 +145,8 @@ class Called(TorchDispatchMode):
         (False, True, 16, ["narrow_weight_gradient"]),
         (False, True, 64, ["convolution_backward"]),
         (True, True, 16, ["narrow_convolution", "narrow_weight_gradient"]),
-        (True, True, 32, ["convolution_backward", "narrow_convolution"]),
+        (True, True, WIDEST_OWN, ["narrow_convolution", "narrow_weight_gradient"]),
+        (True, True, 64, ["convolution_backward", "narrow_convolution"]),
     ],
 )
 def test_only_gradients_that_are_asked_for_are_computed(of_x, of_weight, width, wanted):
@@ -155,7 +156,7 @@ def test_only_gradients_that_are_asked_for_are_computed(of_x, of_weight, width, 
     with Called() as called:
         y.float().sum().backward()
     # The operation itself calls torch's on a CPU.
-    assert sorted({name for name in called.names if "backward" not in name or width > 16}) == wanted
+    assert sorted({name for name in called.names if "backward" not in name or width > WIDEST_OWN}) == wanted
     assert (x.grad is not None) == of_x and (own.weight.grad is not None) == of_weight
 
 
