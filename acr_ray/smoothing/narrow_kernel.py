@@ -6,6 +6,8 @@ kernel, which also adds bias and shortcut and applies the ReLU before anything i
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,7 @@ ROWS = 128  # groups of pixels that a program computes
 WARPS = 4
 # Stages of the loop over taps by channels, measured on an H200: pairs of pixels (few channels), single pixels.
 STAGES_OF_PAIRS, STAGES_OF_SINGLE = 2, 3
+ROOM = 80 * 1024  # bytes of a multiprocessor's memory that three stages of 64 channels take
 
 
 @triton.jit
@@ -118,6 +121,16 @@ def convolve(
         residual is not None,
         relu,
         num_warps=WARPS,
-        num_stages=STAGES_OF_SINGLE if pixels == 1 else STAGES_OF_PAIRS,
+        num_stages=_stages(x.device, pixels),
     )
     return y
+
+
+@cache
+def _stages(device: torch.device, pixels: int) -> int:
+    """Stages of the loop over taps, which change no sum; one where a card lacks the memory for more (Turing)."""
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        if getattr(about, "shared_memory_per_block_optin", ROOM) < ROOM:
+            return 1
+    return STAGES_OF_SINGLE if pixels == 1 else STAGES_OF_PAIRS
