@@ -89,12 +89,15 @@ def check_actors_fit(actors: tuple[int, int] | None, gpus_per_actor: float, verb
 
 
 def check_workers_fit(workers: Workers, recipe: Recipe, images: int, verbose: bool) -> None:
-    """Connect, and raise UserError if a training's workers would never start, or some would have nothing to do."""
+    """Connect, and raise UserError if a training's workers would never start, would have nothing to do, or no GPU."""
+    from acr_ray.preflight.nodes import problem_of_a_gpu
     from acr_ray.training.loop import check_workers
 
     _connect_and_say(verbose)
     workers.check_fits()
     check_workers(recipe, images, workers.most or workers.count)
+    if problem := problem_of_a_gpu(workers.cpus, workers.gpus):
+        raise UserError(problem)
 
 
 def _connect_and_say(verbose: bool) -> None:

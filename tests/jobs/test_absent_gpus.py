@@ -22,13 +22,14 @@ with loopback_only():
 sys.exit(main(sys.argv[1:]))
 """
 TUNE = ("tune", "digits", "--trials", 1, "--gpus-per-worker", 1)
+TRAIN = ("train", "digits", "--gpus-per-worker", 1)
 CERTIFY = ("certify", "model", "--n", 200, "--max-images", 4, "--gpus-per-actor", 1)
 
 
 @pytest.mark.parametrize(
     "command",
-    [(*TUNE, "--workers", 1), (*TUNE, "--workers", 2), CERTIFY, (*CERTIFY, "--block", "auto")],
-    ids=["one worker", "two workers", "certify", "certify --block auto"],
+    [(*TUNE, "--workers", 1), (*TUNE, "--workers", 2), TRAIN, CERTIFY, (*CERTIFY, "--block", "auto")],
+    ids=["one worker", "two workers", "train", "certify", "certify --block auto"],
 )
 def test_a_gpu_that_torch_cannot_use_is_one_line_and_leaves_nothing(command, tmp_path):
     write_digits_checkpoint(tmp_path / "model")

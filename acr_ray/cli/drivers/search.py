@@ -22,7 +22,6 @@ from acr_ray.settings import Recipe, UserError
 from acr_ray.storage import Folder
 from acr_ray.storage.summaries import read_summary
 from acr_ray.telemetry.watching import TrialMeters
-from acr_ray.training.workers import Workers
 from acr_ray.tuning.results import best_file, best_of, best_recipe, summary_of, write_best, write_table
 from acr_ray.tuning.space import Point
 from acr_ray.tuning.trial_run import SearchContext
@@ -63,7 +62,7 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     # Trunks stay, also with --overwrite: their names say all that they depend on, and they serve later searches.
     results = (TRIALS_TABLE, BEST_RECIPE, PAGE, PICTURE, SUMMARY, *map(best_file, arguments.best))
     owned, name = (*OWNED, TRACKED, *results), f"search-{recipe.name}"
-    check_room = partial(_check_room, context.workers, recipe, len(training), options.verbose)
+    check_room = partial(check_workers_fit, context.workers, recipe, len(training), options.verbose)
     opened = open_tracked_run(options, out, "tune", identity, owned, name, check_room=check_room)
     if opened is None:
         print(f"done before: {out}/{BEST_RECIPE}")
@@ -134,15 +133,6 @@ def tune(arguments: TuneArguments, options: RunOptions) -> TuneResult:
     each = "".join(f"\nbest at radius {o.at:g}: {out}/{best_file(o)}" for o in arguments.best)
     print(f"best: {out}/{BEST_RECIPE} ({train}){each}\nreport: {out}/{PAGE}", flush=True)
     return TuneResult(out, read_summary(out, "tune"), done_before=opened.computed)
-
-
-def _check_room(workers: Workers, recipe: Recipe, images: int, verbose: bool) -> None:
-    """Raise UserError if trials would never start, or would find that torch cannot use their GPUs."""
-    from acr_ray.preflight.nodes import problem_of_a_gpu
-
-    check_workers_fit(workers, recipe, images, verbose)
-    if problem := problem_of_a_gpu(workers.cpus, workers.gpus):
-        raise UserError(problem)
 
 
 def _context(
