@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,16 +65,9 @@ class GraphedAttack:
         return attack_every_row(self._network, inputs, labels, noise, self._settings, scale=self._scale)
 
     def _capture(self, inputs: Tensor, labels: Tensor, noise: Tensor) -> _Captured:
-        kept = static(inputs), static(labels), static(noise)
-        with capturing(self._passes) as stream:
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    self._attack(*kept)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads, the loader's and NCCL's, go on talking to the device meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                attacked = self._attack(*kept)
+        kept, graph = (static(inputs), static(labels), static(noise)), torch.cuda.CUDAGraph()
+        with capturing(self._passes, lambda: self._attack(*kept)), recorded(graph):
+            attacked = self._attack(*kept)
         return _Captured(graph, *kept, attacked)
 
 
@@ -81,12 +76,19 @@ def static(values: Tensor) -> Tensor:
     return values.detach().clone()
 
 
+def recorded(graph: torch.cuda.CUDAGraph, pool: Any = None) -> AbstractContextManager[None]:
+    """Record into a graph what is launched here; with another graph's ``pool`` it may use memory that one has left."""
+    # Other threads, the loader's and NCCL's, go on talking to the device meanwhile.
+    found: AbstractContextManager[None] = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+    return found
+
+
 @contextlib.contextmanager
-def capturing(passes: PassCounter) -> Iterator[torch.cuda.Stream]:
+def capturing(passes: PassCounter, work: Callable[[], object]) -> Iterator[None]:
     """What holds while passes are captured: they are not counted, and autocast remembers nothing.
 
-    Yields:
-        A stream for the passes before the capture.
+    Args:
+        work: what is to be captured: done before, so that its kernels are chosen and compiled and have their memory.
     """
     counted = passes.seen()
     stream = torch.cuda.Stream()
@@ -95,7 +97,11 @@ def capturing(passes: PassCounter) -> Iterator[torch.cuda.Stream]:
     remembers = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
-        yield stream
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        yield
     finally:
         torch.set_autocast_cache_enabled(remembers)
         passes.set(*counted)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acr_ray.training.graphed import WARM_UP, capturing, static
+from acr_ray.training.graphed import capturing, recorded, static
 from acr_ray.training.passes import PassCounter
 
 MOST_SIZES = 2  # batch sizes with graphs of their own: a run's steps, and an epoch's last
@@ -80,15 +80,11 @@ class GraphedPasses:
             return logits, _gradients(logits, parameters, torch.zeros_like(logits))
 
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with capturing(self._passes) as stream:
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    passed()
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(forward, capture_error_mode="thread_local"):
+        with capturing(self._passes, passed):
+            with recorded(forward):
                 logits = self._network(inputs)
             of_logits = torch.zeros_like(logits)
-            with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
+            with recorded(backward, forward.pool()):
                 gradients = _gradients(logits, parameters, of_logits)
         # The passes before the capture have moved running statistics, which a run without graphs would not have done.
         with torch.no_grad():
@@ -160,13 +156,8 @@ class GraphedForward(nn.Module):
 
     def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         inputs, graph = static(x), torch.cuda.CUDAGraph()
-        with capturing(self._passes) as stream:
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    self.network(inputs)
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                logits = self.network(inputs)
+        with capturing(self._passes, lambda: self.network(inputs)), recorded(graph):
+            logits = self.network(inputs)
         return graph, inputs, logits
 
 

@@ -18,7 +18,7 @@ from acr_ray.models import build_model
 from acr_ray.settings import Recipe
 from acr_ray.smoothing.engine import evaluating
 from acr_ray.training.attack import frozen
-from acr_ray.training.graphed import WARM_UP, capturing
+from acr_ray.training.graphed import capturing, recorded
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from acr_ray.training.precision import lowered_once
@@ -160,13 +160,8 @@ def unavoidable(active: list[int]) -> float:
 def _captured(passes: Callable[[], None]) -> Callable[[], None]:
     trainer: Trainer = STATE["trainer"]
     graph = torch.cuda.CUDAGraph()
-    with capturing(trainer.passes) as stream:
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                passes()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            passes()
+    with capturing(trainer.passes, passes), recorded(graph):
+        passes()
     return graph.replay
 
 

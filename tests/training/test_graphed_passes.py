@@ -1,12 +1,15 @@
 """Who replays what, and where gradients go. Graphs are pretended here; on a card make gpu-test compares to the bit."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
 from torch import nn
 
+from acr_ray.settings.recipe import AttackSettings
 from acr_ray.training import graphed_passes
+from acr_ray.training.graphed import WARM_UP, GraphedAttack
 from acr_ray.training.graphed_passes import GraphedForward, GraphedPasses
 from acr_ray.training.passes import PassCounter
 
@@ -139,3 +142,71 @@ def test_estimates_replay_in_evaluation_mode_alone(monkeypatch):
     assert torch.equal(first, expected[0]) and torch.equal(second, expected[1])
     assert [graph.replays for graph in made] == [2, 1]
     assert counter.seen() == (12 + 4 + 4 + 3 + 2 + 8, 0)
+
+
+class Recorded:
+    """torch.cuda's part in a capture: says in which order what was done, and computes at once."""
+
+    def __init__(self, monkeypatch):
+        self.done = []
+        for name in ("Stream", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda: self)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: self.doing("warm up"))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+
+    def wait_stream(self, other):
+        pass
+
+    def pool(self):
+        return "memory of the first"
+
+    def replay(self):
+        self.done.append("replay")
+
+    @contextlib.contextmanager
+    def doing(self, what):
+        self.done.append(what)
+        yield
+
+    def graph(self, graph, pool=None, capture_error_mode=None):
+        assert capture_error_mode == "thread_local" and not torch.is_autocast_cache_enabled()
+        return self.doing(f"record, {pool}" if pool else "record")
+
+
+def counted(model):
+    calls = []
+    model.register_forward_hook(lambda *given: calls.append(torch.is_autocast_cache_enabled()))
+    return calls
+
+
+def test_a_capture_passes_before_it_records_and_leaves_no_trace(monkeypatch):
+    cuda = Recorded(monkeypatch)
+    model = nn.Sequential(nn.BatchNorm2d(3), *network()).train()
+    calls, counter = counted(model), PassCounter(model)
+    before = copy.deepcopy(model.state_dict())
+    captured = GraphedPasses(model, counter)._capture(torch.randn(4, 3, 2, 2))
+    assert cuda.done == ["warm up", "record", "record, memory of the first"]
+    assert calls == [False] * (WARM_UP + 1) and torch.is_autocast_cache_enabled()
+    assert counter.seen() == (0, 0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [g.shape for g in captured.gradients] == [p.shape for p in model.parameters()]
+    assert [g.stride() for g in captured.gradients] == [p.stride() for p in model.parameters()]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_estimates_and_attacks_are_captured_likewise(monkeypatch):
+    cuda = Recorded(monkeypatch)
+    model = network().eval()
+    calls, counter = counted(model), PassCounter(model)
+    with torch.inference_mode():
+        GraphedForward(model, counter)(torch.randn(4, 3, 2, 2))
+    assert cuda.done == ["warm up", "record", "replay"] and counter.seen() == (4, 0)
+    cuda.done.clear()
+    settings = AttackSettings(enabled=True, steps=2, epsilon=0.25)
+    noise = torch.randn(4, 3, 2, 2)
+    attacked = GraphedAttack(model, settings, 1.0, counter)(torch.rand(4, 3, 2, 2), torch.arange(4) % 3, noise)
+    assert cuda.done == ["warm up", "record", "replay"] and counter.seen() == (12, 8)
+    assert len(calls) == (WARM_UP + 1) * 3 and not any(calls)
+    torch.testing.assert_close(attacked.noise.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1))
