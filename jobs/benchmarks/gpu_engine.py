@@ -21,13 +21,13 @@ from acr_ray.smoothing.engine import SamplingEngine
 from acr_ray.smoothing.lattice import LatticeDraws
 from acr_ray.smoothing.lattice_law import LatticeLaw, levels_for
 from acr_ray.smoothing.lattice_torch import key_words
-from acr_ray.smoothing.narrow import convolution, packed, pixels_together
 from acr_ray.smoothing.noise import LatticeNoise, standard_normal
 from acr_ray.smoothing.plan import Phase
 from acr_ray.smoothing.shared import Asked, SharedPasses
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Trainer
 from jobs.benchmarks.figures import alternate, ratios
+from jobs.benchmarks.gpu_narrow import convolutions
 from jobs.benchmarks.gpu_parts import Findings
 
 SIGMA, SHAPE = 0.25, (3, 32, 32)
@@ -50,7 +50,7 @@ def engine(found: Findings) -> None:
     device = found.device
     _noise(found)
     _lattice(found)
-    _narrow(found)
+    convolutions(found)
     model, x, y, names = trained()
     few = 40 if found.dry else 400
     rows = (x[:few, None] + SIGMA * torch.randn(few, 20, *x.shape[1:], generator=_seeded(1))).flatten(0, 1)
@@ -251,31 +251,6 @@ def _lattice(found: Findings) -> None:
                 # Cloned: the next copies may be made in the same memory.
                 made.append([c.cpu().clone() for c in noise.blocks(noise.placed(images), ["a", "b"], 7, phase, 1, 3)])
             assert all(map(torch.equal, *made)) and made[0][0].dtype == dtype
-
-
-def _narrow(found: Findings) -> None:
-    """Convolutions of few channels against the same in float32; torch's own round their results likewise."""
-    cases = [(3, 16, 32, 1), (16, 16, 32, 1), (32, 32, 16, 1), (64, 64, 8, 1), (16, 32, 32, 2), (16, 32, 9, 2)]
-    for dtype in (torch.bfloat16, torch.float16):
-        with found.check(f"convolutions of few channels, {str(dtype)[6:]}: torch's, and the same in any company") as v:
-            apart = []
-            for inputs, outputs, size, stride in cases[:2] if found.dry else cases:
-                x, weight = (
-                    torch.randn(37, inputs, size, size, generator=_seeded(3)),
-                    torch.randn(outputs, inputs, 3, 3),
-                )
-                x, weight = (t.to(found.device, dtype) for t in (x, weight / (9 * inputs) ** 0.5))
-                bias, pixels = torch.rand(outputs, device=found.device), pixels_together(inputs, stride)
-                plain = torch.nn.functional.conv2d(x.float(), weight.float(), bias, stride, 1)
-                shortcut = torch.rand_like(plain).to(dtype)
-                how = (packed(weight, stride), bias.repeat(pixels))
-                found_ = convolution(x, *how, shortcut, stride, pixels, True)
-                if not found.dry:  # the CPU's are torch's own
-                    assert torch.equal(convolution(x[5:6], *how, shortcut[5:6], stride, pixels, True), found_[5:6])
-                rounding = (plain + shortcut).abs().max() * torch.finfo(dtype).eps
-                apart.append(float(((plain + shortcut).relu() - found_).abs().max() / rounding))
-            v["largest_difference_in_roundings"] = max(apart)
-            assert max(apart) <= 1
 
 
 def _dtypes(found: Findings) -> tuple[str, ...]:

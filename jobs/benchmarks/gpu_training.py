@@ -23,13 +23,13 @@ from acr_ray.training.control.messages import Request
 from acr_ray.training.graphed import GraphedAttack
 from acr_ray.training.group import Group
 from acr_ray.training.loop import Hooks, Trainer
-from acr_ray.training.narrow import use_narrow
 from acr_ray.training.optimizer import begin_momentum
 from acr_ray.training.passes import PassCounter
 from acr_ray.training.precision import in_precision
 from acr_ray.training.step import StepInput
 from acr_ray.training.sums import Sums
 from jobs.benchmarks.gpu_engine import trained
+from jobs.benchmarks.gpu_narrow import gradients
 from jobs.benchmarks.gpu_parts import Findings
 from jobs.benchmarks.train_works import images_of
 
@@ -44,7 +44,7 @@ def training(found: Findings) -> None:
     _methods(found)
     _optimizer(found)
     _first_steps(found)
-    _narrow(found)
+    gradients(found)
     _compiled_recipe(found)
     for precision in ("float32",) if found.dry else ("float32", "float16"):
         _resume(found, precision)
@@ -223,30 +223,6 @@ def _compiled_recipe(found: Findings) -> None:
             v["passes"], v["passes_without"] = ([one["forward_passes"], one["backward_passes"]] for one in (a, b))
             assert v["largest_difference_of_a_weight"] == 0 and v["passes"] == v["passes_without"]
     torch._dynamo.reset()
-
-
-def _narrow(found: Findings) -> None:
-    """Gradients of convolutions of few channels against torch's own."""
-    for dtype in (torch.bfloat16, torch.float16):
-        with found.check(f"gradients of convolutions of few channels, {str(dtype)[6:]}: torch's") as v:
-            apart: dict[str, float] = {}
-            for channels, size in ((16, 32), (32, 16), (64, 8)):
-                torch.manual_seed(0)
-                layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(found.device)
-                own = torch.nn.Sequential(copy.deepcopy(layer))
-                assert use_narrow(own) == 1
-                made = []
-                x, gradient = torch.randn(2, 64, channels, size, size, device=found.device).to(dtype).float()
-                for one in (layer, own):
-                    given = x.clone().requires_grad_()
-                    with torch.autocast(found.device, dtype, enabled=one is own):
-                        one(given).backward(gradient.to(dtype if one is own else torch.float32))
-                    weight = next(one.parameters())
-                    made.append((given.grad, weight.grad))
-                for name, a, b in zip(("input", "weight"), *made, strict=True):
-                    apart[f"of_{name}_{channels}"] = float((a - b).norm() / a.norm())
-            v |= {"relative_differences": apart}
-            assert max(apart.values()) < 4 * torch.finfo(dtype).eps
 
 
 def _resume(found: Findings, precision: str) -> None:
