@@ -6,14 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from acr_ray.settings.recipe import AttackSettings
+from acr_ray.telemetry.logs import logger
 from acr_ray.training.attack import Attacked, attack_every_row
 from acr_ray.training.passes import PassCounter
+
+Found = TypeVar("Found")
 
 WARM_UP = 3  # attacks before the capture: kernels are chosen and compiled, memory is taken
 MOST_SIZES = 4  # graphs kept: a run has one size of batch, and another for an epoch's last steps
@@ -44,15 +47,13 @@ class GraphedAttack:
 
     def __init__(self, network: nn.Module, settings: AttackSettings, scale: float, passes: PassCounter) -> None:
         self._network, self._settings, self._scale, self._passes = network, settings, scale, passes
-        self._captured: dict[int, _Captured] = {}
+        self._captured = Captures[_Captured]("attacks", MOST_SIZES)
 
     def __call__(self, inputs: Tensor, labels: Tensor, noise: Tensor) -> Attacked:
         """Attack a batch; arguments as of `attack_noise`. What is returned is valid until the next call."""
-        if len(noise) not in self._captured and len(self._captured) == MOST_SIZES:
-            return self._attack(inputs, labels, noise)
-        captured = self._captured.get(len(noise))
+        captured = self._captured.of((len(noise),), lambda: self._capture(inputs, labels, noise))
         if captured is None:
-            captured = self._captured[len(noise)] = self._capture(inputs, labels, noise)
+            return self._attack(inputs, labels, noise)
         captured.inputs.copy_(inputs)
         captured.labels.copy_(labels)
         captured.noise.copy_(noise)
@@ -74,6 +75,38 @@ class GraphedAttack:
 def static(values: Tensor) -> Tensor:
     """Memory that a graph reads its inputs from, with these in it."""
     return values.detach().clone()
+
+
+class Captures(Generic[Found]):
+    """What was captured for the first sizes of batches; none once a capture has failed.
+
+    Args:
+        what: is captured, for the log.
+        most: sizes.
+
+    Attributes:
+        kept: by size.
+    """
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what, self._most = what, most
+        self.kept: dict[tuple[int, ...], Found] = {}
+
+    def of(self, size: tuple[int, ...], capture: Callable[[], Found]) -> Found | None:
+        """Return what is kept for a size, captured now if need be; None if these passes are to be launched one by one.
+
+        A user's own network may read a value back, which a graph cannot do: a line in the log says so.
+        """
+        if size not in self.kept and len(self.kept) < self._most:
+            try:
+                self.kept[size] = capture()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._most = 0
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                logger(passes=self._what).warning("launched kernel by kernel, not as a CUDA graph: %s", why)
+        return self.kept.get(size)
 
 
 def recorded(graph: torch.cuda.CUDAGraph, pool: Any = None) -> AbstractContextManager[None]:

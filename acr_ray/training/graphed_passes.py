@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acr_ray.training.graphed import capturing, recorded, static
+from acr_ray.training.graphed import Captures, capturing, recorded, static
 from acr_ray.training.passes import PassCounter
 
 MOST_SIZES = 2  # batch sizes with graphs of their own: a run's steps, and an epoch's last
@@ -45,7 +45,7 @@ class GraphedPasses:
 
     def __init__(self, network: nn.Module, passes: PassCounter) -> None:
         self._network, self._passes = network, passes
-        self._captured: dict[tuple[int, ...], _Captured] = {}
+        self._captured = Captures[_Captured]("steps", MOST_SIZES)
         self._anchor: Tensor | None = None
 
     def step(self) -> nn.Module:
@@ -54,16 +54,16 @@ class GraphedPasses:
 
     def first(self, x: Tensor) -> Tensor:
         """Logits of a step's first batch ``(B, C, H, W)``, float32 ``(B, K)``; their gradient replays, too."""
-        shape = tuple(x.shape)
-        full = shape not in self._captured and len(self._captured) == MOST_SIZES
-        if x.requires_grad or full or not torch.is_grad_enabled():
+        captured = None
+        if torch.is_grad_enabled() and not x.requires_grad:
+            captured = self._captured.of(tuple(x.shape), lambda: self._capture(x))
+        if captured is None:
             return self.plain(x)
-        if shape not in self._captured:
-            self._captured[shape] = self._capture(x)
         if self._anchor is None:
             self._anchor = torch.zeros((), device=x.device, requires_grad=True)
         self._passes.add(len(x), len(x))
-        return _Replay.apply(x, self._anchor, self._captured[shape])
+        found: Tensor = _Replay.apply(x, self._anchor, captured)
+        return found
 
     def plain(self, x: Tensor) -> Tensor:
         """The same without a graph."""
@@ -80,16 +80,18 @@ class GraphedPasses:
             return logits, _gradients(logits, parameters, torch.zeros_like(logits))
 
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with capturing(self._passes, passed):
-            with recorded(forward):
-                logits = self._network(inputs)
-            of_logits = torch.zeros_like(logits)
-            with recorded(backward, forward.pool()):
-                gradients = _gradients(logits, parameters, of_logits)
-        # The passes before the capture have moved running statistics, which a run without graphs would not have done.
-        with torch.no_grad():
-            for value, before in zip(self._network.buffers(), statistics, strict=True):
-                value.copy_(before)
+        try:
+            with capturing(self._passes, passed):
+                with recorded(forward):
+                    logits = self._network(inputs)
+                of_logits = torch.zeros_like(logits)
+                with recorded(backward, forward.pool()):
+                    gradients = _gradients(logits, parameters, of_logits)
+        finally:
+            # The passes before the capture have moved running statistics; a run without graphs would not have.
+            with torch.no_grad():
+                for value, before in zip(self._network.buffers(), statistics, strict=True):
+                    value.copy_(before)
         return _Captured(forward, backward, inputs, logits.detach(), of_logits, parameters, gradients)
 
 
@@ -138,17 +140,16 @@ class GraphedForward(nn.Module):
     def __init__(self, network: nn.Module, passes: PassCounter) -> None:
         super().__init__()
         self.network, self._passes = network, passes
-        self._captured: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self._captured = Captures[tuple[torch.cuda.CUDAGraph, Tensor, Tensor]]("p_A estimates", MOST_SIZES)
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = tuple(x.shape)
-        full = shape not in self._captured and len(self._captured) == MOST_SIZES
-        if torch.is_grad_enabled() or self.network.training or full:
+        captured = None
+        if not torch.is_grad_enabled() and not self.network.training:
+            captured = self._captured.of(tuple(x.shape), lambda: self._capture(x))
+        if captured is None:
             found: Tensor = self.network(x)
             return found
-        if shape not in self._captured:
-            self._captured[shape] = self._capture(x)
-        graph, inputs, logits = self._captured[shape]
+        graph, inputs, logits = captured
         inputs.copy_(x)
         graph.replay()
         self._passes.add(len(x), 0)

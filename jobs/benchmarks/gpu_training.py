@@ -214,7 +214,7 @@ def _compiled_recipe(found: Findings) -> None:
         assert max(losses) - min(losses) < 0.1 and v["graphs"]
     if not found.dry:
         with found.check("passes of compiled steps and of p_A estimates as CUDA graphs: as without") as v:
-            assert trainer.step._passes is not None and trainer.step._passes._captured
+            assert trainer.step._passes is not None and trainer.step._passes._captured.kept
             without = _trainer(own, images, found)
             without.step._passes, without.engine.model = None, without.networks.network
             without.run()

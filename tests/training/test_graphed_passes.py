@@ -85,7 +85,7 @@ def test_the_first_pass_of_a_step_replays_and_gradients_are_those_of_all(calls, 
             for a, b in zip(plain.parameters(), graphed.parameters(), strict=True):
                 a -= 0.1 * a.grad
                 b -= 0.1 * b.grad
-    captured = passes._captured[(4, 3, 2, 2)]
+    captured = passes._captured.kept[(4, 3, 2, 2)]
     assert captured.forward.replays == captured.backward.replays == 3
     assert counter.seen() == (12 * calls, 12 * calls)
 
@@ -109,8 +109,8 @@ def test_a_third_size_a_batch_with_a_gradient_and_a_pass_without_gradients_are_n
         assert torch.equal(passes.step()(x), model(x))
     with torch.no_grad():
         assert torch.equal(passes.step()(torch.ones(4, 3, 2, 2)), model(torch.ones(4, 3, 2, 2)))
-    assert sorted(shape[0] for shape in passes._captured) == [3, 4]
-    assert [passes._captured[(rows, 3, 2, 2)].forward.replays for rows in (3, 4)] == [1, 1]
+    assert sorted(shape[0] for shape in passes._captured.kept) == [3, 4]
+    assert [passes._captured.kept[(rows, 3, 2, 2)].forward.replays for rows in (3, 4)] == [1, 1]
 
 
 def test_estimates_replay_in_evaluation_mode_alone(monkeypatch):
@@ -210,3 +210,41 @@ def test_estimates_and_attacks_are_captured_likewise(monkeypatch):
     assert cuda.done == ["warm up", "record", "replay"] and counter.seen() == (12, 8)
     assert len(calls) == (WARM_UP + 1) * 3 and not any(calls)
     torch.testing.assert_close(attacked.noise.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1))
+
+
+@pytest.mark.parametrize("broken", ["warm up", "record", "record, memory of the first"])
+def test_passes_that_cannot_be_captured_are_launched_one_by_one_and_said(broken, monkeypatch, capsys):
+    cuda = Recorded(monkeypatch)
+
+    @contextlib.contextmanager
+    def doing(what):
+        cuda.done.append(what)
+        if what == broken:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        yield
+
+    cuda.doing = doing
+    plain, model = network(), network()
+    plain, model = nn.Sequential(nn.BatchNorm2d(3), *plain), nn.Sequential(nn.BatchNorm2d(3), *model)
+    passes = GraphedPasses(model, PassCounter(model))
+    for number in range(2):
+        x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(number))
+        for one in (plain, passes.step()):
+            one(x).square().sum().backward()
+    for (name, a), b in zip(plain.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    for a, b in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    assert cuda.done.count("warm up") == 1 and torch.is_autocast_cache_enabled()
+    why = "launched kernel by kernel, not as a CUDA graph: operation not permitted when stream is capturing"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"passes=steps: {why}")
+
+
+def test_a_full_memory_is_not_taken_for_a_network_that_cannot_be_captured(monkeypatch):
+    cuda = Recorded(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **more: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    model = network()
+    with pytest.raises(torch.OutOfMemoryError):
+        GraphedPasses(model, PassCounter(model)).step()(torch.randn(4, 3, 2, 2))
+    assert cuda.done == ["warm up"]
