@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-WIDEST = 64  # channels in and out
+CHANNELS = (16, 32, 64)  # in and out; in may also be up to 8, as of a first layer
 LARGEST = 64  # pixels of a row: where this was measured
 _RELUS = (F.relu, torch.relu, torch.relu_)
 _SUMS = (operator.add, operator.iadd, torch.add)
@@ -29,13 +29,18 @@ def is_narrow(layer: nn.Module) -> bool:
     shape = (layer.kernel_size, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     if shape != ((3, 3), (1, 1), (1, 1), 1, "zeros") or layer.stride not in ((1, 1), (2, 2)):
         return False
-    inputs = layer.in_channels in (16, 32, 64) or (layer.in_channels <= 8 and layer.stride == (1, 1))
-    return inputs and layer.out_channels in (16, 32, 64)
+    inputs = layer.in_channels in CHANNELS or (layer.in_channels <= 8 and layer.stride == (1, 1))
+    return inputs and layer.out_channels in CHANNELS
 
 
 def pixels_together(channels: int, stride: int) -> int:
     """How many neighbouring pixels are computed together: 2 where a tap of one would be too few numbers."""
     return 2 if channels <= 16 and stride == 1 else 1
+
+
+def packed_shape(outputs: int, inputs: int, pixels: int) -> tuple[int, int, int]:
+    """Taps, numbers that each reads (padded to a power of 2), and numbers that a group of pixels gets."""
+    return (9, inputs, outputs) if pixels == 1 else (3, max(16, 1 << (4 * inputs - 1).bit_length()), 2 * outputs)
 
 
 def packed(weight: Tensor, stride: int) -> Tensor:
@@ -48,18 +53,17 @@ def packed(weight: Tensor, stride: int) -> Tensor:
         weight: ``(C_out, C_in, 3, 3)``.
 
     Returns:
-        ``(taps, numbers, pixels * C_out)``, numbers padded to a power of 2.
+        Of `packed_shape`.
     """
     outputs, inputs = weight.shape[:2]
     pixels = pixels_together(inputs, stride)
-    taps = weight.permute(2, 3, 1, 0)
+    shape, taps = packed_shape(outputs, inputs, pixels), weight.permute(2, 3, 1, 0)
     if pixels == 1:
-        return taps.reshape(9, inputs, outputs).contiguous()
-    reach = max(16, 1 << (4 * inputs - 1).bit_length())
+        return taps.reshape(shape).contiguous()
     pairs = weight.new_zeros(3, 4, inputs, 2, outputs)
     pairs[:, 0:3, :, 0] = taps
     pairs[:, 1:4, :, 1] = taps
-    return F.pad(pairs.reshape(3, 4 * inputs, 2 * outputs), (0, 0, 0, reach - 4 * inputs)).contiguous()
+    return F.pad(pairs.reshape(3, 4 * inputs, 2 * outputs), (0, 0, 0, shape[1] - 4 * inputs)).contiguous()
 
 
 def unpacked(weight: Tensor, inputs: int, pixels: int) -> Tensor:
@@ -68,6 +72,12 @@ def unpacked(weight: Tensor, inputs: int, pixels: int) -> Tensor:
         return weight.reshape(3, 3, inputs, -1).permute(3, 2, 0, 1)
     taps = weight[:, : 4 * inputs].reshape(3, 4, inputs, 2, -1)
     return taps[:, 0:3, :, 0].permute(3, 2, 0, 1)
+
+
+def _shape_out(x: Tensor, outputs: int, stride: int) -> tuple[int, int, int, int]:
+    """The shape ``(B, C_out, H_out, W_out)`` of what `convolution` makes of ``x``."""
+    rows, _, height, width = x.shape
+    return rows, outputs, (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
 @torch.library.custom_op("acr_ray::narrow_convolution", mutates_args=())
@@ -105,8 +115,7 @@ def convolution(
 def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, stride: int, pixels: int, relu: bool
 ) -> Tensor:
-    rows, _, height, width = x.shape
-    shape = (rows, weight.shape[2] // pixels, (height - 1) // stride + 1, (width - 1) // stride + 1)
+    shape = _shape_out(x, weight.shape[2] // pixels, stride)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
@@ -126,13 +135,13 @@ class NarrowConvolution(nn.Module):
         self.layer, self.relu, self.stride = layer, relu, layer.stride[0]
         self.pixels = pixels_together(layer.in_channels, self.stride)
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach().float()
-        # Not buffers that `.to(memory_format=…)` or a later `.to(dtype)` should touch: they are made for the kernel.
+        # Made when the network has its precision: another `.to(dtype)` would round the bias.
         self.register_buffer("weight", packed(layer.weight.detach(), self.stride), persistent=False)
         self.register_buffer("bias", bias.repeat(self.pixels), persistent=False)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         fits = x.dtype == self.weight.dtype and x.shape[3] <= LARGEST and x.shape[3] % self.pixels == 0
-        shape = (len(x), self.layer.out_channels, *((size - 1) // self.stride + 1 for size in x.shape[2:]))
+        shape = _shape_out(x, self.layer.out_channels, self.stride)
         # A network may add a plain number, or what is spread over the pixels.
         alike = residual is None or (
             isinstance(residual, Tensor) and residual.shape == shape and residual.dtype == x.dtype

@@ -18,7 +18,7 @@ from acr_ray.training.passes import PassCounter
 
 Found = TypeVar("Found")
 
-WARM_UP = 3  # attacks before the capture: kernels are chosen and compiled, memory is taken
+WARM_UP = 3  # passes before the capture: kernels are chosen and compiled, memory is taken
 MOST_SIZES = 4  # graphs kept: a run has one size of batch, and another for an epoch's last steps
 
 

@@ -138,7 +138,7 @@ class Trainer:
         law, sigma = lattice_law(recipe, images), recipe.training.sigma
         levels = None if law is None else law.levels
         network = self.networks.network
-        if recipe.training.compile and torch.device(device).type == "cuda":
+        if self.networks.captures:
             network = GraphedForward(network, self.passes)
         self.engine = SamplingEngine(network, len(images.class_names), sigma, device, levels)
         self.progress, self.timers, self.worker_sync = Progress(), Timers(device), worker_sync or WorkerSync(group)

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from acr_ray.smoothing.narrow import packed_shape
+
 ROWS = 64  # pixels that a program reads at a time
 PARTS = 128  # of all pixels, each summed by itself; then the parts are summed, always in the same order
 
@@ -25,7 +27,6 @@ def _pack(
     inputs: tl.constexpr,
     outputs: tl.constexpr,
     pixels: tl.constexpr,
-    reach: tl.constexpr,
     width: tl.constexpr,  # numbers of a row of what is packed
     size: tl.constexpr,
     flipped: tl.constexpr,
@@ -59,11 +60,11 @@ def pack(weight: Tensor, dtype: torch.dtype, pixels: int, flipped: bool) -> Tens
     outputs, inputs = weight.shape[:2]
     if flipped:
         outputs, inputs, steps = inputs, outputs, (steps[1], steps[0], *steps[2:])
-    taps, reach = (9, inputs) if pixels == 1 else (3, max(16, triton.next_power_of_2(4 * inputs)))
-    result = torch.empty((taps, reach, pixels * outputs), dtype=dtype, device=weight.device)
-    size, block = reach * pixels * outputs, 1024
+    taps, reach, width = packed_shape(outputs, inputs, pixels)
+    result = torch.empty((taps, reach, width), dtype=dtype, device=weight.device)
+    size, block = reach * width, 1024
     _pack[(taps, triton.cdiv(size, block))](
-        weight, result, *steps, inputs, outputs, pixels, reach, pixels * outputs, size, flipped, block, num_warps=4
+        weight, result, *steps, inputs, outputs, pixels, width, size, flipped, block, num_warps=4
     )
     return result
 

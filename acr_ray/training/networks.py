@@ -13,12 +13,12 @@ from acr_ray.data import ImageSet
 from acr_ray.models import ModelCard, build_model
 from acr_ray.models.checkpoint import sources_of
 from acr_ray.settings import Recipe, derive_seed
-from acr_ray.smoothing.arithmetic import use_float32
+from acr_ray.smoothing.arithmetic import LOWER, use_float32
 from acr_ray.training.group import Group
 from acr_ray.training.initial import Contents, load_initial
 from acr_ray.training.narrow import use_narrow
 from acr_ray.training.passes import PassCounter
-from acr_ray.training.precision import LOWER, in_precision
+from acr_ray.training.precision import in_precision
 
 RECOMPILES = 64  # blocks compiled for train and evaluation mode, frozen or not, and each bucket's size
 
@@ -37,6 +37,7 @@ class Networks:
         device: where they are.
         memory_format: of their inputs and weights.
         uses_torch_rng: whether a layer draws from torch's global generator while it trains, as dropout does.
+        captures: whether passes may be captured as CUDA graphs: as part of compiling, on a GPU.
     """
 
     module: nn.Module
@@ -47,6 +48,7 @@ class Networks:
     device: str
     memory_format: torch.memory_format
     uses_torch_rng: bool
+    captures: bool
 
 
 def build_networks(
@@ -76,10 +78,10 @@ def build_networks(
     load_initial(bare, recipe, images, contents)
     # torch's stubs lack the signature with both.
     module = bare.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    passes = PassCounter(module)
+    passes, captures = PassCounter(module), t.compile and torch.device(device).type == "cuda"
+    if captures and t.precision in LOWER:
+        use_narrow(module.network)
     if t.compile:
-        if torch.device(device).type == "cuda" and t.precision in LOWER:
-            use_narrow(module.network)
         compile_blocks(module.network)
     parallel = group.wrap(module, compression=t.gradient_compression, sync_batch_norm=t.sync_batch_norm)
     module = getattr(parallel, "module", parallel) if group.world > 1 else parallel
@@ -92,6 +94,7 @@ def build_networks(
         device=device,
         memory_format=memory_format,
         uses_torch_rng=any(_draws(inner) for inner in module.modules()),
+        captures=captures,
     )
 
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from acr_ray.smoothing.arithmetic import LOWER
 from acr_ray.training.narrow import packed_once
 
 CONVERTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Autocast(nn.Module):
@@ -37,10 +37,12 @@ def lowered_once(network: nn.Module) -> Iterator[None]:
     all again, a fifth of a small network's kernels. Here they stand in for the float32 ones, with the same numbers.
     Where blocks are compiled the conversion is a part of other kernels; but narrow convolutions pack their weights.
     """
-    lower = network if isinstance(network, Autocast) else None
-    modules = [] if lower is None else list(lower.network.modules())
-    if lower is None or any(module._compiled_call_impl is not None for module in modules):
-        with packed_once(modules, lower.dtype if lower is not None else torch.float32):
+    if not isinstance(network, Autocast):
+        yield
+        return
+    modules = list(network.network.modules())
+    if any(module._compiled_call_impl is not None for module in modules):
+        with packed_once(modules, network.dtype):
             yield
         return
     own: list[tuple[nn.Module, str, nn.Parameter]] = []
@@ -52,7 +54,7 @@ def lowered_once(network: nn.Module) -> Iterator[None]:
                 if value is not None:
                     own.append((module, name, value))
         for module, name, value in own:
-            module._parameters[name] = nn.Parameter(value.detach().to(lower.dtype), requires_grad=False)
+            module._parameters[name] = nn.Parameter(value.detach().to(network.dtype), requires_grad=False)
         yield
     finally:
         for module, name, value in own:

@@ -84,17 +84,17 @@ class TrainStep:
         self.recipe, self.networks, self.method, self.seed = recipe, networks, method, seed
         self.optimizer, self.scaler, self.group, self.timers = optimizer, scaler, group, timers
         self.shape, self.class_names = images.shape, images.class_names
-        t, on_gpu = recipe.training, torch.device(networks.device).type == "cuda"
+        t = recipe.training
         law = lattice_law(recipe, images)
         self._lattice = None if law is None else LatticeTrainingNoise(law, networks.device)
         self._scale = HALF_SCALE if t.precision == "float16" else 1.0
         # As part of compiling: it passes more rows, so what it answers can differ in the last bits.
         self._graphed = None
-        if t.compile and on_gpu and not recipe.attack.buckets:
+        if networks.captures and not recipe.attack.buckets:
             self._graphed = GraphedAttack(networks.network, recipe.attack, self._scale, networks.passes)
         # Parts of a step would overwrite each other's gradients, and DDP would not see them.
         alone = group.world == 1 and t.accumulate == 1 and not networks.uses_torch_rng
-        self._passes = GraphedPasses(networks.model, networks.passes) if t.compile and on_gpu and alone else None
+        self._passes = GraphedPasses(networks.model, networks.passes) if networks.captures and alone else None
 
     def __call__(self, given: StepInput, sums: Sums) -> None:
         """One optimizer step; ``sums`` gets what the epoch's record needs."""

@@ -229,9 +229,8 @@ def _lattice(found: Findings) -> None:
     draws, keys = 20 if found.dry else 500, [5, 2**64 - 1]
     words = key_words(keys, found.device)
     first = torch.full((), 3, dtype=torch.int64, device=found.device)
-    for name in (
-        ("lattice_torch",) if compiler_problem(found.device) or found.dry else ("lattice_torch", "lattice_kernel")
-    ):
+    with_kernel = not found.dry and not compiler_problem(found.device)
+    for name in ("lattice_torch", *(["lattice_kernel"] if with_kernel else [])):
         how = importlib.import_module(f"acr_ray.smoothing.{name}")
         for sigma in (0.25, 0.5, 4.0):
             law = LatticeLaw(sigma, 255)

@@ -31,7 +31,7 @@ def exchanged(layer):
 @pytest.fixture
 def float32(monkeypatch):
     """The operations in float32, to compare them with torch's without bfloat16's rounding."""
-    monkeypatch.setattr(narrow, "LOWER", (torch.float32,))
+    monkeypatch.setattr(narrow, "LOWER", {"float32": torch.float32})
 
 
 def test_names_parameters_modes_and_biases_stay_what_they_are():

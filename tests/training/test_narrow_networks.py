@@ -22,7 +22,7 @@ from tests.fakes.interpreter import numbers
 @pytest.fixture
 def float32(monkeypatch):
     """The operations in float32, to compare them with torch's without bfloat16's rounding."""
-    monkeypatch.setattr(narrow, "LOWER", (torch.float32,))
+    monkeypatch.setattr(narrow, "LOWER", {"float32": torch.float32})
 
 
 def network(depth=8):
