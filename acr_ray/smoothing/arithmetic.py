@@ -102,8 +102,7 @@ def prepare(
             raise UserError("--dtype int8: needs int8 parameters and a CPU, and is not compiled")
         return Int8Network(int8_graph(model), int8)
     ready = _rounded(model, dtype)
-    if _fuses(device, dtype, compiled) and isinstance(ready, Converting) and isinstance(ready.network, fx.GraphModule):
-        fuse_narrow(ready.network)
+    _fused(ready, device, compiled)
     # torch's stubs lack the signature with both.
     ready = ready.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Compiled(ready, device, rows) if compiled else ready
@@ -111,18 +110,17 @@ def prepare(
 
 def described(model: nn.Module, device: str, dtype: str, compiled: bool) -> str:
     """What `prepare` makes of a model, in the words of a certificate; its first word is the precision."""
-    norm = "" if has_batch_norm(folded(copy.deepcopy(model).eval())) else f", {FOLDED}" if has_batch_norm(model) else ""
+    ready = _rounded(model, dtype)
+    norm = f", {FOLDED}" if has_batch_norm(model) and not has_batch_norm(ready) else ""
     words = f"{dtype} on {device}{norm}{', compiled' if compiled else ''}"
-    if _fuses(device, dtype, compiled):
-        ready = _rounded(model, dtype)
-        graph = ready.network if isinstance(ready, Converting) else ready
-        if isinstance(graph, fx.GraphModule) and fuse_narrow(graph):
-            words += f", {FUSED}"
-    return words
+    return f"{words}, {FUSED}" if _fused(ready, device, compiled) else words
 
 
-def _fuses(device: str, dtype: str, compiled: bool) -> bool:
-    return compiled and torch.device(device).type == "cuda" and dtype in LOWER
+def _fused(ready: nn.Module, device: str, compiled: bool) -> int:
+    """Fuse the narrow convolutions of a network in lower precision that is compiled for a GPU. Returns how many."""
+    if not (compiled and torch.device(device).type == "cuda" and isinstance(ready, Converting)):
+        return 0
+    return fuse_narrow(ready.network) if isinstance(ready.network, fx.GraphModule) else 0
 
 
 def _rounded(model: nn.Module, dtype: str) -> nn.Module:

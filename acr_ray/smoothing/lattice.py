@@ -141,6 +141,11 @@ class Table:
         self.stop = np.searchsorted(high, every, side="right").astype(np.int32)
         self.guide = np.where(self.start == self.stop, self.start - self._reach, UNDECIDED).astype(np.int16)
 
+    @property
+    def signed_low(self) -> NDArray[np.int64]:
+        """``low`` less 2**63: for torch and Triton, whose 64-bit numbers are signed, in the same order."""
+        return (self.low ^ np.uint64(2**63)).view(np.int64)
+
     def settled(self, bits: NDArray[np.integer], further: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The numbers that all 80 bits give where 16 did not decide.
 

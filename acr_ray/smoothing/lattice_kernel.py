@@ -40,8 +40,7 @@ class DeviceTable(NamedTuple):
     def of(cls, law: LatticeLaw, device: str) -> DeviceTable:
         """Return the law's table on a device."""
         table = table_of(law)
-        signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
-        arrays = (table.guide, table.start, table.stop, signed)
+        arrays = (table.guide, table.start, table.stop, table.signed_low)
         guide, start, stop, low = (torch.from_numpy(array).to(device) for array in arrays)
         return cls(guide, start, stop, low, law.reach)
 

@@ -39,8 +39,8 @@ class DeviceTable(NamedTuple):
     def of(cls, law: LatticeLaw, device: str) -> DeviceTable:
         """Return the law's table on a device."""
         table = table_of(law)
-        signed = (table.low ^ table.low.dtype.type(2**63)).view("int64")
-        start, stop, low = (torch.from_numpy(a).to(device, torch.int64) for a in (table.start, table.stop, signed))
+        arrays = (table.start, table.stop, table.signed_low)
+        start, stop, low = (torch.from_numpy(array).to(device, torch.int64) for array in arrays)
         return cls(start, stop, low, law.reach, int((table.stop - table.start).max()).bit_length())
 
 

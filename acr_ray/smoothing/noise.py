@@ -118,7 +118,7 @@ class LatticeNoise:
         if self._on_cpu:
             self._draws = LatticeDraws(law)
         else:
-            self._device = DeviceLattice(law, device)
+            self._lattice = DeviceLattice(law, device)
 
     def placed(self, images: Tensor) -> Tensor:
         """Steps, int16 ``(B, H, W, C)``; halves go to the even number."""
@@ -162,7 +162,7 @@ class LatticeNoise:
         plan = torch.from_numpy(np.stack([part.astype(np.int64) for part in parts], 1)).to(self.device)
         for one in plan.split(count):
             mine = images.index_select(0, one[:, 0])
-            copies = self._device.copies(mine, one[:, 1:3], one[:, 3:], places.draws, self._step, self.dtype)
+            copies = self._lattice.copies(mine, one[:, 1:3], one[:, 3:], places.draws, self._step, self.dtype)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _from(self, images: Tensor, keys: Sequence[int], first: int, draws: int, blocks: int) -> Iterator[Tensor]:
@@ -194,7 +194,7 @@ class LatticeNoise:
         for at in range(blocks):
             # Filled on the device: a number sent there would be waited for.
             begin = torch.full((), first + at * draws, dtype=torch.int64, device=self.device)
-            copies = self._device.copies(images, words, begin, draws, self._step, self.dtype)
+            copies = self._lattice.copies(images, words, begin, draws, self._step, self.dtype)
             yield copies.flatten(0, 1).permute(0, 3, 1, 2)
 
 
