@@ -6,8 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,6 +76,15 @@ def _watched_memory() -> Iterator[None]:
 def _channels_last(within: torch.Tensor, shape: Any) -> torch.Tensor:
     images, channels, *size = shape
     return within.view(images, *size, channels).permute(0, 3, 1, 2)
+
+
+def check_planted(
+    module: ModuleType, line: str, instead: str, check: Callable[[ModuleType], Any], folder: Path
+) -> None:
+    """A check of kernels sees a fault, see `planted`; without one, where ``line`` is empty, it sees none."""
+    kernel = planted(module, line, instead, folder)
+    with pytest.raises(AssertionError) if line else nullcontext():
+        check(kernel)
 
 
 def planted(module: ModuleType, line: str, instead: str, folder: Path) -> ModuleType:

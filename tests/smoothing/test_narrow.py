@@ -16,6 +16,7 @@ from acr_ray.smoothing.narrow import (
     unpacked,
 )
 from tests.fakes.card import like, pretended_card
+from tests.fakes.interpreter import numbers
 
 # Channels in and out, height, width, stride. Pairs of pixels need an even width; single ones take any size.
 SHAPES = (
@@ -32,10 +33,6 @@ SHAPES = (
     (64, 16, 1, 1, 1),
     (64, 32, 3, 3, 2),
 )
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def layer_of(inputs, outputs, stride=1, bias=True):
